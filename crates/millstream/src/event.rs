@@ -1,0 +1,282 @@
+//! Events: what they are called, where they live, and how they look on the wire.
+//!
+//! The wire form is CloudEvents 1.0 in binary mode: the attributes are NATS headers (`ce-id`, `ce-type`, …), the body is
+//! JSON. Header values are printable ASCII on the wire (percent-encoded, as the CloudEvents HTTP binding says) and come back
+//! as they went in.
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ids::{Id, Timestamp};
+
+/// A stream of the broker: one a domain, declared by the service that owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The stream's name, `ORDERS`.
+    pub name: &'static str,
+    /// The first token of its subjects, `orders`; the stream holds `orders.>`.
+    pub domain: &'static str,
+    /// How many partitions a key is hashed onto; the last token of a subject.
+    pub partitions: u32,
+    /// The stream's size limit in bytes.
+    pub max_bytes: u64,
+}
+
+impl Stream {
+    /// A stream of 8 partitions and at most 1 GiB.
+    pub const fn new(name: &'static str, domain: &'static str) -> Self {
+        Self { name, domain, partitions: 8, max_bytes: 1 << 30 }
+    }
+
+    /// The partition of a key: FNV-1a (32 bit) modulo the partition count.
+    pub fn partition(&self, key: &str) -> u32 {
+        let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        hash % self.partitions.max(1)
+    }
+}
+
+/// Something that has happened, as the services tell each other.
+///
+/// A breaking change of the body is a new `VERSION`; an added field is not, for readers ignore fields they do not know.
+pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject.
+    const TYPE: &'static str;
+    /// The version of the body.
+    const VERSION: u32 = 1;
+    /// The stream it is published to.
+    const STREAM: Stream;
+
+    /// What the event is about: the order's id. Events of one key share a partition.
+    fn key(&self) -> &str;
+}
+
+/// An event's type as `ce-type` carries it: `orders.created.v1`.
+pub fn type_with_version(name: &str, version: u32) -> String {
+    format!("{name}.v{version}")
+}
+
+/// Splits `orders.created.v1` into name and version; `None` if it is not of that form.
+pub fn split_type(ce_type: &str) -> Option<(&str, u32)> {
+    let (name, version) = ce_type.rsplit_once(".v")?;
+    Some((name, version.parse().ok()?))
+}
+
+/// What travels beside an event's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The event's id, also its `Nats-Msg-Id`.
+    pub id: Id,
+    /// When it happened.
+    pub time: Timestamp,
+    /// The id that ties together everything one request set off; it goes through every hop unchanged.
+    pub correlation: String,
+    /// The id of the event or command that directly caused this one.
+    pub causation: Option<String>,
+    /// The W3C trace context, passed through.
+    pub traceparent: Option<String>,
+}
+
+/// An event as a handler gets it: the body, by dereference, and what travelled beside it.
+#[derive(Clone, Debug)]
+pub struct Received<E> {
+    /// Id, time, correlation.
+    pub meta: Meta,
+    /// The body.
+    pub event: E,
+}
+
+impl<E> Deref for Received<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.event
+    }
+}
+
+/// A message ready for the broker: what the journal keeps and the publisher sends, byte for byte the same each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// Where it is published.
+    pub subject: String,
+    /// Header names and values, encoded for the wire, in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// The header names of the wire.
+pub mod header {
+    /// CloudEvents `id`.
+    pub const ID: &str = "ce-id";
+    /// CloudEvents `type`, with the version.
+    pub const TYPE: &str = "ce-type";
+    /// CloudEvents `source`: the service that emitted the event.
+    pub const SOURCE: &str = "ce-source";
+    /// CloudEvents `specversion`.
+    pub const SPEC: &str = "ce-specversion";
+    /// CloudEvents `time`, RFC 3339.
+    pub const TIME: &str = "ce-time";
+    /// CloudEvents `subject`: the event's key.
+    pub const SUBJECT: &str = "ce-subject";
+    /// CloudEvents `datacontenttype`.
+    pub const CONTENT_TYPE: &str = "ce-datacontenttype";
+    /// Correlation id, a CloudEvents extension.
+    pub const CORRELATION: &str = "ce-correlationid";
+    /// Causation id, a CloudEvents extension.
+    pub const CAUSATION: &str = "ce-causationid";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// The broker's deduplication key.
+    pub const MSG_ID: &str = "Nats-Msg-Id";
+}
+
+impl Emitted {
+    /// The wire form of `event`, emitted by `service`.
+    ///
+    /// # Errors
+    /// When the body cannot be written as JSON.
+    pub fn event<E: Event>(service: &str, meta: &Meta, event: &E) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_vec(event)?.into();
+        let key = event.key();
+        let id = meta.id.to_string();
+        let mut headers = Vec::with_capacity(11);
+        let mut put = |name: &str, value: &str| headers.push((name.to_owned(), encode_header(value)));
+        put(header::MSG_ID, &id);
+        put(header::SPEC, "1.0");
+        put(header::ID, &id);
+        put(header::TYPE, &type_with_version(E::TYPE, E::VERSION));
+        put(header::SOURCE, service);
+        put(header::TIME, &meta.time.to_string());
+        put(header::SUBJECT, key);
+        put(header::CONTENT_TYPE, "application/json");
+        put(header::CORRELATION, &meta.correlation);
+        if let Some(causation) = &meta.causation {
+            put(header::CAUSATION, causation);
+        }
+        if let Some(traceparent) = &meta.traceparent {
+            put(header::TRACEPARENT, traceparent);
+        }
+        Ok(Self { subject: format!("{}.{}", E::TYPE, E::STREAM.partition(key)), headers, payload })
+    }
+
+    /// The decoded value of a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| decode_header(value))
+    }
+
+    /// The size on the wire in bytes: headers and body.
+    pub fn wire_size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        12 + headers + self.payload.len()
+    }
+
+    /// Writes messages as the journal keeps them: for each a length, the subject, the headers a line each, an empty line, the
+    /// body. The lines need no escaping, for encoded header values hold no line breaks.
+    pub fn pack(messages: &[Self]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(messages.iter().map(|m| m.wire_size() + m.subject.len() + 8).sum());
+        for message in messages {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(message.subject.as_bytes());
+            out.push(b'\n');
+            for (name, value) in &message.headers {
+                out.extend_from_slice(name.as_bytes());
+                out.push(b':');
+                out.extend_from_slice(value.as_bytes());
+                out.push(b'\n');
+            }
+            out.push(b'\n');
+            out.extend_from_slice(&message.payload);
+            let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+            out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        }
+        out
+    }
+
+    /// Reads what [`Emitted::pack`] wrote; `None` if the bytes are not of that form.
+    pub fn unpack(mut bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut messages = Vec::new();
+        while !bytes.is_empty() {
+            let (length, rest) = bytes.split_first_chunk::<4>()?;
+            let (mut message, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            bytes = rest;
+            let mut line = || {
+                let end = message.iter().position(|byte| *byte == b'\n')?;
+                let (line, rest) = message.split_at(end);
+                message = &rest[1..];
+                std::str::from_utf8(line).ok()
+            };
+            let subject = line()?.to_owned();
+            let mut headers = Vec::new();
+            loop {
+                let line = line()?;
+                if line.is_empty() {
+                    break;
+                }
+                let (name, value) = line.split_once(':')?;
+                headers.push((name.to_owned(), value.to_owned()));
+            }
+            messages.push(Self { subject, headers, payload: Bytes::copy_from_slice(message) });
+        }
+        Some(messages)
+    }
+}
+
+/// What must be encoded in a header value: everything but printable ASCII, and of that what would be read as an encoding or
+/// trimmed as white space.
+const HEADER: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b'"');
+
+/// A header value as it goes over the wire.
+pub fn encode_header(value: &str) -> String {
+    utf8_percent_encode(value, HEADER).to_string()
+}
+
+/// A header value as it was given.
+pub fn decode_header(value: &str) -> String {
+    percent_decode_str(value).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_values_are_printable_ascii_and_come_back_as_they_went_in() {
+        for value in ["plain", "Zoë & 日本", "50% off", "a\r\nb: c", " padded ", "\"quoted\"", ""] {
+            let wire = encode_header(value);
+            assert!(wire.bytes().all(|byte| byte.is_ascii_graphic()), "{wire:?}");
+            assert_eq!(decode_header(&wire), value);
+        }
+    }
+
+    #[test]
+    fn packed_messages_come_back_byte_for_byte() {
+        let message = |body: &'static [u8]| Emitted {
+            subject: "orders.created.3".into(),
+            headers: vec![("ce-id".into(), "1".into()), ("traceparent".into(), "00-a-b-01".into())],
+            payload: Bytes::from_static(body),
+        };
+        for messages in [vec![], vec![message(b"{\n\"a\":1}\n\n")], vec![message(b""), message(b"\n"), message(b"{}")]]
+        {
+            assert_eq!(Emitted::unpack(&Emitted::pack(&messages)).unwrap(), messages);
+        }
+        let mut cut = Emitted::pack(&[message(b"{}")]);
+        cut.pop();
+        assert!(Emitted::unpack(&cut).is_none());
+    }
+
+    #[test]
+    fn a_type_carries_its_version() {
+        assert_eq!(split_type(&type_with_version("orders.created", 2)), Some(("orders.created", 2)));
+        assert_eq!(split_type("orders.created"), None);
+    }
+
+    #[test]
+    fn partitions_are_stable() {
+        // FNV-1a of "a" is 0xe40c292c (http://www.isthe.com/chongo/tech/comp/fnv/).
+        assert_eq!(Stream::new("S", "s").partition("a"), 0xe40c_292c_u32 % 8);
+    }
+}

@@ -1,0 +1,203 @@
+//! What a service is made of: documents, and pure functions from an input and documents to changed documents and events.
+//!
+//! A [`Handler`] reacts to events, a [`Command`] comes in over HTTP, a [`Timer`] fires at a document's due time, and a
+//! [`Wake`] does something outside and settles its outcome. All but [`Wake::run`] are plain synchronous functions without I/O,
+//! clock or randomness: they may be run again after a conflict, and are tested without a mock.
+
+use std::future::Future;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Received};
+use crate::ids::{Id, Timestamp};
+use crate::unit::Unit;
+
+/// A service's own record: one of a collection, with an id, kept with a version by the store.
+///
+/// An added field needs `#[serde(default)]`. A change that an older release must not overwrite raises [`Document::SHAPE`]: a
+/// release that meets a higher one leaves the document alone.
+pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// The collection's name: lower-case letters, digits and `_`.
+    const COLLECTION: &'static str;
+    /// The form of the document.
+    const SHAPE: u32 = 1;
+    /// Top-level JSON fields that queries filter by; each is indexed.
+    const INDEXED: &'static [&'static str] = &[];
+
+    /// The document's id within its collection.
+    fn id(&self) -> &str;
+}
+
+/// A document's address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The collection.
+    pub collection: &'static str,
+    /// The id within it.
+    pub id: String,
+}
+
+/// The documents a handler wants loaded before it runs: reading another one is a programming error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys(pub(crate) Vec<Key>);
+
+impl Keys {
+    /// No document.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// One document.
+    pub fn one<D: Document>(id: impl Into<String>) -> Self {
+        Self::none().and::<D>(id)
+    }
+
+    /// And one more.
+    #[must_use]
+    pub fn and<D: Document>(mut self, id: impl Into<String>) -> Self {
+        self.0.push(Key { collection: D::COLLECTION, id: id.into() });
+        self
+    }
+
+    /// And these of one collection.
+    #[must_use]
+    pub fn and_all<D: Document>(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.extend(ids.into_iter().map(|id| Key { collection: D::COLLECTION, id: id.into() }));
+        self
+    }
+}
+
+/// Reacts to one type of event. A service has one handler for an event type.
+pub trait Handler: Send + Sync + 'static {
+    /// The event.
+    type On: Event;
+
+    /// Which documents [`Handler::handle`] reads or writes.
+    fn touches(&self, event: &Received<Self::On>) -> Keys;
+
+    /// Decides: reads and stages documents, emits events. What it staged is dropped when it fails.
+    ///
+    /// # Errors
+    /// [`Fault::Retry`] to be tried again later, [`Fault::Reject`] to be parked as a dead letter.
+    fn handle(&self, event: &Received<Self::On>, unit: &mut Unit<'_>) -> Result<(), Fault>;
+}
+
+/// Something a caller asks for. It is serialized to compare a repeat under one `Idempotency-Key` with the original, by
+/// meaning, so everything that matters is a field of it, path parameters included.
+pub trait Command: Serialize + Send + Sync + 'static {
+    /// What is answered, once the commit is durable.
+    type Reply: Serialize;
+
+    /// Which documents [`Command::handle`] reads or writes; `id` is this command's own, made of arrival time and randomness.
+    fn touches(&self, id: Id) -> Keys;
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// [`Fault::Reject`] is the caller's fault (4xx), [`Fault::Retry`] a passing one (503).
+    fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
+}
+
+/// A document's due time without anything outside: an order's deadline.
+pub trait Timer: Send + Sync + 'static {
+    /// The document that carries the wake.
+    type Document: Document;
+    /// The wake's kind, unique within the service.
+    const KIND: &'static str;
+
+    /// The time has come. The wake is cleared unless a new one is set; the document is stored as it is left.
+    fn fire(&self, document: &mut Self::Document, unit: &mut Unit<'_>);
+}
+
+/// An effect on the outside: committed as an intent first, run after, settled by its outcome.
+pub trait Wake: Send + Sync + 'static {
+    /// The document that carries the intent.
+    type Document: Document;
+    /// What the outside answered, definite: a declined card is an outcome.
+    type Outcome: Clone + Send + Sync + 'static;
+    /// The wake's kind, unique within the service.
+    const KIND: &'static str;
+
+    /// Does it, under a key derived from the document so that doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// [`Outage`]: the outcome is unknown. It is tried again with backoff, for as long as it takes.
+    fn run(
+        &self,
+        document: &Self::Document,
+        wake: &WakeInfo,
+    ) -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
+
+    /// Decides what the outcome means. The wake is cleared unless a new one is set; the document is stored as it is left.
+    fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
+}
+
+/// Nobody knows what became of an effect: a time-out, a broken connection, a 5xx.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Outage(pub String);
+
+/// A document's due time or open intent, as stored with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WakeInfo {
+    /// Which [`Wake`] or [`Timer`] it belongs to.
+    pub kind: String,
+    /// When it was first set; claims and backoff leave it.
+    pub opened: Timestamp,
+    /// When it is due, or, once claimed, when the claim runs out.
+    pub at: Timestamp,
+    /// How often it was claimed; from 1 on something may have been sent.
+    pub attempt: u32,
+    /// The document's version as of the commit that set it: no (kind, document, generation) comes twice.
+    pub generation: u64,
+    /// The input that set it, cause of what its outcome emits.
+    pub cause: Id,
+    /// Its correlation id.
+    pub correlation: String,
+    /// Its trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Why an input was not handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Not now: a message comes back after a growing delay and is parked as `exhausted` in the end; a command is a 503.
+    Retry(String),
+    /// Never: a message is parked as `rejected`; a command is a 4xx.
+    Reject(Reject),
+}
+
+impl Fault {
+    /// A rejection with HTTP status 409 (Conflict): the state does not allow it.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::Reject(Reject { status: 409, detail: detail.into(), errors: vec![] })
+    }
+
+    /// A rejection with HTTP status 404 (Not Found).
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::Reject(Reject { status: 404, detail: detail.into(), errors: vec![] })
+    }
+}
+
+/// Why something is refused for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The HTTP status of a command's answer, 4xx.
+    pub status: u16,
+    /// What is wrong and what would be right.
+    pub detail: String,
+    /// The fields at fault, if it is about fields.
+    pub errors: Vec<FieldError>,
+}
+
+/// One field at fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// Where: `items[2].quantity`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}

@@ -1,0 +1,164 @@
+//! [`Service`]: what a service is made of, declared in one place.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::commands::Context;
+use crate::event::Stream;
+use crate::handler::{Document, Handler, Timer, Wake};
+use crate::store::Collection;
+use crate::telemetry::Metric;
+use crate::work::{AnyHandler, AnyTimer, AnyWake};
+
+/// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the stream's first message: for participants of a saga.
+    Beginning,
+    /// After the stream's last message: for onlookers with effects, who must not mail last week's customers.
+    Now,
+}
+
+/// A service: what it publishes, what it reads and how it reacts, its wakes, its routes.
+///
+/// The name is its identity: its journal, its durables and its database belong to it.
+pub struct Service {
+    pub(crate) name: &'static str,
+    pub(crate) publishes: Vec<Stream>,
+    pub(crate) reads: Vec<Reading>,
+    pub(crate) wakes: Vec<Arc<dyn AnyWake>>,
+    pub(crate) timers: Vec<Arc<dyn AnyTimer>>,
+    pub(crate) collections: Vec<Collection>,
+    pub(crate) metrics: Vec<&'static Metric>,
+    pub(crate) routes: Router<Context>,
+}
+
+pub(crate) struct Reading {
+    pub(crate) stream: Stream,
+    pub(crate) start: Start,
+    pub(crate) handlers: Vec<Arc<dyn AnyHandler>>,
+}
+
+impl Service {
+    /// A service that does nothing yet.
+    ///
+    /// # Panics
+    /// When the name is not made of lower-case letters, digits and `-`.
+    pub fn new(name: &'static str) -> Self {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        assert!(
+            !name.is_empty() && name.bytes().all(legal),
+            "a service's name is made of a-z, 0-9 and -, not `{name}`"
+        );
+        Self {
+            name,
+            publishes: vec![],
+            reads: vec![],
+            wakes: vec![],
+            timers: vec![],
+            collections: vec![],
+            metrics: vec![],
+            routes: Router::new(),
+        }
+    }
+
+    /// The service's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Owns a stream: declares it at start and may emit its events.
+    #[must_use]
+    pub fn publishes(mut self, stream: Stream) -> Self {
+        self.publishes.push(stream);
+        self
+    }
+
+    /// Keeps documents of a collection.
+    ///
+    /// # Panics
+    /// When the collection's name is not made of lower-case letters, digits and `_`.
+    #[must_use]
+    pub fn keeps<D: Document>(mut self) -> Self {
+        let name = D::COLLECTION;
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        assert!(
+            !name.is_empty() && name.bytes().all(legal),
+            "a collection's name is made of a-z, 0-9 and _, not `{name}`"
+        );
+        let collection = Collection { name, indexed: D::INDEXED };
+        if !self.collections.contains(&collection) {
+            self.collections.push(collection);
+        }
+        self
+    }
+
+    /// Reads a stream; the `on` that follow say what of it.
+    #[must_use]
+    pub fn reads(mut self, stream: Stream, start: Start) -> Self {
+        self.reads.push(Reading { stream, start, handlers: vec![] });
+        self
+    }
+
+    /// Reacts to a type of event of the stream last named by [`Service::reads`].
+    ///
+    /// # Panics
+    /// When no stream was named, the event is of another one, or has a handler already.
+    #[must_use]
+    pub fn on<H: Handler>(mut self, handler: H) -> Self {
+        let handler: Arc<dyn AnyHandler> = Arc::new(handler);
+        let event = handler.event_type();
+        assert!(
+            !self.reads.iter().flat_map(|reading| &reading.handlers).any(|have| have.event_type() == event),
+            "`{event}` has a handler already"
+        );
+        let reading = self.reads.last_mut().filter(|reading| reading.stream == handler.stream());
+        let Some(reading) = reading else {
+            panic!("`{event}` is on stream {}: name it with `reads`", handler.stream().name)
+        };
+        reading.handlers.push(handler);
+        self
+    }
+
+    /// Runs effects of a kind.
+    ///
+    /// # Panics
+    /// When the kind is taken.
+    #[must_use]
+    pub fn wake<W: Wake>(mut self, wake: W) -> Self {
+        self.claim_kind(W::KIND);
+        self.wakes.push(Arc::new(wake));
+        self.keeps::<W::Document>()
+    }
+
+    /// Fires timers of a kind.
+    ///
+    /// # Panics
+    /// When the kind is taken.
+    #[must_use]
+    pub fn timer<T: Timer>(mut self, timer: T) -> Self {
+        self.claim_kind(T::KIND);
+        self.timers.push(Arc::new(timer));
+        self.keeps::<T::Document>()
+    }
+
+    fn claim_kind(&self, kind: &str) {
+        let mut kinds = self.wakes.iter().map(|wake| wake.kind()).chain(self.timers.iter().map(|timer| timer.kind()));
+        assert!(kinds.all(|have| have != kind), "there is a wake or timer of kind `{kind}` already");
+    }
+
+    /// Adds metrics of the service's own.
+    #[must_use]
+    pub fn metrics(mut self, metrics: impl IntoIterator<Item = &'static Metric>) -> Self {
+        self.metrics.extend(metrics);
+        self
+    }
+
+    /// Serves HTTP routes beside the ones every service has.
+    #[must_use]
+    pub fn routes(mut self, routes: Router<Context>) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+}

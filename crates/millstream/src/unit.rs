@@ -1,0 +1,502 @@
+//! [`Unit`]: what one handling may read, and what it stages. [`View`]: the documents of a batch, shared by its units in order.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::event::{Emitted, Event, Meta, Stream};
+use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
+use crate::ids::{Id, Timestamp};
+use crate::telemetry::Metric;
+
+/// What an input decides with: documents to read, and a place to stage changes, events, wakes and counts.
+///
+/// Everything staged becomes durable with one commit, or not at all.
+pub struct Unit<'a> {
+    view: &'a View,
+    cx: &'a Context<'a>,
+    staged: Staged,
+}
+
+/// What the engine knows about the input being handled.
+pub(crate) struct Context<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) now: Timestamp,
+    /// The input's own id, time, correlation; cause of all it emits.
+    pub(crate) cause: Meta,
+    /// The document whose wake this input is the outcome of: only that wake may be moved while its intent is open.
+    pub(crate) settles: Option<Key>,
+}
+
+/// What a service may stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) service: &'static str,
+    pub(crate) streams: Vec<Stream>,
+    /// The largest message in bytes that may be emitted: headers and body.
+    pub(crate) max_message: usize,
+    pub(crate) kinds: Vec<(&'static str, &'static str)>,
+}
+
+#[derive(Default)]
+pub(crate) struct Staged {
+    docs: Vec<(Key, Change)>,
+    reads: Vec<Key>,
+    pub(crate) emitted: Vec<Emitted>,
+    pub(crate) counts: Vec<Count>,
+    /// The next wake of the document whose wake is being ended.
+    next: Option<(&'static str, Timestamp)>,
+    refused: Option<Refusal>,
+}
+
+/// Something staged that must not be: the handling fails as a whole.
+enum Refusal {
+    TooLarge(String),
+    Wrong(String),
+}
+
+/// A number for a metric, applied after the commit.
+#[derive(Clone, Copy)]
+pub(crate) struct Count {
+    pub(crate) metric: &'static Metric,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) value: f64,
+}
+
+#[derive(Clone)]
+struct Change {
+    body: Body,
+    wake: WakeChange,
+}
+
+#[derive(Clone)]
+enum WakeChange {
+    Keep,
+    Clear,
+    Set { kind: &'static str, at: Timestamp },
+}
+
+type Decoded = Arc<dyn Any + Send + Sync>;
+
+#[derive(Clone)]
+struct Body {
+    json: Bytes,
+    shape: u32,
+    decoded: Option<Decoded>,
+}
+
+/// The documents of a batch: as loaded, overlaid by what its units have staged so far.
+#[derive(Default)]
+pub(crate) struct View {
+    slots: HashMap<Key, Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    version: Option<u64>,
+    body: Option<Body>,
+    wake: Option<WakeInfo>,
+    guarded: bool,
+    changed: bool,
+}
+
+/// A document as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDoc {
+    /// Where it is.
+    pub key: Key,
+    /// Raised by one with each commit that changes it; the first is 1.
+    pub version: u64,
+    /// [`Document::SHAPE`] of the release that wrote it.
+    pub shape: u32,
+    /// The document as JSON.
+    pub body: Bytes,
+    /// Its wake.
+    pub wake: Option<WakeInfo>,
+}
+
+/// A document that a commit guards, and writes if it has a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocWrite {
+    /// Where it is.
+    pub key: Key,
+    /// The version it must have; `None`: it must not exist.
+    pub expected: Option<u64>,
+    /// What is written, with version `expected + 1`; `None`: nothing, the document is only guarded.
+    pub write: Option<NewDoc>,
+}
+
+/// What is written of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDoc {
+    /// [`Document::SHAPE`].
+    pub shape: u32,
+    /// The document as JSON.
+    pub body: Bytes,
+    /// Its wake.
+    pub wake: Option<WakeInfo>,
+}
+
+impl View {
+    /// A view of the wanted documents, of which the store had `found`.
+    pub(crate) fn new(wanted: impl IntoIterator<Item = Key>, found: Vec<StoredDoc>) -> Self {
+        let mut slots: HashMap<Key, Slot> = wanted.into_iter().map(|key| (key, Slot::default())).collect();
+        for doc in found {
+            let body = Body { json: doc.body, shape: doc.shape, decoded: None };
+            slots.insert(
+                doc.key,
+                Slot { version: Some(doc.version), body: Some(body), wake: doc.wake, ..Slot::default() },
+            );
+        }
+        Self { slots }
+    }
+
+    /// Lays what a unit has staged over the documents.
+    pub(crate) fn apply(&mut self, staged: &mut Staged, cx: &Context<'_>) {
+        for key in staged.reads.drain(..) {
+            if let Some(slot) = self.slots.get_mut(&key)
+                && slot.version.is_some()
+            {
+                slot.guarded = true;
+            }
+        }
+        for (key, change) in staged.docs.drain(..) {
+            let slot = self.slots.entry(key).or_default();
+            slot.body = Some(change.body);
+            slot.changed = true;
+            match change.wake {
+                WakeChange::Keep => {}
+                WakeChange::Clear => slot.wake = None,
+                WakeChange::Set { kind, at } => slot.wake = Some(new_wake(kind, at, slot.version, cx)),
+            }
+        }
+    }
+
+    /// The wake of a document as it now stands.
+    pub(crate) fn wake(&self, key: &Key) -> Option<&WakeInfo> {
+        self.slots.get(key)?.wake.as_ref()
+    }
+
+    /// Changes only the wake of a document: a claim, a backoff.
+    pub(crate) fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut WakeInfo)) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && let Some(wake) = &mut slot.wake
+        {
+            change(wake);
+            slot.changed = true;
+        }
+    }
+
+    /// The document as JSON, with its shape and the version it will have once committed.
+    pub(crate) fn document(&self, key: &Key) -> Option<(Bytes, u32)> {
+        let slot = self.slots.get(key)?;
+        let body = slot.body.as_ref()?;
+        Some((body.json.clone(), body.shape))
+    }
+
+    /// The documents with wakes that this batch has set or changed.
+    pub(crate) fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
+        self.slots.iter().filter(|(_, slot)| slot.changed).filter_map(|(key, slot)| Some((key, slot.wake.as_ref()?)))
+    }
+
+    /// What the commit has to guard and write, sorted, so that of two competing batches one gets through.
+    pub(crate) fn writes(&self) -> Vec<DocWrite> {
+        let mut writes: Vec<DocWrite> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.changed || slot.guarded)
+            .map(|(key, slot)| DocWrite {
+                key: key.clone(),
+                expected: slot.version,
+                write: slot.body.as_ref().filter(|_| slot.changed).map(|body| NewDoc {
+                    shape: body.shape,
+                    body: body.json.clone(),
+                    wake: slot.wake.clone(),
+                }),
+            })
+            .collect();
+        writes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        writes
+    }
+}
+
+fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> WakeInfo {
+    WakeInfo {
+        kind: kind.into(),
+        opened: cx.now,
+        at,
+        attempt: 0,
+        generation: version.unwrap_or(0) + 1,
+        cause: cx.cause.id,
+        correlation: cx.cause.correlation.clone(),
+        traceparent: cx.cause.traceparent.clone(),
+    }
+}
+
+impl<'a> Unit<'a> {
+    /// The time of this batch attempt: the same for all that it handles.
+    pub fn now(&self) -> Timestamp {
+        self.cx.now
+    }
+
+    /// The input's correlation id.
+    pub fn correlation(&self) -> &str {
+        &self.cx.cause.correlation
+    }
+
+    /// Reads a document and guards it: the commit fails, and everything is handled again, if it has changed meanwhile.
+    ///
+    /// # Errors
+    /// [`Fault::Retry`] when a newer release has written it in a form that this one does not know.
+    ///
+    /// # Panics
+    /// When `touches` did not name the document.
+    pub fn get<D: Document>(&mut self, id: &str) -> Result<Option<D>, Fault> {
+        let key = Key { collection: D::COLLECTION, id: id.into() };
+        let found = self.read::<D>(&key)?;
+        if !self.staged.reads.contains(&key) {
+            self.staged.reads.push(key);
+        }
+        Ok(found)
+    }
+
+    /// Reads a document without a guard: it may have changed by the time of the commit.
+    ///
+    /// # Errors
+    /// As [`Unit::get`].
+    ///
+    /// # Panics
+    /// When `touches` did not name the document.
+    pub fn peek<D: Document>(&self, id: &str) -> Result<Option<D>, Fault> {
+        self.read::<D>(&Key { collection: D::COLLECTION, id: id.into() })
+    }
+
+    fn read<D: Document>(&self, key: &Key) -> Result<Option<D>, Fault> {
+        let body = match self.staged.docs.iter().find(|(staged, _)| staged == key) {
+            Some((_, change)) => Some(&change.body),
+            None => self.slot(key).body.as_ref(),
+        };
+        body.map(decode::<D>).transpose()
+    }
+
+    fn slot(&self, key: &Key) -> &'a Slot {
+        self.view.slots.get(key).unwrap_or_else(|| panic!("{key:?} is read, but `touches` does not name it"))
+    }
+
+    /// The wake that a document carries, with what this unit has staged of it.
+    ///
+    /// # Panics
+    /// When `touches` did not name the document.
+    pub fn wake_of<D: Document>(&self, id: &str) -> Option<WakeInfo> {
+        let key = Key { collection: D::COLLECTION, id: id.into() };
+        let slot = self.slot(&key);
+        match self.staged.docs.iter().find(|(staged, _)| *staged == key).map(|(_, change)| &change.wake) {
+            Some(WakeChange::Clear) => None,
+            Some(WakeChange::Set { kind, at }) => Some(new_wake(kind, *at, slot.version, self.cx)),
+            Some(WakeChange::Keep) | None => slot.wake.clone(),
+        }
+    }
+
+    /// Stages a new or changed document; its wake stays as it is.
+    pub fn put<D: Document>(&mut self, document: D) {
+        self.stage(document, WakeChange::Keep);
+    }
+
+    /// Stages a document with a wake of `kind`, due at `at`, in place of any it has.
+    ///
+    /// Refused while an intent is open on it (attempt 1 or more) by all but the intent's own outcome.
+    pub fn put_waking<D: Document>(&mut self, document: D, kind: &'static str, at: Timestamp) {
+        self.stage(document, WakeChange::Set { kind, at });
+    }
+
+    /// Stages a document without a wake; refused as [`Unit::put_waking`] is.
+    pub fn put_resting<D: Document>(&mut self, document: D) {
+        self.stage(document, WakeChange::Clear);
+    }
+
+    /// Within [`Wake::settle`](crate::Wake::settle) and [`Timer::fire`](crate::Timer::fire): gives the document its next wake.
+    pub fn wake_next(&mut self, kind: &'static str, at: Timestamp) {
+        self.staged.next = Some((kind, at));
+    }
+
+    fn stage<D: Document>(&mut self, document: D, wake: WakeChange) {
+        let key = Key { collection: D::COLLECTION, id: document.id().into() };
+        let slot = self.slot(&key);
+        if !matches!(wake, WakeChange::Keep) && self.cx.settles.as_ref() != Some(&key) {
+            if let Some(open) = slot.wake.as_ref().filter(|wake| wake.attempt > 0) {
+                let kind = &open.kind;
+                self.refuse(Refusal::Wrong(format!(
+                    "{key:?} has an open `{kind}`: only its outcome may move or clear it"
+                )));
+                return;
+            }
+        }
+        if let WakeChange::Set { kind, .. } = wake
+            && !self.cx.rules.kinds.contains(&(kind, D::COLLECTION))
+        {
+            self.refuse(Refusal::Wrong(format!(
+                "no wake or timer of kind `{kind}` is declared for `{}`",
+                D::COLLECTION
+            )));
+            return;
+        }
+        if let Some(body) = &slot.body
+            && body.shape > D::SHAPE
+        {
+            self.refuse(Refusal::Wrong(format!("{key:?} has shape {}, newer than {}", body.shape, D::SHAPE)));
+            return;
+        }
+        let json = match serde_json::to_vec(&document) {
+            Ok(json) => Bytes::from(json),
+            Err(error) => {
+                self.refuse(Refusal::Wrong(format!("{key:?} cannot be written as JSON: {error}")));
+                return;
+            }
+        };
+        let body = Body { json, shape: D::SHAPE, decoded: Some(Arc::new(document)) };
+        match self.staged.docs.iter_mut().find(|(staged, _)| *staged == key) {
+            Some((_, change)) => {
+                change.body = body;
+                if !matches!(wake, WakeChange::Keep) {
+                    change.wake = wake;
+                }
+            }
+            None => self.staged.docs.push((key, Change { body, wake })),
+        }
+    }
+
+    /// Stages an event. Its id is derived from the input's, so handling the input again gives the same one.
+    ///
+    /// Refused when it is larger than the broker takes, or its stream is not one that the service publishes.
+    pub fn emit<E: Event>(&mut self, event: &E) {
+        let rules = self.cx.rules;
+        if !rules.streams.contains(&E::STREAM) {
+            self.refuse(Refusal::Wrong(format!("`{}` does not publish `{}`", rules.service, E::STREAM.name)));
+            return;
+        }
+        let cause = &self.cx.cause;
+        let ordinal = u32::try_from(self.staged.emitted.len()).unwrap_or(u32::MAX);
+        let meta = Meta {
+            id: Id::derived(cause.time, rules.service, cause.id.bytes(), ordinal),
+            time: self.cx.now,
+            correlation: cause.correlation.clone(),
+            causation: Some(cause.id.to_string()),
+            traceparent: cause.traceparent.clone(),
+        };
+        match Emitted::event(rules.service, &meta, event) {
+            Ok(emitted) if emitted.wire_size() > rules.max_message => self.refuse(Refusal::TooLarge(format!(
+                "`{}` would be {} bytes, over the broker's limit of {}",
+                E::TYPE,
+                emitted.wire_size(),
+                rules.max_message
+            ))),
+            Ok(emitted) => self.staged.emitted.push(emitted),
+            Err(error) => self.refuse(Refusal::Wrong(format!("`{}` cannot be written as JSON: {error}", E::TYPE))),
+        }
+    }
+
+    /// Stages one more of `metric` with these label values: counted after the commit, so a conflict does not count twice.
+    pub fn count(&mut self, metric: &'static Metric, labels: &'static [&'static str]) {
+        self.count_by(metric, labels, 1.0);
+    }
+
+    /// Stages `value` for `metric`: added to a counter (whole numbers), recorded by a histogram, set on a gauge.
+    pub fn count_by(&mut self, metric: &'static Metric, labels: &'static [&'static str], value: f64) {
+        self.staged.counts.push(Count { metric, labels, value });
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.staged.refused.get_or_insert(refusal);
+    }
+}
+
+fn decode<D: Document>(body: &Body) -> Result<D, Fault> {
+    if let Some(document) = body.decoded.as_ref().and_then(|decoded| decoded.downcast_ref::<D>()) {
+        return Ok(document.clone());
+    }
+    parse::<D>(&body.json, body.shape)
+}
+
+/// Reads a stored document.
+///
+/// # Errors
+/// [`Fault::Retry`] when it has a newer shape or does not parse.
+pub(crate) fn parse<D: Document>(json: &[u8], shape: u32) -> Result<D, Fault> {
+    let collection = D::COLLECTION;
+    if shape > D::SHAPE {
+        let known = D::SHAPE;
+        return Err(Fault::Retry(format!(
+            "a document of `{collection}` has shape {shape}; this release knows {known}"
+        )));
+    }
+    serde_json::from_slice(json)
+        .map_err(|error| Fault::Retry(format!("a document of `{collection}` cannot be read: {error}")))
+}
+
+/// One input, ready to be handled, of whatever kind.
+pub(crate) trait Work: Send + Sync {
+    fn touches(&self) -> Keys;
+    fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault>;
+}
+
+/// How a handling ended.
+pub(crate) enum Ran {
+    Handled { reply: Option<Bytes>, staged: Staged },
+    Retry(String),
+    Rejected(Reject),
+    TooLarge(String),
+    Panicked(String),
+}
+
+/// Runs one input over the view. Nothing is laid over the view yet; a panic is caught.
+pub(crate) fn run(
+    view: &View,
+    cx: &Context<'_>,
+    work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
+) -> Ran {
+    let mut unit = Unit { view, cx, staged: Staged::default() };
+    let result = catch_unwind(AssertUnwindSafe(|| work(&mut unit)));
+    match (result, unit.staged.refused.take()) {
+        (Err(panic), _) => Ran::Panicked(panic_text(&*panic)),
+        (Ok(Err(Fault::Retry(why))), _) => Ran::Retry(why),
+        (Ok(Err(Fault::Reject(reject))), _) => Ran::Rejected(reject),
+        (Ok(Ok(_)), Some(Refusal::TooLarge(why))) => Ran::TooLarge(why),
+        (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Panicked(why),
+        (Ok(Ok(reply)), None) => Ran::Handled { reply, staged: unit.staged },
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
+}
+
+/// What the outcome of a wake is known by: an id of (service, kind, document, generation), and the correlation that the wake
+/// has carried.
+pub(crate) fn outcome_meta(service: &str, key: &Key, wake: &WakeInfo) -> Meta {
+    let cause = format!("{}\n{}\n{}\n{}", wake.kind, key.collection, key.id, wake.generation);
+    Meta {
+        id: Id::derived(wake.opened, service, cause.as_bytes(), 0),
+        time: wake.opened,
+        correlation: wake.correlation.clone(),
+        causation: Some(wake.cause.to_string()),
+        traceparent: wake.traceparent.clone(),
+    }
+}
+
+/// Ends a document's wake: `end` changes the document, which is stored without the wake unless a new one was set.
+pub(crate) fn end_wake<D: Document>(
+    unit: &mut Unit<'_>,
+    id: &str,
+    end: impl FnOnce(&mut D, &mut Unit<'_>),
+) -> Result<Option<Bytes>, Fault> {
+    let mut document = unit.get::<D>(id)?.ok_or_else(|| Fault::Retry(format!("{} {id} is gone", D::COLLECTION)))?;
+    end(&mut document, unit);
+    let next = unit.staged.next.take();
+    unit.stage(document, next.map_or(WakeChange::Clear, |(kind, at)| WakeChange::Set { kind, at }));
+    Ok(None)
+}

@@ -1,0 +1,168 @@
+//! Handlers, commands, wakes and timers of any type, made into work of one type for the engine.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::event::{Event, Meta, Received, Stream};
+use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Outage, Timer, Wake, WakeInfo};
+use crate::ids::Id;
+use crate::unit::{Unit, Work, end_wake, parse};
+
+/// A handler, for messages whose type it names.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn event_type(&self) -> &'static str;
+    fn version(&self) -> u32;
+    fn stream(&self) -> Stream;
+    /// Reads the body; what is wrong with it otherwise.
+    fn decode(self: Arc<Self>, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, String>;
+}
+
+struct HandlerWork<H: Handler> {
+    handler: Arc<H>,
+    event: Received<H::On>,
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn event_type(&self) -> &'static str {
+        H::On::TYPE
+    }
+
+    fn version(&self) -> u32 {
+        H::On::VERSION
+    }
+
+    fn stream(&self) -> Stream {
+        H::On::STREAM
+    }
+
+    fn decode(self: Arc<Self>, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, String> {
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let event = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+        json.end().map_err(|error| error.to_string())?;
+        Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
+    }
+}
+
+impl<H: Handler> Work for HandlerWork<H> {
+    fn touches(&self) -> Keys {
+        self.handler.touches(&self.event)
+    }
+
+    fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        self.handler.handle(&self.event, unit).map(|()| None)
+    }
+}
+
+pub(crate) struct CommandWork<C> {
+    pub(crate) id: Id,
+    pub(crate) command: C,
+}
+
+impl<C: Command> Work for CommandWork<C> {
+    fn touches(&self) -> Keys {
+        self.command.touches(self.id)
+    }
+
+    fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        let reply = self.command.handle(self.id, unit)?;
+        let reply = serde_json::to_vec(&reply).unwrap_or_else(|error| panic!("a reply cannot be written: {error}"));
+        Ok(Some(reply.into()))
+    }
+}
+
+pub(crate) type Outcome = Arc<dyn Any + Send + Sync>;
+pub(crate) type Running = BoxFuture<'static, Result<Outcome, Outage>>;
+
+/// A wake with an effect.
+pub(crate) trait AnyWake: Send + Sync {
+    fn kind(&self) -> &'static str;
+    fn collection(&self) -> &'static str;
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
+    fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work>;
+}
+
+impl<W: Wake> AnyWake for W {
+    fn kind(&self) -> &'static str {
+        W::KIND
+    }
+
+    fn collection(&self) -> &'static str {
+        W::Document::COLLECTION
+    }
+
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running {
+        let document = parse::<W::Document>(document, shape);
+        Box::pin(async move {
+            let document = document.map_err(|fault| Outage(format!("{fault:?}")))?;
+            let outcome = Wake::run(&*self, &document, &wake).await?;
+            Ok(Arc::new(outcome) as Outcome)
+        })
+    }
+
+    fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work> {
+        Box::new(SettleWork { wake: self, id, outcome })
+    }
+}
+
+struct SettleWork<W> {
+    wake: Arc<W>,
+    id: String,
+    outcome: Outcome,
+}
+
+impl<W: Wake> Work for SettleWork<W> {
+    fn touches(&self) -> Keys {
+        Keys::one::<W::Document>(self.id.clone())
+    }
+
+    fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        let Some(outcome) = self.outcome.downcast_ref::<W::Outcome>() else { panic!("an outcome of another wake") };
+        end_wake::<W::Document>(unit, &self.id, |document, unit| {
+            Wake::settle(&*self.wake, document, outcome.clone(), unit)
+        })
+    }
+}
+
+/// A wake without an effect.
+pub(crate) trait AnyTimer: Send + Sync {
+    fn kind(&self) -> &'static str;
+    fn collection(&self) -> &'static str;
+    fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
+}
+
+impl<T: Timer> AnyTimer for T {
+    fn kind(&self) -> &'static str {
+        T::KIND
+    }
+
+    fn collection(&self) -> &'static str {
+        T::Document::COLLECTION
+    }
+
+    fn fire(self: Arc<Self>, id: String) -> Box<dyn Work> {
+        Box::new(FireWork { timer: self, id })
+    }
+}
+
+struct FireWork<T> {
+    timer: Arc<T>,
+    id: String,
+}
+
+impl<T: Timer> Work for FireWork<T> {
+    fn touches(&self) -> Keys {
+        Keys::one::<T::Document>(self.id.clone())
+    }
+
+    fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        end_wake::<T::Document>(unit, &self.id, |document, unit| Timer::fire(&*self.timer, document, unit))
+    }
+}
+
+/// The document that a wake is on.
+pub(crate) fn document_key(collection: &'static str, id: &str) -> Key {
+    Key { collection, id: id.into() }
+}

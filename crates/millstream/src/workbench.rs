@@ -1,0 +1,182 @@
+//! A service's handlers on a bench: documents in memory, no broker, no store, no clock. For unit tests of handlers, and for
+//! walking the state space of several services together.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::event::{Emitted, Event, Meta, Received, Stream};
+use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
+use crate::ids::{Id, Timestamp};
+use crate::unit::{Context, Ran, Rules, StoredDoc, Unit, View, run};
+
+/// The documents of one service, and the rules that its handlers run under.
+#[derive(Clone, Debug)]
+pub struct Workbench {
+    rules: Rules,
+    /// The time that `unit.now()` gives.
+    pub now: Timestamp,
+    docs: BTreeMap<Key, StoredDoc>,
+}
+
+impl Workbench {
+    /// An empty bench for a service that publishes `streams`, at 2026-01-01T00:00:00Z.
+    pub fn new(service: &'static str, streams: impl IntoIterator<Item = Stream>) -> Self {
+        let streams = streams.into_iter().collect();
+        let rules = Rules { service, streams, max_message: (1 << 20) - (16 << 10), kinds: vec![] };
+        Self { rules, now: Timestamp(1_767_225_600_000), docs: BTreeMap::new() }
+    }
+
+    /// Declares a wake.
+    #[must_use]
+    pub fn wake<W: Wake>(mut self) -> Self {
+        self.rules.kinds.push((W::KIND, W::Document::COLLECTION));
+        self
+    }
+
+    /// Declares a timer.
+    #[must_use]
+    pub fn timer<T: Timer>(mut self) -> Self {
+        self.rules.kinds.push((T::KIND, T::Document::COLLECTION));
+        self
+    }
+
+    /// A document as it stands.
+    ///
+    /// # Panics
+    /// When it does not parse.
+    pub fn get<D: Document>(&self, id: &str) -> Option<D> {
+        let doc = self.docs.get(&Key { collection: D::COLLECTION, id: id.into() })?;
+        Some(serde_json::from_slice(&doc.body).expect("a stored document parses"))
+    }
+
+    /// The wake that a document carries.
+    pub fn wake_of<D: Document>(&self, id: &str) -> Option<&WakeInfo> {
+        self.docs.get(&Key { collection: D::COLLECTION, id: id.into() })?.wake.as_ref()
+    }
+
+    /// Puts a document there, without a wake.
+    pub fn put<D: Document>(&mut self, document: &D) {
+        let key = Key { collection: D::COLLECTION, id: document.id().into() };
+        let version = self.docs.get(&key).map_or(1, |doc| doc.version + 1);
+        let body = serde_json::to_vec(document).expect("a document is written as JSON").into();
+        self.docs.insert(key.clone(), StoredDoc { key, version, shape: D::SHAPE, body, wake: None });
+    }
+
+    /// All that distinguishes one state from another: each document, and of its wake kind and whether it was claimed.
+    /// Versions and times are left out, so that a walk over states ends.
+    pub fn state(&self) -> Vec<(String, Value, Option<(String, bool)>)> {
+        let of = |doc: &StoredDoc| serde_json::from_slice(&doc.body).unwrap_or(Value::Null);
+        let wake = |doc: &StoredDoc| doc.wake.as_ref().map(|wake| (wake.kind.clone(), wake.attempt > 0));
+        self.docs.values().map(|doc| (format!("{}/{}", doc.key.collection, doc.key.id), of(doc), wake(doc))).collect()
+    }
+
+    /// An event as it would be received, with an id derived from its type and key.
+    pub fn received<E: Event>(&self, event: E) -> Received<E> {
+        let id = Id::derived(self.now, E::TYPE, event.key().as_bytes(), 0);
+        Received { meta: self.meta(id), event }
+    }
+
+    /// Handles an event and gives what was emitted.
+    ///
+    /// # Errors
+    /// As the handler; then nothing has changed.
+    ///
+    /// # Panics
+    /// When the handler panics or stages what it must not.
+    pub fn handle<H: Handler>(&mut self, handler: &H, event: &Received<H::On>) -> Result<Vec<Emitted>, Fault> {
+        let touches = handler.touches(event);
+        let done = self.run(&event.meta, touches, None, |unit| handler.handle(event, unit).map(|()| None))?;
+        Ok(done.1)
+    }
+
+    /// Executes a command with a given id and gives its reply as JSON, and what was emitted.
+    ///
+    /// # Errors
+    /// As the command; then nothing has changed.
+    ///
+    /// # Panics
+    /// When the command panics or stages what it must not.
+    pub fn command<C: Command>(&mut self, id: Id, command: &C) -> Result<(Value, Vec<Emitted>), Fault> {
+        let touches = command.touches(id);
+        let (reply, emitted) = self.run(&self.meta(id), touches, None, |unit| {
+            let reply = command.handle(id, unit)?;
+            Ok(Some(serde_json::to_vec(&reply).expect("a reply is written as JSON").into()))
+        })?;
+        let reply = reply.map(|reply| serde_json::from_slice(&reply).expect("a reply parses"));
+        Ok((reply.unwrap_or(Value::Null), emitted))
+    }
+
+    /// Claims the wake of a document, as the engine does before it runs the effect; says whether there was one of the kind.
+    pub fn claim<W: Wake>(&mut self, id: &str) -> bool {
+        let doc = self.docs.get_mut(&Key { collection: W::Document::COLLECTION, id: id.into() });
+        let Some(doc) = doc.filter(|doc| doc.wake.as_ref().is_some_and(|wake| wake.kind == W::KIND)) else {
+            return false;
+        };
+        doc.version += 1;
+        if let Some(wake) = &mut doc.wake {
+            wake.attempt += 1;
+        }
+        true
+    }
+
+    /// Settles the wake of a document with an outcome and gives what was emitted; nothing if it has no such wake.
+    ///
+    /// # Panics
+    /// When settling panics or stages what it must not.
+    pub fn settle<W: Wake>(&mut self, wake: &W, id: &str, outcome: W::Outcome) -> Vec<Emitted> {
+        self.end_wake::<W::Document>(W::KIND, id, |document, unit| wake.settle(document, outcome, unit))
+    }
+
+    /// Fires the timer of a document and gives what was emitted; nothing if it has no such wake.
+    ///
+    /// # Panics
+    /// When the timer panics or stages what it must not.
+    pub fn fire<T: Timer>(&mut self, timer: &T, id: &str) -> Vec<Emitted> {
+        self.end_wake::<T::Document>(T::KIND, id, |document, unit| timer.fire(document, unit))
+    }
+
+    fn end_wake<D: Document>(&mut self, kind: &str, id: &str, end: impl FnOnce(&mut D, &mut Unit<'_>)) -> Vec<Emitted> {
+        let key = Key { collection: D::COLLECTION, id: id.into() };
+        let Some(wake) = self.wake_of::<D>(id).filter(|wake| wake.kind == kind).cloned() else { return vec![] };
+        let meta = crate::unit::outcome_meta(self.rules.service, &key, &wake);
+        let touches = Keys(vec![key.clone()]);
+        let done = self.run(&meta, touches, Some(key), |unit| crate::unit::end_wake::<D>(unit, id, end));
+        done.unwrap_or_else(|fault| panic!("{fault:?}")).1
+    }
+
+    fn meta(&self, id: Id) -> Meta {
+        Meta { id, time: self.now, correlation: id.to_string(), causation: None, traceparent: None }
+    }
+
+    fn run(
+        &mut self,
+        meta: &Meta,
+        touches: Keys,
+        settles: Option<Key>,
+        work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
+    ) -> Result<(Option<Bytes>, Vec<Emitted>), Fault> {
+        let found = touches.0.iter().filter_map(|key| self.docs.get(key).cloned()).collect();
+        let mut view = View::new(touches.0, found);
+        let cx = Context { rules: &self.rules, now: self.now, cause: meta.clone(), settles };
+        match run(&view, &cx, work) {
+            Ran::Handled { reply, mut staged } => {
+                view.apply(&mut staged, &cx);
+                for doc in view.writes() {
+                    if let Some(new) = doc.write {
+                        let version = doc.expected.unwrap_or(0) + 1;
+                        let key = doc.key;
+                        let stored =
+                            StoredDoc { key: key.clone(), version, shape: new.shape, body: new.body, wake: new.wake };
+                        self.docs.insert(key, stored);
+                    }
+                }
+                Ok((reply, staged.emitted))
+            }
+            Ran::Retry(why) => Err(Fault::Retry(why)),
+            Ran::Rejected(reject) => Err(Fault::Reject(reject)),
+            Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
+        }
+    }
+}
