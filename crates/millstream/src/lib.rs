@@ -5,11 +5,23 @@ pub mod event;
 pub mod ids;
 
 #[cfg(feature = "service")]
+pub mod broker;
+#[cfg(feature = "service")]
 pub mod commands;
+#[cfg(feature = "service")]
+mod consumer;
+#[cfg(feature = "service")]
+pub mod dead_letter;
+#[cfg(feature = "service")]
+mod durable;
+#[cfg(feature = "service")]
+pub mod engine;
 #[cfg(feature = "service")]
 pub mod handler;
 #[cfg(feature = "service")]
 pub mod http;
+#[cfg(feature = "service")]
+pub mod retry;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]

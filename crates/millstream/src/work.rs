@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::event::{Event, Meta, Received, Stream};
-use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Outage, Timer, Wake, WakeInfo};
+use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
 use crate::unit::{Unit, Work, end_wake, parse};
 
@@ -160,9 +160,4 @@ impl<T: Timer> Work for FireWork<T> {
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
         end_wake::<T::Document>(unit, &self.id, |document, unit| Timer::fire(&*self.timer, document, unit))
     }
-}
-
-/// The document that a wake is on.
-pub(crate) fn document_key(collection: &'static str, id: &str) -> Key {
-    Key { collection, id: id.into() }
 }

@@ -1,0 +1,235 @@
+//! The broker: one connection a service, its state, and the streams that the service declares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::watch;
+
+use crate::dead_letter;
+use crate::event::Stream;
+use crate::retry::Retry;
+
+/// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
+pub(crate) const IN_FLIGHT: usize = 1000;
+
+/// Where the broker is and who we are there.
+#[derive(Clone)]
+pub struct BrokerAddress {
+    /// `nats://[user:password@]host:port`, several separated by commas.
+    pub url: String,
+    /// A credentials file.
+    pub credentials: Option<std::path::PathBuf>,
+}
+
+/// A connection that keeps itself up.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) link: watch::Receiver<Link>,
+    refused: watch::Receiver<Option<String>>,
+}
+
+/// The state of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) up: bool,
+    /// How often it came up: tells a reconnect that was over before anybody looked.
+    pub(crate) epoch: u64,
+}
+
+impl Broker {
+    /// Connects, trying again with growing delays for as long as it takes, and says so once.
+    pub(crate) async fn connect(service: &'static str, address: &BrokerAddress, retry: Retry) -> Self {
+        let mut told = false;
+        let attempt = || Self::try_connect(service, address);
+        retry
+            .forever(attempt, |error: String, _| {
+                if !told {
+                    tracing::warn!(error, "the broker cannot be reached; trying on");
+                    told = true;
+                }
+            })
+            .await
+    }
+
+    async fn try_connect(service: &'static str, address: &BrokerAddress) -> Result<Self, String> {
+        let (link_tx, link) = watch::channel(Link { up: true, epoch: 1 });
+        let (refused_tx, refused) = watch::channel(None);
+        let epochs = Arc::new(AtomicU64::new(1));
+        let on_event = move |event: Event| {
+            let (link_tx, refused_tx, epochs) = (link_tx.clone(), refused_tx.clone(), epochs.clone());
+            async move {
+                let epoch = epochs.load(Ordering::Relaxed);
+                match event {
+                    // The first connection counts as epoch 1, whether or not it is reported.
+                    Event::Connected if link_tx.borrow().up => {}
+                    Event::Connected => {
+                        epochs.store(epoch + 1, Ordering::Relaxed);
+                        link_tx.send_replace(Link { up: true, epoch: epoch + 1 });
+                        tracing::info!("the broker is back");
+                    }
+                    Event::Disconnected | Event::Closed => {
+                        if link_tx.send_replace(Link { up: false, epoch }).up {
+                            tracing::warn!("the broker is away");
+                        }
+                    }
+                    Event::ServerError(error) => {
+                        tracing::error!(%error, "the broker refuses something");
+                        let text = error.to_string();
+                        if text.to_lowercase().contains("permissions violation") {
+                            refused_tx.send_replace(Some(text));
+                        }
+                    }
+                    other => tracing::debug!(event = %other, "broker"),
+                }
+            }
+        };
+        let mut options = ConnectOptions::new();
+        if let Some(path) = &address.credentials {
+            let read = options.credentials_file(path).await;
+            options = read.map_err(|error| format!("the credentials file {}: {error}", path.display()))?;
+        }
+        let client = options
+            .name(service)
+            .event_callback(on_event)
+            .ping_interval(Duration::from_secs(5))
+            .connection_timeout(Duration::from_secs(5))
+            .reconnect_delay_callback(|attempt| {
+                let doublings = u32::try_from(attempt.min(6)).unwrap_or(6);
+                Duration::from_millis(25 << doublings)
+            })
+            .connect(&address.url)
+            .await
+            .map_err(|error| error.to_string())?;
+        let jetstream =
+            ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+        Ok(Self { client, jetstream, link, refused })
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.borrow().up
+    }
+
+    /// What the broker has refused for lack of rights, naming subject and user.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.borrow().clone()
+    }
+
+    /// The largest message, headers and body, that a service may emit: what the server takes less 16 KiB, so that a dead
+    /// letter of it fits too.
+    pub(crate) fn max_message(&self) -> usize {
+        self.client.max_payload().saturating_sub(16 << 10)
+    }
+
+    /// Declares a domain's stream: file storage, kept until trimmed, refusing what exceeds its size.
+    pub(crate) async fn declare(&self, stream: &Stream) -> Result<(), DeclareError> {
+        let mut wanted = limits(stream.name, format!("{}.>", stream.domain));
+        wanted.max_bytes = i64::try_from(stream.max_bytes).unwrap_or(i64::MAX);
+        wanted.metadata.insert(PARTITIONS.into(), stream.partitions.to_string());
+        self.declare_config(wanted).await
+    }
+
+    /// Declares the stream of a service's dead letters, which nobody trims.
+    pub(crate) async fn declare_dead_letters(&self, service: &str) -> Result<(), DeclareError> {
+        let mut wanted = limits(&dead_letter::stream_name(service), dead_letter::subjects(service));
+        wanted.max_messages_per_subject = 1;
+        wanted.allow_message_ttl = true;
+        self.declare_config(wanted).await
+    }
+
+    /// Read, compare, write only a difference. What cannot be changed is an error that names the field.
+    async fn declare_config(&self, wanted: StreamConfig) -> Result<(), DeclareError> {
+        let name = wanted.name.clone();
+        let have = match self.jetstream.get_stream(&name).await {
+            Ok(stream) => stream.cached_info().config.clone(),
+            Err(error) => {
+                let jetstream::context::GetStreamErrorKind::JetStream(ref reply) = error.kind() else {
+                    return Err(DeclareError::Away(error.to_string()));
+                };
+                if reply.error_code() != ErrorCode::STREAM_NOT_FOUND {
+                    return Err(DeclareError::Away(error.to_string()));
+                }
+                let created = self.jetstream.create_stream(wanted).await;
+                return created.map(drop).map_err(|error| DeclareError::Away(error.to_string()));
+            }
+        };
+        let fixed = |field: &'static str, same: bool| {
+            if same { Ok(()) } else { Err(DeclareError::Fixed { stream: name.clone(), field }) }
+        };
+        fixed("storage", have.storage == wanted.storage)?;
+        fixed("retention", have.retention == wanted.retention)?;
+        fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
+        let same = have.subjects == wanted.subjects
+            && have.max_bytes == wanted.max_bytes
+            && have.discard == wanted.discard
+            && have.max_messages_per_subject == wanted.max_messages_per_subject
+            && have.allow_message_ttl == wanted.allow_message_ttl
+            && have.max_age == wanted.max_age
+            && have.duplicate_window == wanted.duplicate_window;
+        if same {
+            return Ok(());
+        }
+        let changed = StreamConfig {
+            subjects: wanted.subjects,
+            max_bytes: wanted.max_bytes,
+            discard: wanted.discard,
+            max_messages_per_subject: wanted.max_messages_per_subject,
+            allow_message_ttl: wanted.allow_message_ttl,
+            max_age: wanted.max_age,
+            duplicate_window: wanted.duplicate_window,
+            ..have
+        };
+        self.jetstream.update_stream(&changed).await.map(drop).map_err(|error| DeclareError::Refused {
+            stream: name,
+            error: error.to_string(),
+        })
+    }
+}
+
+const PARTITIONS: &str = "millstream.partitions";
+
+fn limits(name: &str, subjects: String) -> StreamConfig {
+    StreamConfig {
+        name: name.into(),
+        subjects: vec![subjects],
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        duplicate_window: Duration::from_secs(30),
+        allow_direct: true,
+        ..StreamConfig::default()
+    }
+}
+
+/// Why a stream is not as declared.
+#[derive(Debug, thiserror::Error)]
+pub enum DeclareError {
+    /// The broker does not answer; worth another try.
+    #[error("{0}")]
+    Away(String),
+    /// The stream exists with another value of something that cannot be changed.
+    #[error("stream {stream} exists with another `{field}`, which cannot be changed: rename the stream or delete it")]
+    Fixed {
+        /// The stream.
+        stream: String,
+        /// The field of its configuration.
+        field: &'static str,
+    },
+    /// The broker refuses the change.
+    #[error("stream {stream} cannot be changed to what is declared: {error}")]
+    Refused {
+        /// The stream.
+        stream: String,
+        /// What the broker says.
+        error: String,
+    },
+}

@@ -1,0 +1,367 @@
+//! Consumers: one durable pull consumer for each stream that a service reads, shared by its replicas.
+//!
+//! The task pulls itself instead of using `messages()`, because on shutdown it must stop pulling, receive what is still under
+//! way, and hand it back, which needs the subscription.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message as JetMessage};
+use async_nats::{StatusCode, Subject};
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::durable::Declared;
+use crate::engine::input::{Delivery, Input, Source};
+use crate::engine::meters::Meters;
+use crate::engine::timing::Timing;
+use crate::event::{Meta, decode_header, header, split_type};
+use crate::ids::{Id, Timestamp};
+use crate::work::AnyHandler;
+
+/// What is known of a consumer, for readiness, expiry and deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Whether pulls are open and answered.
+    pub(crate) pulling: AtomicBool,
+    /// Deliveries that are in this engine.
+    pub(crate) in_engine: AtomicUsize,
+    pub(crate) pending: AtomicU64,
+    pub(crate) ack_pending: AtomicU64,
+    pub(crate) ack_floor: AtomicU64,
+    /// The connection epoch in which the durable was last seen drained.
+    pub(crate) drained_in: AtomicU64,
+    /// Why it does not pull, in a sentence.
+    pub(crate) waits_for: std::sync::Mutex<Option<String>>,
+}
+
+impl Progress {
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().map_or(None, |waits| waits.clone())
+    }
+
+    pub(crate) fn set_waits_for(&self, what: Option<String>) {
+        if let Ok(mut waits) = self.waits_for.lock() {
+            if what.is_some() && *waits != what {
+                tracing::warn!(waits_for = what.as_deref(), "a consumer waits");
+            }
+            *waits = what;
+        }
+    }
+}
+
+/// A delivery's share in [`Progress::in_engine`].
+pub(crate) struct InEngine(Arc<Progress>);
+
+impl InEngine {
+    pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
+        progress.in_engine.fetch_add(1, Ordering::AcqRel);
+        Self(progress.clone())
+    }
+}
+
+impl Drop for InEngine {
+    fn drop(&mut self) {
+        self.0.in_engine.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
+#[derive(Clone)]
+pub(crate) struct Acker(mpsc::UnboundedSender<Vec<(Subject, AckKind)>>);
+
+impl Acker {
+    /// An acker and the task that sends for it until the last acker is dropped.
+    pub(crate) fn new(broker: &Broker) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (acks, mut queue) = mpsc::unbounded_channel::<Vec<(Subject, AckKind)>>();
+        let client = broker.client.clone();
+        let task = async move {
+            while let Some(batch) = queue.recv().await {
+                for (reply, kind) in batch {
+                    fail::fail_point!("before_ack");
+                    // A lost ack is a redelivery that the journal answers.
+                    if let Err(error) = client.publish(reply, kind.into()).await {
+                        tracing::debug!(%error, "an ack was not sent");
+                    }
+                    fail::fail_point!("after_ack");
+                }
+            }
+        };
+        (Self(acks), task)
+    }
+
+    pub(crate) fn send(&self, batch: Vec<(Subject, AckKind)>) {
+        // The task ends only after the last acker is gone.
+        let _ = self.0.send(batch);
+    }
+}
+
+/// A consumer's task.
+pub(crate) struct Consumer {
+    pub(crate) broker: Broker,
+    pub(crate) declared: Arc<Declared>,
+    pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) acker: Acker,
+    /// Whether the engine takes messages now.
+    pub(crate) gate: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) timing: Timing,
+    pub(crate) meters: Arc<Meters>,
+}
+
+impl Consumer {
+    /// Pulls until told to stop, then hands back what the engine has not taken.
+    pub(crate) async fn run(mut self) {
+        let mut link = self.broker.link.clone();
+        let mut stop = self.stop.clone();
+        let mut gate = self.gate.clone();
+        let inbox = self.broker.client.new_inbox();
+        let mut subscription = loop {
+            match self.broker.client.subscribe(inbox.clone()).await {
+                Ok(subscription) => break subscription,
+                Err(error) => tracing::error!(%error, "cannot subscribe"),
+            }
+            tokio::time::sleep(self.timing.gate_retry.longest).await;
+        };
+        let mut failures = 0_u32;
+        'declare: loop {
+            let declared = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                declared = self.declared.ensure(&self.broker) => declared,
+            };
+            if let Err(error) = declared {
+                failures += 1;
+                self.progress.set_waits_for(Some(error));
+                let delay = self.timing.gate_retry.delay(failures);
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => break,
+                    () = tokio::time::sleep(delay) => continue,
+                }
+            }
+            let mut pull = Pull { outstanding: 0, heard: Instant::now(), failures: 0 };
+            link.borrow_and_update();
+            loop {
+                if *stop.borrow() {
+                    break 'declare;
+                }
+                let open = *gate.borrow_and_update();
+                if open && pull.outstanding <= self.timing.batch_inputs / 2 && link.borrow().up {
+                    self.pull(&inbox, &mut pull).await;
+                }
+                let silence = pull.heard + self.timing.pull_heartbeat * 2;
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => break 'declare,
+                    message = subscription.next() => {
+                        let Some(message) = message else { break 'declare };
+                        pull.heard = Instant::now();
+                        match self.receive(message, &mut pull).await {
+                            Received::Message => failures = 0,
+                            Received::Status => {}
+                            Received::Declare(why) => {
+                                tracing::warn!(why, stream = self.source.stream, "declaring the consumer again");
+                                failures += 1;
+                                self.progress.pulling.store(false, Ordering::Release);
+                                tokio::time::sleep(self.timing.gate_retry.delay(failures)).await;
+                                continue 'declare;
+                            }
+                        }
+                    }
+                    Ok(()) = gate.changed() => {}
+                    Ok(()) = link.changed() => {
+                        let up = link.borrow_and_update().up;
+                        self.progress.pulling.store(false, Ordering::Release);
+                        if up {
+                            continue 'declare;
+                        }
+                    }
+                    () = tokio::time::sleep_until(silence), if pull.outstanding > 0 => {
+                        pull.outstanding = 0;
+                        pull.heard = Instant::now();
+                        pull.failures += 1;
+                        self.progress.pulling.store(false, Ordering::Release);
+                        if pull.failures == 1 && link.borrow().up {
+                            tracing::warn!(stream = self.source.stream, "the pull went quiet; pulling anew");
+                        }
+                    }
+                }
+            }
+        }
+        self.progress.pulling.store(false, Ordering::Release);
+        self.hand_back(subscription).await;
+    }
+
+    async fn pull(&self, inbox: &str, pull: &mut Pull) {
+        let batch = self.timing.batch_inputs;
+        let request = serde_json::json!({
+            "batch": batch,
+            "expires": nanos(self.timing.pull_expires),
+            "idle_heartbeat": nanos(self.timing.pull_heartbeat),
+        });
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.source.stream, self.source.consumer);
+        let sent = self.broker.client.publish_with_reply(subject, inbox.to_owned(), request.to_string().into()).await;
+        match sent {
+            Ok(()) => {
+                if pull.outstanding == 0 {
+                    pull.heard = Instant::now();
+                }
+                pull.outstanding += batch;
+                self.progress.pulling.store(true, Ordering::Release);
+                self.progress.set_waits_for(None);
+            }
+            Err(error) => tracing::debug!(%error, "a pull was not sent"),
+        }
+    }
+
+    async fn receive(&self, message: async_nats::Message, pull: &mut Pull) -> Received {
+        let mut stop = self.stop.clone();
+        match message.status {
+            None | Some(StatusCode::OK) => {
+                pull.outstanding = pull.outstanding.saturating_sub(1);
+                pull.failures = 0;
+                let Some(delivery) = self.decode(message) else { return Received::Status };
+                self.meters.received(&delivery);
+                let permit = tokio::select! {
+                    biased;
+                    permit = self.inputs.reserve() => permit.ok(),
+                    _ = stop.wait_for(|stop| *stop) => None,
+                };
+                match permit {
+                    Some(permit) => permit.send(Input::Message(Box::new(delivery))),
+                    None => self.give_back(delivery),
+                }
+                pull.heard = Instant::now();
+                Received::Message
+            }
+            Some(StatusCode::IDLE_HEARTBEAT) => {
+                pull.failures = 0;
+                self.progress.pulling.store(true, Ordering::Release);
+                Received::Status
+            }
+            Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer"),
+            Some(_) => {
+                if message.description.as_deref() == Some("Consumer Deleted") {
+                    return Received::Declare("the consumer was deleted");
+                }
+                let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+                let left = left.and_then(|left| left.as_str().parse().ok()).unwrap_or(self.timing.batch_inputs);
+                pull.outstanding = pull.outstanding.saturating_sub(left);
+                Received::Status
+            }
+        }
+    }
+
+    /// Reads a delivery; `None` if it is no JetStream message.
+    fn decode(&self, message: async_nats::Message) -> Option<Delivery> {
+        let message = JetMessage { message, context: self.broker.jetstream.clone() };
+        let (seq, delivered, published) = match message.info() {
+            Ok(info) => {
+                let millis = info.published.unix_timestamp_nanos() / 1_000_000;
+                (info.stream_sequence, info.delivered, Timestamp(u64::try_from(millis).unwrap_or_default()))
+            }
+            Err(error) => {
+                tracing::error!(%error, "a delivery without an ack subject is passed over");
+                return None;
+            }
+        };
+        let (message, _) = message.split();
+        let headers = message.headers.as_ref();
+        let get = |name| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
+        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(published);
+        let id = match get(header::ID) {
+            Some(id) => id.parse().unwrap_or_else(|_| Id::derived(time, "ce-id", id.as_bytes(), 0)),
+            None => Id::derived(published, "stream", format!("{}\n{seq}", self.source.stream).as_bytes(), 0),
+        };
+        let meta = Meta {
+            id,
+            time,
+            correlation: get(header::CORRELATION).unwrap_or_else(|| id.to_string()),
+            causation: get(header::CAUSATION),
+            traceparent: get(header::TRACEPARENT),
+        };
+        let (event, work) = self.work(get(header::TYPE), &meta, &message.payload);
+        Some(Delivery {
+            id,
+            meta,
+            event,
+            work,
+            source: self.source.clone(),
+            seq,
+            subject: message.subject,
+            headers: message.headers,
+            payload: message.payload,
+            delivered,
+            reply: message.reply,
+            twins: vec![],
+            in_engine: InEngine::enter(&self.progress),
+            received: Instant::now(),
+        })
+    }
+
+    fn work(
+        &self,
+        ce_type: Option<String>,
+        meta: &Meta,
+        payload: &[u8],
+    ) -> (&'static str, Result<Box<dyn crate::unit::Work>, String>) {
+        let Some(ce_type) = ce_type else { return ("unknown", Err("the header ce-type is missing".into())) };
+        let Some((name, version)) = split_type(&ce_type) else {
+            return ("unknown", Err(format!("ce-type `{ce_type}` is not of the form orders.created.v1")));
+        };
+        let Some((name, handler)) = self.handlers.get_key_value(name) else {
+            return ("unknown", Err(format!("this release has no handler for `{ce_type}`")));
+        };
+        if version != handler.version() {
+            let known = handler.version();
+            return (name, Err(format!("this release knows version {known} of `{name}`, not {version}")));
+        }
+        (name, handler.clone().decode(meta.clone(), payload))
+    }
+
+    fn give_back(&self, delivery: Delivery) {
+        if let Some(reply) = delivery.reply {
+            self.acker.send(vec![(reply, AckKind::Nak(None))]);
+        }
+    }
+
+    /// Stops the flow and gives back what is still under way, which counts as nothing and lets the next instance start at once.
+    async fn hand_back(&self, mut subscription: async_nats::Subscriber) {
+        if subscription.drain().await.is_err() || !self.broker.is_up() {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut given = 0_usize;
+        while let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscription.next()).await {
+            if let (None | Some(StatusCode::OK), Some(reply)) = (message.status, message.reply) {
+                self.acker.send(vec![(reply, AckKind::Nak(None))]);
+                given += 1;
+            }
+        }
+        tracing::debug!(given, stream = self.source.stream, "handed back");
+    }
+}
+
+struct Pull {
+    /// Messages asked for and not yet received.
+    outstanding: usize,
+    /// When anything was last heard on the subscription.
+    heard: Instant,
+    failures: u32,
+}
+
+enum Received {
+    Message,
+    Status,
+    Declare(&'static str),
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,196 @@
+//! Dead letters: what is parked, as a message that stock tools can read.
+//!
+//! A dead letter keeps the body and the headers of the message that failed; what is known of the failure stands in headers
+//! beginning with `Millstream-`. It goes to `dlq.<service>.<event>.<id>`, one message a subject, in the stream
+//! `DLQ_<SERVICE>`.
+
+use bytes::Bytes;
+
+use crate::event::{Emitted, encode_header, header};
+use crate::ids::{Id, Timestamp};
+use sha2::{Digest, Sha256};
+
+/// Why a message was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The handler rejected it.
+    Rejected,
+    /// It was retried as often as the policy says.
+    Exhausted,
+    /// It could not be read, or is of a type or version that this service does not know.
+    Schema,
+    /// The handler panicked.
+    Panic,
+    /// It killed the process, alone, several times.
+    Crash,
+    /// What it would emit is larger than the broker takes.
+    TooLarge,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Rejected, Self::Exhausted, Self::Schema, Self::Panic, Self::Crash, Self::TooLarge];
+
+    /// As it stands in the header `Millstream-Reason` and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Exhausted => "exhausted",
+            Self::Schema => "schema",
+            Self::Panic => "panic",
+            Self::Crash => "crash",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// The stream that holds a service's dead letters: `DLQ_PAYMENTS`.
+pub fn stream_name(service: &str) -> String {
+    format!("DLQ_{}", service.to_uppercase().replace('-', "_"))
+}
+
+/// The subjects of a service's dead letters: `dlq.payments.>`.
+pub fn subjects(service: &str) -> String {
+    format!("dlq.{service}.>")
+}
+
+/// What is parked, and what is known of it.
+pub(crate) struct Parked<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) id: Id,
+    pub(crate) redrives: u32,
+    pub(crate) reason: Reason,
+    pub(crate) error: &'a str,
+    pub(crate) stream: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) subject: &'a str,
+    pub(crate) consumer: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) first_failure: Timestamp,
+    pub(crate) last_failure: Timestamp,
+    /// The message's own headers as they were on the wire.
+    pub(crate) headers: &'a [(String, String)],
+    pub(crate) payload: Bytes,
+}
+
+/// Longest error text in a dead letter, in bytes.
+const ERROR_BYTES: usize = 1024;
+
+impl Parked<'_> {
+    /// The dead letter, at most `max_bytes` long: a longer body is cut, and the letter says so.
+    pub(crate) fn letter(&self, max_bytes: usize) -> Emitted {
+        let kind = self.headers.iter().find(|(name, _)| name == header::TYPE).map(|(_, value)| value.as_str());
+        let event = kind.map(|kind| crate::event::split_type(kind).map_or(kind, |(name, _)| name));
+        let error = clip(self.error, ERROR_BYTES);
+        let mut headers: Vec<(String, String)> = vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
+        let theirs = |name: &str| !name.starts_with("Nats-") && !name.starts_with("Millstream-");
+        headers.extend(self.headers.iter().filter(|(name, _)| theirs(name)).cloned());
+        let mut put = |name: &str, value: &str| headers.push((format!("Millstream-{name}"), encode_header(value)));
+        put("Id", &self.id.to_string());
+        put("Service", self.service);
+        put("Reason", self.reason.name());
+        put("Error", error);
+        put("Fingerprint", &fingerprint(event.unwrap_or_default(), self.reason, self.error));
+        put("Stream", self.stream);
+        put("Sequence", &self.seq.to_string());
+        put("Subject", self.subject);
+        put("Consumer", self.consumer);
+        put("Attempts", &self.attempts.to_string());
+        put("Redrives", &self.redrives.to_string());
+        put("First-Failure", &self.first_failure.to_string());
+        put("Last-Failure", &self.last_failure.to_string());
+        let subject = format!("dlq.{}.{}.{}", self.service, subject_token(event.unwrap_or("unknown")), self.id);
+        let mut letter = Emitted { subject, headers, payload: self.payload.clone() };
+        if letter.wire_size() > max_bytes {
+            if letter.wire_size() - letter.payload.len() > max_bytes / 2 {
+                letter.headers.retain(|(name, _)| name == header::MSG_ID || name.starts_with("Millstream-"));
+            }
+            letter.headers.push(("Millstream-Cut".into(), format!("{}", self.payload.len())));
+            let room = max_bytes.saturating_sub(letter.wire_size() - letter.payload.len());
+            letter.payload.truncate(room);
+        }
+        letter
+    }
+}
+
+/// Groups dead letters of one cause: a hash of event, reason and error with its digits left out, for they are mostly ids.
+fn fingerprint(event: &str, reason: Reason, error: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(event);
+    hash.update([0]);
+    hash.update(reason.name());
+    hash.update([0]);
+    let words = error.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    for word in words {
+        hash.update(word);
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn clip(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// A text as one token of a subject.
+fn subject_token(text: &str) -> String {
+    let legal = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
+    let token: String = text.chars().take(64).map(legal).collect();
+    if token.is_empty() { "unknown".into() } else { token }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parked(payload: Bytes, error: &str) -> Emitted {
+        Parked {
+            service: "payments",
+            id: Id::derived(Timestamp(1), "x", b"y", 0),
+            redrives: 0,
+            reason: Reason::Exhausted,
+            error,
+            stream: "INVENTORY",
+            seq: 7,
+            subject: "inventory.reserved.3",
+            consumer: "payments",
+            attempts: 8,
+            first_failure: Timestamp(1000),
+            last_failure: Timestamp(2000),
+            headers: &[(header::TYPE.into(), "inventory.reserved.v1".into()), ("Nats-Msg-Id".into(), "old".into())],
+            payload,
+        }
+        .letter(2000)
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_body_and_headers_and_says_why() {
+        let letter = parked(Bytes::from_static(b"{}"), "no order Zoë\r\n1");
+        assert!(letter.subject.starts_with("dlq.payments.inventory-reserved."), "{}", letter.subject);
+        assert_eq!(letter.payload, "{}");
+        assert_eq!(letter.header(header::TYPE).unwrap(), "inventory.reserved.v1");
+        assert_eq!(letter.header("Millstream-Reason").unwrap(), "exhausted");
+        assert_eq!(letter.header("Millstream-Error").unwrap(), "no order Zoë\r\n1");
+        assert_eq!(letter.headers.iter().filter(|(name, _)| name == header::MSG_ID).count(), 1);
+        assert!(letter.header(header::MSG_ID).unwrap().ends_with(":0"));
+    }
+
+    #[test]
+    fn a_dead_letter_too_large_for_the_broker_is_cut_and_says_so() {
+        let letter = parked(Bytes::from(vec![b'x'; 5000]), "no");
+        assert!(letter.wire_size() <= 2000);
+        assert_eq!(letter.header("Millstream-Cut").unwrap(), "5000");
+    }
+
+    #[test]
+    fn errors_that_differ_only_in_ids_share_a_fingerprint() {
+        let of = |error| parked(Bytes::new(), error).header("Millstream-Fingerprint").unwrap();
+        assert_eq!(of("order 019ac3f0-11 is unknown"), of("order 019bd4ff-7 is unknown"));
+        assert_ne!(of("order 1 is unknown"), of("order 1 is late"));
+    }
+}

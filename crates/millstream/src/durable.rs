@@ -1,0 +1,135 @@
+//! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
+
+use crate::broker::Broker;
+use crate::consumer::Progress;
+use crate::engine::timing::Timing;
+use crate::event::Stream;
+use crate::service::Start;
+use crate::store::{Settled, Store};
+
+/// A durable as the service declares it.
+pub(crate) struct Declared {
+    pub(crate) stream: Stream,
+    pub(crate) start: Start,
+    pub(crate) durable: &'static str,
+    /// The subjects of the events it handles.
+    pub(crate) filters: Vec<String>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) timing: Timing,
+}
+
+impl Declared {
+    /// Makes the durable what is declared: created after the database's mark, or changed where it differs.
+    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<(), String> {
+        let (name, durable) = (self.stream.name, self.durable);
+        let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
+            GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                format!("stream {name}, whose owner has not started yet")
+            }
+            _ => format!("stream {name}: {error}"),
+        })?;
+        let info = stream.cached_info();
+        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
+        let created = info.created.to_string();
+        let existing = match stream.consumer_info(durable).await {
+            Ok(info) => Some(info),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
+            Err(error) => return Err(format!("consumer {durable} on {name}: {error}")),
+        };
+        if existing.is_some() && known.is_none() {
+            return Err(format!(
+                "consumer {durable} on {name} exists, but this database has never read the stream: \
+                 restore the database that belongs to it, or delete the consumer to begin anew"
+            ));
+        }
+        let through = match self.start {
+            Start::Beginning => 0,
+            Start::Now => info.state.last_sequence,
+        };
+        let mark = Settled { stream: name.into(), through, created };
+        let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
+        match existing {
+            None => {
+                let wanted = pull::Config {
+                    durable_name: Some(durable.into()),
+                    deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 },
+                    ack_policy: AckPolicy::Explicit,
+                    ack_wait: self.timing.ack_wait,
+                    max_deliver: -1,
+                    max_ack_pending: self.timing.max_ack_pending,
+                    filter_subjects: self.filters.clone(),
+                    ..pull::Config::default()
+                };
+                let created = broker.jetstream.create_consumer_on_stream(wanted, name).await;
+                created.map_err(|error| format!("consumer {durable} on {name} cannot be made: {error}"))?;
+            }
+            Some(existing) => {
+                let have = existing.config;
+                let mut filters = have.filter_subjects.clone();
+                if !have.filter_subject.is_empty() {
+                    filters.push(have.filter_subject.clone());
+                }
+                // Filters only grow: an older release beside this one still handles what it asks for.
+                let missing: Vec<String> =
+                    self.filters.iter().filter(|filter| !filters.contains(filter)).cloned().collect();
+                let same = missing.is_empty()
+                    && have.ack_wait == self.timing.ack_wait
+                    && have.max_ack_pending == self.timing.max_ack_pending;
+                if !same {
+                    filters.extend(missing);
+                    let wanted = pull::Config {
+                        durable_name: Some(durable.into()),
+                        deliver_policy: have.deliver_policy,
+                        ack_policy: have.ack_policy,
+                        ack_wait: self.timing.ack_wait,
+                        max_deliver: have.max_deliver,
+                        max_ack_pending: self.timing.max_ack_pending,
+                        filter_subjects: filters,
+                        metadata: have.metadata,
+                        ..pull::Config::default()
+                    };
+                    let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
+                    updated.map_err(|error| format!("consumer {durable} on {name} cannot be changed: {error}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what is known of the durable up to date.
+    pub(crate) async fn watch(self: Arc<Self>, broker: Broker, progress: Arc<Progress>) {
+        let mut drained = 0_u32;
+        loop {
+            let epoch = broker.link.borrow().epoch;
+            let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
+            let pause = if behind { self.timing.wake_sweep } else { Duration::from_secs(2) };
+            tokio::time::sleep(pause).await;
+            let Ok(info) = info(&broker, self.stream.name, self.durable).await else {
+                drained = 0;
+                continue;
+            };
+            progress.pending.store(info.num_pending, Ordering::Release);
+            progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
+            progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
+            let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
+            drained = if empty { drained + 1 } else { 0 };
+            // A delivery may be on the wire at the moment of one look; with nothing unacked, or at a second look, it is not.
+            if drained >= 2 || (empty && info.num_ack_pending == 0) {
+                progress.drained_in.store(epoch, Ordering::Release);
+            }
+        }
+    }
+}
+
+async fn info(broker: &Broker, stream: &str, durable: &str) -> Result<jetstream::consumer::Info, String> {
+    let consumer = broker.jetstream.get_consumer_from_stream::<pull::Config, _, _>(durable, stream).await;
+    consumer.map(|consumer| consumer.cached_info().clone()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,74 @@
+//! After the commit, and never before it: ack messages, answer commands, publish events, run effects.
+
+use async_nats::jetstream::AckKind;
+use fail::fail_point;
+
+use crate::engine::Engine;
+use crate::engine::input::Input;
+use crate::engine::plan::{End, Plan};
+use crate::engine::publisher::{Done, Job};
+use crate::engine::wakes;
+use crate::event::Emitted;
+
+impl Engine {
+    /// Lets the world know what was committed.
+    pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
+        self.meters.committed(&batch, &plan);
+        let entries = plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64;
+        if !plan.entries.is_empty() {
+            self.publish(plan.emitted, entries);
+        }
+        let mut acks = Vec::with_capacity(batch.len());
+        let mut answers = Vec::new();
+        for (input, end) in batch.into_iter().zip(plan.ends) {
+            match (input, end) {
+                (Input::Message(delivery), end) => {
+                    let kind = if let End::Nak(delay) = end { AckKind::Nak(Some(delay)) } else { AckKind::Ack };
+                    let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
+                    acks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, kind)));
+                }
+                (Input::Command(command), End::Answer(answer)) => answers.push((command.answer, answer)),
+                (Input::Command(_), _) => {}
+                (Input::Outcome(outcome), end) => {
+                    self.board.release(&outcome.key);
+                    self.gate_effects(&outcome.key, &outcome.wake, &end);
+                }
+                (Input::Due(due), _) => self.board.dequeue(&due.key),
+            }
+        }
+        self.acker.send(acks);
+        fail_point!("before_answer");
+        for (answer, with) in answers {
+            // The caller may have given up waiting.
+            let _ = answer.send(with);
+        }
+        fail_point!("after_answer");
+        for claimed in plan.claims {
+            let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
+            let (ends, timeout, meters) = (self.ends.clone(), self.timing.effect_timeout, self.meters.clone());
+            wakes::start(self.rules.service, claimed, effect.clone(), ends, timeout, meters);
+        }
+    }
+
+    /// Queues a committed batch for the publisher, also one without events, so that the watermark passes over it.
+    pub(crate) fn publish(&self, messages: Vec<Emitted>, entries: u64) {
+        let watermark = self.instance.watermark.clone();
+        let done = Done::Batch { watermark, batch: self.instance.batch };
+        self.outbox.send(Job { messages, entries, done });
+    }
+
+    fn gate_effects(&self, key: &crate::handler::Key, wake: &crate::handler::WakeInfo, end: &End) {
+        let kind = wake.kind.as_str();
+        match end {
+            End::Outage(why) => {
+                tracing::info!(kind, document = key.id, attempt = wake.attempt, correlation = wake.correlation, why,
+                    "an effect's outcome is unknown; it is tried again");
+                if self.board.outage(key, kind) {
+                    tracing::warn!(kind, "the outside does not answer: only probes go out until it does");
+                }
+            }
+            End::Settled if self.board.answer(kind) => tracing::info!(kind, "the outside answers again"),
+            _ => {}
+        }
+    }
+}

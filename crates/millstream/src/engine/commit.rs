@@ -1,0 +1,170 @@
+//! Commit: the whole batch in one durable transaction, and what to do when that fails.
+
+use std::sync::atomic::Ordering;
+
+use fail::fail_point;
+
+use crate::engine::Engine;
+use crate::engine::input::Input;
+use crate::engine::plan::Plan;
+use crate::ids::Timestamp;
+use crate::store::{Batch, CommitError, Entry, Wanted};
+
+/// Why an attempt has to be made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// Nothing of it is kept. Whether it counts towards halving the batch: another writer in the way does not.
+    Conflict(bool),
+    /// The service stops while the store is away.
+    Stopped,
+}
+
+impl Engine {
+    /// Commits a plan.
+    pub(crate) async fn commit(&mut self, batch: &[Input], plan: &mut Plan) -> Result<(), Failed> {
+        let docs = plan.view.writes();
+        if plan.entries.is_empty() && docs.iter().all(|doc| doc.write.is_none()) {
+            return Ok(());
+        }
+        let commands = || batch.iter().filter_map(|input| if let Input::Command(command) = input { Some(command) } else { None });
+        if !commands().all(|command| command.ticket.commit()) {
+            commands().for_each(|command| command.ticket.requeue());
+            return Err(Failed::Conflict(false));
+        }
+        let number = self.instance.batch + u64::from(!plan.entries.is_empty());
+        for entry in &mut plan.entries {
+            (entry.instance, entry.batch) = (self.instance.id, number);
+        }
+        let through = self.instance.watermark.get();
+        let write = Batch {
+            instance: self.instance.id,
+            batch: number,
+            published_through: through,
+            docs,
+            journal: plan.entries.clone(),
+            keys: plan.keys.clone(),
+            now: plan.now,
+        };
+        let result = self.commit_batch(write).await;
+        match result {
+            Ok(()) => {
+                self.instance.batch = number;
+                self.instance.written = self.instance.written.max(through);
+            }
+            Err(_) => commands().for_each(|command| command.ticket.requeue()),
+        }
+        result
+    }
+
+    /// Commits journal entries by themselves: the starts of suspects.
+    pub(crate) async fn commit_entries(&mut self, entries: &mut [Entry], now: Timestamp) -> Result<(), Failed> {
+        let number = self.instance.batch + 1;
+        for entry in &mut *entries {
+            (entry.instance, entry.batch) = (self.instance.id, number);
+        }
+        let write = Batch {
+            instance: self.instance.id,
+            batch: number,
+            published_through: self.instance.watermark.get(),
+            docs: vec![],
+            journal: entries.to_vec(),
+            keys: vec![],
+            now,
+        };
+        self.commit_batch(write).await?;
+        self.instance.batch = number;
+        self.publish(vec![], 0);
+        Ok(())
+    }
+
+    async fn commit_batch(&mut self, write: Batch) -> Result<(), Failed> {
+        fail_point!("before_commit");
+        let ids: Vec<_> = write.journal.iter().map(|entry| entry.id).collect();
+        let (instance, number) = (write.instance, write.batch);
+        let error = match self.store.commit(write).await {
+            Ok(()) => {
+                fail_point!("after_commit");
+                self.store_is_up(true);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.meters.conflict(&error);
+        match error {
+            CommitError::Version | CommitError::Duplicate => Err(Failed::Conflict(true)),
+            CommitError::Busy => Err(Failed::Conflict(false)),
+            CommitError::Fenced => match self.take_new_instance().await {
+                Ok(()) => Err(Failed::Conflict(false)),
+                Err(error) => self.away(&error.0).await,
+            },
+            CommitError::Away(error) => self.away(&error).await,
+            CommitError::Unknown(error) => {
+                self.away(&error).await.or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
+                loop {
+                    let wanted = Wanted { journal: ids.clone(), ..Wanted::default() };
+                    match self.store.load(wanted).await {
+                        Ok(found) => {
+                            let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
+                            let committed = found.journal.iter().any(ours);
+                            return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
+                        }
+                        Err(error) if !self.store_is_away(&error.0).await => return Err(Failed::Stopped),
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn away(&mut self, error: &str) -> Result<(), Failed> {
+        if self.store_is_away(error).await { Err(Failed::Conflict(false)) } else { Err(Failed::Stopped) }
+    }
+
+    /// Waits until the store answers again, saying so once; `false` if the service stops meanwhile. Messages are kept: no nak,
+    /// no attempt is counted. Commands are taken back by their callers.
+    pub(crate) async fn store_is_away(&mut self, error: &str) -> bool {
+        self.store_is_up(false);
+        tracing::warn!(error, "the store is away; the loop waits");
+        let mut stop = self.stop.clone();
+        let mut tries = 0_u32;
+        loop {
+            tries += 1;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = tokio::time::sleep(self.timing.gate_retry.delay(tries)) => {}
+            }
+            if self.store.ping().await.is_ok() {
+                self.store_is_up(true);
+                tracing::info!("the store is back");
+                return true;
+            }
+        }
+    }
+
+    pub(crate) fn store_is_up(&self, up: bool) {
+        self.status.store_up.store(up, Ordering::Release);
+    }
+
+    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done.
+    pub(crate) fn abandon(&mut self, batch: Vec<Input>) {
+        use async_nats::jetstream::AckKind;
+        let mut naks = Vec::new();
+        for input in batch {
+            match input {
+                Input::Message(delivery) => {
+                    let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
+                    naks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, AckKind::Nak(None))));
+                }
+                Input::Command(command) => {
+                    let why = crate::commands::CommandError::Unavailable("the service is shutting down".into());
+                    drop(command.answer.send(Err(why)));
+                }
+                Input::Outcome(outcome) => {
+                    self.board.release(&outcome.key);
+                }
+                Input::Due(due) => self.board.dequeue(&due.key),
+            }
+        }
+        self.acker.send(naks);
+    }
+}

@@ -1,0 +1,189 @@
+//! What comes into the loop: messages, commands, outcomes of effects, due wakes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::commands::{Accepted, CommandError};
+use crate::consumer::InEngine;
+use crate::event::Meta;
+use crate::handler::{Key, Outage, WakeInfo};
+use crate::ids::Id;
+use crate::store::KeyHash;
+use crate::unit::Work;
+
+pub(crate) enum Input {
+    Message(Box<Delivery>),
+    Command(Box<CommandInput>),
+    /// An effect has run, or nobody knows.
+    Outcome(Box<OutcomeInput>),
+    /// A wake is due: an effect to claim, or a timer to fire.
+    Due(Box<DueInput>),
+}
+
+/// A message as delivered, decoded ahead of the loop.
+pub(crate) struct Delivery {
+    pub(crate) id: Id,
+    pub(crate) meta: Meta,
+    /// The name of the handled type, or `unknown`.
+    pub(crate) event: &'static str,
+    /// What is wrong with it, if it cannot be read.
+    pub(crate) work: Result<Box<dyn Work>, String>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) seq: u64,
+    pub(crate) subject: Subject,
+    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) payload: Bytes,
+    /// How often the broker has delivered it, this time included: a hint, never a verdict.
+    pub(crate) delivered: i64,
+    /// Where its ack goes.
+    pub(crate) reply: Option<Subject>,
+    /// Further deliveries of the same message, acked with it.
+    pub(crate) twins: Vec<Delivery>,
+    pub(crate) in_engine: InEngine,
+    pub(crate) received: tokio::time::Instant,
+}
+
+/// Where deliveries come from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) stream: &'static str,
+    pub(crate) consumer: &'static str,
+}
+
+pub(crate) struct CommandInput {
+    pub(crate) id: Id,
+    pub(crate) meta: Meta,
+    pub(crate) work: Box<dyn Work>,
+    pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) ticket: Ticket,
+    pub(crate) answer: oneshot::Sender<Result<Accepted, CommandError>>,
+}
+
+/// An idempotency key and what it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Idempotency {
+    pub(crate) hash: KeyHash,
+    pub(crate) fingerprint: [u8; 32],
+}
+
+/// Who has a command: its caller may withdraw it while it queues, and must wait for the journal once it is in a commit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ticket(Arc<AtomicU8>);
+
+const QUEUED: u8 = 0;
+const COMMITTING: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Ticket {
+    /// Takes the command back; `false` if it is in a commit.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.0.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes the command into a commit; `false` if it was withdrawn.
+    pub(crate) fn commit(&self) -> bool {
+        let taken = self.0.compare_exchange(QUEUED, COMMITTING, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok() || taken == Err(COMMITTING)
+    }
+
+    /// The commit did not happen.
+    pub(crate) fn requeue(&self) {
+        let _ = self.0.compare_exchange(COMMITTING, QUEUED, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.0.load(Ordering::Acquire) == WITHDRAWN
+    }
+}
+
+pub(crate) struct OutcomeInput {
+    pub(crate) key: Key,
+    /// The wake as it was claimed.
+    pub(crate) wake: WakeInfo,
+    pub(crate) meta: Meta,
+    pub(crate) ended: Ended,
+}
+
+/// How a run of an effect ended.
+pub(crate) enum Ended {
+    /// With an outcome, to be settled.
+    Outcome(Box<dyn Work>),
+    /// Nobody knows: tried again after the backoff.
+    Outage(Outage),
+    /// It did not end before the shutdown: whoever comes next may try at once.
+    GivenBack,
+}
+
+pub(crate) struct DueInput {
+    pub(crate) key: Key,
+    /// The wake as the sweep saw it.
+    pub(crate) wake: WakeInfo,
+    pub(crate) meta: Meta,
+    /// Set for a timer.
+    pub(crate) fires: Option<Box<dyn Work>>,
+}
+
+impl Input {
+    /// The id that the journal knows it by.
+    pub(crate) fn id(&self) -> Id {
+        match self {
+            Self::Message(delivery) => delivery.id,
+            Self::Command(command) => command.id,
+            Self::Outcome(outcome) => outcome.meta.id,
+            Self::Due(due) => due.meta.id,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Message(delivery) => delivery.payload.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        match self {
+            Self::Message(delivery) => &delivery.meta,
+            Self::Command(command) => &command.meta,
+            Self::Outcome(outcome) => &outcome.meta,
+            Self::Due(due) => &due.meta,
+        }
+    }
+
+    /// The documents to load for it.
+    pub(crate) fn touches(&self) -> Vec<Key> {
+        match self {
+            Self::Message(delivery) => delivery.work.as_ref().map_or(vec![], |work| touched(&**work)),
+            Self::Command(command) => touched(&*command.work),
+            Self::Outcome(outcome) => vec![outcome.key.clone()],
+            Self::Due(due) => vec![due.key.clone()],
+        }
+    }
+
+    /// Whether a journal entry comes of it: claims and failed attempts of effects have none.
+    pub(crate) fn journalled(&self) -> bool {
+        match self {
+            Self::Message(_) | Self::Command(_) => true,
+            Self::Outcome(outcome) => matches!(outcome.ended, Ended::Outcome(_)),
+            Self::Due(due) => due.fires.is_some(),
+        }
+    }
+}
+
+/// A `touches` that panics names nothing; the handler then panics in its turn, where that is caught and parked.
+fn touched(work: &dyn Work) -> Vec<Key> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.touches().0)).unwrap_or_default()
+}
+
+impl Delivery {
+    /// The headers as they were on the wire.
+    pub(crate) fn wire_headers(&self) -> Vec<(String, String)> {
+        let Some(headers) = &self.headers else { return vec![] };
+        let pairs = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        pairs.map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+}

@@ -1,0 +1,141 @@
+//! Instance rows: this engine's own, with its watermark, and the sweep of those whose engine has died.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::engine::publisher::{Done, Job, Outbox, Watermark};
+use crate::engine::timing::Timing;
+use crate::event::Emitted;
+use crate::ids::{Id, Timestamp};
+use crate::store::{Batch, CommitError, Store, StoreError};
+
+/// The instance that this engine commits as.
+pub(crate) struct Current {
+    pub(crate) id: Id,
+    /// The number of the last batch with entries.
+    pub(crate) batch: u64,
+    pub(crate) watermark: Arc<Watermark>,
+    /// The watermark as last written.
+    pub(crate) written: u64,
+}
+
+impl Current {
+    /// Inserts a row under a fresh id.
+    pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
+        let id = Id::random(now);
+        store.insert_instance(id).await?;
+        Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0 })
+    }
+
+    /// Whether more is published than is written.
+    pub(crate) fn risen(&self) -> bool {
+        self.watermark.get() > self.written
+    }
+}
+
+impl Engine {
+    /// Takes a new id after the row was swept. What is still queued under the old one is published without touching the new
+    /// watermark.
+    pub(crate) async fn take_new_instance(&mut self) -> Result<(), StoreError> {
+        tracing::warn!(instance = %self.instance.id, "this instance was taken for dead and swept; going on under a new id");
+        self.instance = Current::insert(&*self.store, self.clock.now()).await?;
+        Ok(())
+    }
+
+    /// Writes the watermark by itself, and shows that this instance lives.
+    pub(crate) async fn write_watermark(&mut self) {
+        let through = self.instance.watermark.get();
+        fail::fail_point!("before_watermark");
+        let batch = Batch {
+            instance: self.instance.id,
+            batch: self.instance.batch,
+            published_through: through,
+            docs: vec![],
+            journal: vec![],
+            keys: vec![],
+            now: self.clock.now(),
+        };
+        match self.store.commit(batch).await {
+            Ok(()) => {
+                self.instance.written = through;
+                self.store_is_up(true);
+            }
+            Err(CommitError::Fenced) => drop(self.take_new_instance().await),
+            Err(CommitError::Away(error) | CommitError::Unknown(error)) => {
+                tracing::debug!(error, "the watermark cannot be written now");
+                self.store_is_up(false);
+            }
+            Err(error) => tracing::debug!(%error, "the watermark cannot be written now"),
+        }
+        fail::fail_point!("after_watermark");
+    }
+}
+
+/// Looks for instances that have died, publishes what they have left, and deletes their rows.
+pub(crate) struct InstanceSweep {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) outbox: Outbox,
+    pub(crate) timing: Timing,
+}
+
+/// Entries that are read and published at once.
+const PAGE: usize = 1000;
+
+impl InstanceSweep {
+    /// Sweeps until told to stop. A row counts as dead when it has stood unchanged for a while of this observer's own monotonic
+    /// clock, in which every read succeeded.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut seen: HashMap<Id, (u64, Instant)> = HashMap::new();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(self.timing.instance_sweep) => {}
+            }
+            let Ok(rows) = self.store.instances().await else {
+                seen.clear();
+                continue;
+            };
+            seen.retain(|id, _| rows.iter().any(|row| row.id == *id));
+            for row in rows {
+                let (version, since) = *seen.entry(row.id).or_insert((row.version, Instant::now()));
+                if version != row.version {
+                    seen.insert(row.id, (row.version, Instant::now()));
+                } else if since.elapsed() >= self.timing.dead_after {
+                    match self.sweep(row.id, row.version, row.published_through).await {
+                        Ok(true) => tracing::info!(instance = %row.id, "an instance has died; all it left is published"),
+                        Ok(false) => drop(seen.remove(&row.id)),
+                        Err(error) => tracing::debug!(%error, instance = %row.id, "the sweep starts again"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes what lies above the watermark, then deletes the row if it still has the version read before the entries.
+    /// A version that has moved means that the owner lives.
+    async fn sweep(&self, id: Id, version: u64, through: u64) -> Result<bool, StoreError> {
+        let mut after = through;
+        loop {
+            let entries = self.store.unpublished(id, after, PAGE).await?;
+            let Some(last) = entries.last() else { break };
+            // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
+            let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
+            let end = last.batch;
+            let messages = entries
+                .iter()
+                .filter(|entry| !full || entry.batch < end)
+                .flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default())
+                .collect();
+            after = if full { end - 1 } else { end };
+            let (done, out) = oneshot::channel();
+            self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
+            out.await.map_err(|_| StoreError("the publisher has stopped".into()))?;
+        }
+        fail::fail_point!("before_row_deleted");
+        self.store.delete_instance(id, version).await
+    }
+}

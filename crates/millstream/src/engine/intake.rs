@@ -1,0 +1,95 @@
+//! Drain: take what is ready, without waiting for more.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use crate::engine::input::Input;
+use crate::engine::timing::Timing;
+use crate::ids::Id;
+
+/// Where inputs come from. Each consumer waits its turn at the one channel of messages, so the streams take turns there.
+pub(crate) struct Intake {
+    pub(crate) commands: mpsc::Receiver<Input>,
+    pub(crate) ends: mpsc::UnboundedReceiver<Input>,
+    pub(crate) due: mpsc::Receiver<Input>,
+    pub(crate) messages: mpsc::Receiver<Input>,
+}
+
+impl Intake {
+    /// Waits for one input and takes with it what else is there: commands first, at most half of a batch, then outcomes and
+    /// due wakes, then messages. Cancel-safe: nothing is taken before the first await is over.
+    pub(crate) async fn drain(&mut self, timing: &Timing) -> Vec<Input> {
+        let first = tokio::select! {
+            biased;
+            Some(input) = self.commands.recv() => input,
+            Some(input) = self.ends.recv() => input,
+            Some(input) = self.due.recv() => input,
+            Some(input) = self.messages.recv() => input,
+            // The service holds a sender of each until it has stopped the loop.
+            else => std::future::pending().await,
+        };
+        let mut batch = Batch { bytes: 0, inputs: vec![], seen: HashMap::new() };
+        batch.add(first);
+        let half = timing.batch_inputs.div_ceil(2);
+        batch.fill(half, timing.batch_bytes, || self.commands.try_recv().ok());
+        batch.fill(timing.batch_inputs, timing.batch_bytes, || self.ends.try_recv().ok());
+        batch.fill(timing.batch_inputs, timing.batch_bytes, || self.due.try_recv().ok());
+        batch.fill(timing.batch_inputs, timing.batch_bytes, || self.messages.try_recv().ok());
+        batch.inputs
+    }
+
+    /// Everything that is still there, for handing back.
+    pub(crate) fn rest(&mut self) -> Vec<Input> {
+        let mut rest = Vec::new();
+        while let Ok(input) = self.commands.try_recv() {
+            rest.push(input);
+        }
+        while let Ok(input) = self.ends.try_recv() {
+            rest.push(input);
+        }
+        while let Ok(input) = self.due.try_recv() {
+            rest.push(input);
+        }
+        while let Ok(input) = self.messages.try_recv() {
+            rest.push(input);
+        }
+        rest
+    }
+}
+
+struct Batch {
+    bytes: usize,
+    inputs: Vec<Input>,
+    seen: HashMap<Id, usize>,
+}
+
+impl Batch {
+    fn fill(&mut self, inputs: usize, bytes: usize, mut next: impl FnMut() -> Option<Input>) {
+        while self.inputs.len() < inputs && self.bytes < bytes {
+            match next() {
+                Some(input) => self.add(input),
+                None => return,
+            }
+        }
+    }
+
+    /// Deliveries of one message share a slot: handled once, every one acked.
+    fn add(&mut self, input: Input) {
+        self.bytes += input.bytes();
+        if let Input::Message(delivery) = input {
+            match self.seen.get(&delivery.id).and_then(|index| self.inputs.get_mut(*index)) {
+                Some(Input::Message(first)) => {
+                    first.delivered = first.delivered.max(delivery.delivered);
+                    first.twins.push(*delivery);
+                }
+                _ => {
+                    self.seen.insert(delivery.id, self.inputs.len());
+                    self.inputs.push(Input::Message(delivery));
+                }
+            }
+        } else {
+            self.inputs.push(input);
+        }
+    }
+}

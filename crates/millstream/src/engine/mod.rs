@@ -1,0 +1,208 @@
+//! The engine: one serial loop through which everything goes that changes a service's data.
+//!
+//! drain ([`intake`]) → load and handle ([`plan`]) → commit ([`commit`]) → ack, answer, publish, run effects ([`after`]).
+//! After a conflict nothing of an attempt is kept: [`plan`] is made anew.
+
+pub(crate) mod after;
+pub(crate) mod board;
+pub(crate) mod commit;
+pub(crate) mod input;
+pub(crate) mod instances;
+pub(crate) mod intake;
+pub(crate) mod meters;
+pub(crate) mod plan;
+pub(crate) mod publisher;
+pub(crate) mod status;
+pub(crate) mod suspects;
+pub mod timing;
+pub(crate) mod wakes;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fail::fail_point;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::broker::Link;
+use crate::consumer::Acker;
+use crate::engine::board::Board;
+use crate::engine::commit::Failed;
+use crate::engine::input::Input;
+use crate::engine::instances::Current;
+use crate::engine::intake::Intake;
+use crate::engine::meters::Meters;
+use crate::engine::publisher::Outbox;
+use crate::engine::status::Status;
+use crate::engine::timing::{Clock, Timing};
+use crate::engine::wakes::Kinds;
+use crate::ids::Id;
+use crate::store::{Expiry, Settled, Store};
+use crate::unit::Rules;
+
+/// The loop and what it works with.
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) rules: Rules,
+    pub(crate) kinds: Kinds,
+    pub(crate) clock: Clock,
+    pub(crate) timing: Timing,
+    pub(crate) intake: Intake,
+    pub(crate) ends: mpsc::UnboundedSender<Input>,
+    pub(crate) outbox: Outbox,
+    pub(crate) acker: Acker,
+    pub(crate) board: Board,
+    pub(crate) status: Arc<Status>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) link: watch::Receiver<Link>,
+    /// Tells the consumers whether messages are taken.
+    pub(crate) gate: watch::Sender<bool>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) instance: Current,
+    /// How far each stream's entries have expired.
+    pub(crate) settled: HashMap<String, Settled>,
+    /// Until when the journal is asked for every delivery, and in which connection.
+    pub(crate) distrust: (u64, Instant),
+    pub(crate) expired_at: Instant,
+}
+
+impl Engine {
+    /// Handles inputs until told to stop; then what is in its hands is finished and the rest handed back.
+    pub(crate) async fn run(mut self) -> Self {
+        let mut stop = self.stop.clone();
+        let outbox = self.outbox.clone();
+        let mut heartbeat = Instant::now() + self.timing.heartbeat;
+        loop {
+            let risen = self.instance.risen();
+            let idle = if risen { self.timing.watermark_idle } else { self.timing.heartbeat };
+            let idle = (Instant::now() + idle).min(heartbeat);
+            let taken = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = tokio::time::sleep_until(heartbeat) => None,
+                inputs = self.intake.drain(&self.timing) => Some(inputs),
+                () = outbox.progress(), if !risen => continue,
+                () = tokio::time::sleep_until(idle) => None,
+            };
+            match taken {
+                Some(inputs) => {
+                    fail_point!("drained");
+                    self.process(inputs).await;
+                }
+                None => {
+                    self.write_watermark().await;
+                    self.expire().await;
+                    heartbeat = Instant::now() + self.timing.heartbeat;
+                }
+            }
+            if Instant::now() >= heartbeat {
+                self.write_watermark().await;
+                self.expire().await;
+                heartbeat = Instant::now() + self.timing.heartbeat;
+            }
+            self.set_gate();
+        }
+        self
+    }
+
+    fn set_gate(&self) {
+        let open = self.status.room(&self.timing) > 0;
+        self.gate.send_if_modified(|gate| std::mem::replace(gate, open) != open);
+    }
+
+    /// Handles inputs to their end: in one batch, or after conflicts in smaller ones.
+    pub(crate) async fn process(&mut self, inputs: Vec<Input>) {
+        let mut begun = HashSet::new();
+        let mut batches = VecDeque::from([inputs]);
+        while let Some(batch) = batches.pop_front() {
+            self.attempt(batch, &mut batches, &mut begun).await;
+        }
+    }
+
+    async fn attempt(&mut self, mut batch: Vec<Input>, rest: &mut VecDeque<Vec<Input>>, begun: &mut HashSet<Id>) {
+        let mut failures = 0_u32;
+        let mut ask = self.distrusts();
+        loop {
+            batch.retain(|input| !matches!(input, Input::Command(command) if command.ticket.is_withdrawn()));
+            if batch.is_empty() {
+                return;
+            }
+            let loaded = match self.load(&batch, ask).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    if !self.store_is_away(&error.0).await {
+                        return self.abandon(batch);
+                    }
+                    continue;
+                }
+            };
+            fail_point!("loaded");
+            let journal = loaded.journal.iter().map(|entry| (entry.id, entry.clone())).collect();
+            let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
+                Ok(journal) => journal,
+                Err(Failed::Conflict(_)) => {
+                    ask = true;
+                    continue;
+                }
+                Err(Failed::Stopped) => return self.abandon(batch),
+            };
+            if batch.is_empty() {
+                return;
+            }
+            let mut plan = self.plan(&batch, loaded, &journal, &doomed);
+            fail_point!("handled");
+            match self.commit(&batch, &mut plan).await {
+                Ok(()) => return self.after(batch, plan),
+                Err(failed) => {
+                    for claimed in &plan.claims {
+                        self.board.release(&claimed.key);
+                    }
+                    if matches!(failed, Failed::Stopped) {
+                        return self.abandon(batch);
+                    }
+                    ask = true;
+                    failures += u32::from(matches!(failed, Failed::Conflict(true)));
+                }
+            }
+            if failures >= 2 && batch.len() > 1 {
+                let second = batch.split_off(batch.len().div_ceil(2));
+                rest.push_front(second);
+                failures = 0;
+            }
+        }
+    }
+
+    /// Whether the journal is asked for every delivery: for a while after each (re)connect.
+    fn distrusts(&mut self) -> bool {
+        let epoch = self.link.borrow().epoch;
+        if self.distrust.0 != epoch {
+            self.distrust = (epoch, Instant::now() + self.timing.distrust);
+        }
+        Instant::now() < self.distrust.1
+    }
+
+    /// Deletes a few old journal entries, now and then.
+    async fn expire(&mut self) {
+        if self.expired_at.elapsed() < self.timing.expiry_every {
+            return;
+        }
+        self.expired_at = Instant::now();
+        let now = self.clock.now();
+        let consumers = self.status.consumers();
+        let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
+        let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
+        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
+        if let Err(error) = self.store.expire(expiry).await {
+            tracing::debug!(%error, "old journal entries cannot be deleted now");
+        }
+        for (source, _) in consumers {
+            if let Ok(Some(mark)) = self.store.settled(source.stream).await {
+                self.settled.insert(mark.stream.clone(), mark);
+            }
+        }
+        if let Ok(count) = self.store.count_unpublished().await {
+            self.status.unpublished.store(count, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the rest of the process may know of the engine: health, admission, whether timers may fire.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::broker::{Broker, Link};
+use crate::consumer::Progress;
+use crate::engine::input::Source;
+use crate::engine::publisher::Outbox;
+use crate::engine::timing::Timing;
+
+pub(crate) struct Status {
+    pub(crate) store_up: AtomicBool,
+    /// Entries above the watermarks of all replicas, as last counted in the store.
+    pub(crate) unpublished: AtomicU64,
+    pub(crate) draining: AtomicBool,
+    pub(crate) outbox: Outbox,
+    /// Set once the broker was reached for the first time.
+    online: Mutex<Option<Online>>,
+    /// A sentence that says what start-up waits for.
+    waits_for: Mutex<Option<String>>,
+}
+
+/// What is there from the first connection on.
+#[derive(Clone)]
+struct Online {
+    broker: Broker,
+    consumers: Vec<(Arc<Source>, Arc<Progress>)>,
+    since: Arc<Mutex<(u64, Instant)>>,
+}
+
+impl Status {
+    pub(crate) fn new(outbox: Outbox) -> Self {
+        Self {
+            store_up: AtomicBool::new(false),
+            unpublished: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            outbox,
+            online: Mutex::new(None),
+            waits_for: Mutex::new(Some("the store and the broker".into())),
+        }
+    }
+
+    pub(crate) fn go_online(&self, broker: Broker, consumers: Vec<(Arc<Source>, Arc<Progress>)>) {
+        let since = Arc::new(Mutex::new((0, Instant::now())));
+        let online = Online { broker, consumers, since };
+        *self.online.lock().unwrap_or_else(PoisonError::into_inner) = Some(online);
+        self.set_waits_for(None);
+    }
+
+    pub(crate) fn set_waits_for(&self, what: Option<String>) {
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn online(&self) -> Option<Online> {
+        self.online.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn broker_up(&self) -> bool {
+        self.online().is_some_and(|online| online.broker.is_up())
+    }
+
+    /// How many more entries may wait to be published.
+    pub(crate) fn room(&self, timing: &Timing) -> u64 {
+        let waiting = self.outbox.queued().max(self.unpublished.load(Ordering::Relaxed));
+        timing.unpublished_limit.saturating_sub(waiting)
+    }
+
+    /// Why no command is taken now.
+    pub(crate) fn refuses(&self, timing: &Timing) -> Option<&'static str> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("the service is shutting down");
+        }
+        if self.online().is_none() {
+            return Some("the broker has not been reached yet");
+        }
+        if !self.store_up.load(Ordering::Acquire) {
+            return Some("the store is away");
+        }
+        (self.room(timing) == 0).then_some("too many events wait for the broker")
+    }
+
+    /// Everything that keeps the service from doing its whole job, a sentence each.
+    pub(crate) fn waits(&self) -> Vec<String> {
+        let mut waits = Vec::new();
+        if let Some(what) = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            waits.push(what);
+        }
+        if self.draining.load(Ordering::Acquire) {
+            waits.push("shutting down".into());
+        }
+        if !self.store_up.load(Ordering::Acquire) {
+            waits.push("the store".into());
+        }
+        let Some(online) = self.online() else { return waits };
+        if !online.broker.is_up() {
+            waits.push("the broker".into());
+        }
+        waits.extend(online.broker.refused().map(|refused| format!("rights at the broker: {refused}")));
+        for (source, progress) in &online.consumers {
+            match progress.waits_for() {
+                Some(why) => waits.push(why),
+                None if !progress.pulling.load(Ordering::Acquire) => {
+                    waits.push(format!("the consumer of {} does not pull", source.stream));
+                }
+                None => {}
+            }
+        }
+        waits
+    }
+
+    pub(crate) fn consumers(&self) -> Vec<(Arc<Source>, Arc<Progress>)> {
+        self.online().map_or(vec![], |online| online.consumers)
+    }
+
+    pub(crate) fn link(&self) -> Option<watch::Receiver<Link>> {
+        self.online().map(|online| online.broker.link)
+    }
+
+    /// Whether deadlines may fire: the broker is there, and since it last came every durable was once drained, or a good
+    /// while has passed. A fact that is already there beats a deadline.
+    pub(crate) fn timers_may_fire(&self, timing: &Timing) -> bool {
+        let Some(online) = self.online() else { return false };
+        let link = *online.broker.link.borrow();
+        if !link.up {
+            return false;
+        }
+        let mut since = online.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.0 != link.epoch {
+            *since = (link.epoch, Instant::now());
+        }
+        let drained = |progress: &Progress| progress.drained_in.load(Ordering::Acquire) == link.epoch;
+        online.consumers.iter().all(|(_, progress)| drained(progress))
+            || since.1.elapsed() >= timing.deadline_patience
+    }
+}

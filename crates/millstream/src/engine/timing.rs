@@ -1,0 +1,157 @@
+//! Every time and bound of the engine in one place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::Timestamp;
+use crate::retry::Retry;
+
+/// The engine's times and bounds. The defaults are for production; tests shorten them.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Inputs in a batch at most.
+    pub batch_inputs: usize,
+    /// Bytes of message bodies in a batch at most.
+    pub batch_bytes: usize,
+    /// Entries of the service that may wait to be published before pulling pauses and commands get 503.
+    pub unpublished_limit: u64,
+    /// How long a command waits for its commit before it is answered 503.
+    pub command_timeout: Duration,
+    /// Commands that may queue.
+    pub command_queue: usize,
+    /// How long the broker waits for an ack before it delivers again.
+    pub ack_wait: Duration,
+    /// Deliveries of a durable that may be unacked at once, over all replicas.
+    pub max_ack_pending: i64,
+    /// Idle heartbeat of a pull; two missed ones re-open it.
+    pub pull_heartbeat: Duration,
+    /// How long a pull request stands.
+    pub pull_expires: Duration,
+    /// How a message that asks to be tried again comes back.
+    pub message_retry: Retry,
+    /// How an effect with an unknown outcome comes back; it never gives up.
+    pub effect_retry: Retry,
+    /// How long a claimed effect is left alone, at the least.
+    pub lease: Duration,
+    /// How long one run of an effect may take before its outcome counts as unknown.
+    pub effect_timeout: Duration,
+    /// Effects that run at once.
+    pub effect_slots: usize,
+    /// Outages on different documents in a row after which a kind of effect is closed but for probes.
+    pub effect_gate: usize,
+    /// How often due wakes are looked for.
+    pub wake_sweep: Duration,
+    /// Starts alone after which a message that kills the process is parked as `crash`.
+    pub crash_starts: u32,
+    /// After a (re)connect, how long the journal is asked for every delivery.
+    pub distrust: Duration,
+    /// After a (re)connect, how long deadlines wait at most for the durables to be drained.
+    pub deadline_patience: Duration,
+    /// Idle time after which a risen watermark is written by itself.
+    pub watermark_idle: Duration,
+    /// How often the instance row is written at the least.
+    pub heartbeat: Duration,
+    /// How long an instance row must stand unchanged before its instance counts as dead.
+    pub dead_after: Duration,
+    /// How often instance rows are looked at.
+    pub instance_sweep: Duration,
+    /// How long a publish waits for the broker's ack before all that is unacked is sent again.
+    pub publish_timeout: Duration,
+    /// How long journal entries are kept.
+    pub journal_retention: Duration,
+    /// How often old entries are looked for.
+    pub expiry_every: Duration,
+    /// How long an idempotency key stands for its command.
+    pub key_retention: Duration,
+    /// How long a dependency that is away is left alone between two tries.
+    pub gate_retry: Retry,
+    /// On shutdown, how long running effects get.
+    pub effect_grace: Duration,
+    /// On shutdown, how long everything may take.
+    pub shutdown: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        let secs = Duration::from_secs;
+        Self {
+            batch_inputs: 256,
+            batch_bytes: 4 << 20,
+            unpublished_limit: 10_000,
+            command_timeout: secs(2),
+            command_queue: 4096,
+            ack_wait: secs(10),
+            max_ack_pending: 2048,
+            pull_heartbeat: secs(5),
+            pull_expires: secs(30),
+            message_retry: Retry { first: ms(200), longest: secs(30), jitter: 0.2, attempts: 8 },
+            effect_retry: Retry { first: ms(500), longest: secs(3600), jitter: 0.2, attempts: u32::MAX },
+            lease: secs(30),
+            effect_timeout: secs(10),
+            effect_slots: 256,
+            effect_gate: 5,
+            wake_sweep: ms(250),
+            crash_starts: 3,
+            distrust: secs(60),
+            deadline_patience: secs(60),
+            watermark_idle: ms(100),
+            heartbeat: secs(2),
+            dead_after: secs(10),
+            instance_sweep: secs(1),
+            publish_timeout: secs(5),
+            journal_retention: secs(14 * 24 * 3600),
+            expiry_every: secs(10),
+            key_retention: secs(24 * 3600),
+            gate_retry: Retry { first: ms(50), longest: secs(2), jitter: 0.2, attempts: u32::MAX },
+            effect_grace: secs(5),
+            shutdown: secs(10),
+        }
+    }
+}
+
+impl Timing {
+    /// Times for tests: the same order of things, in seconds instead of minutes.
+    pub fn short() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            ack_wait: ms(1500),
+            pull_heartbeat: ms(500),
+            pull_expires: ms(2000),
+            message_retry: Retry { first: ms(20), longest: ms(500), jitter: 0.2, attempts: 8 },
+            effect_retry: Retry { first: ms(50), longest: ms(1000), jitter: 0.2, attempts: u32::MAX },
+            lease: ms(1500),
+            effect_timeout: ms(1000),
+            wake_sweep: ms(50),
+            dead_after: ms(1500),
+            heartbeat: ms(300),
+            instance_sweep: ms(200),
+            publish_timeout: ms(1000),
+            deadline_patience: Duration::from_secs(10),
+            gate_retry: Retry { first: ms(20), longest: ms(200), jitter: 0.2, attempts: u32::MAX },
+            ..Self::default()
+        }
+    }
+}
+
+/// Where `now` comes from.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own, for tests.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    /// The system's.
+    fn default() -> Self {
+        Self::new(Timestamp::system)
+    }
+}

@@ -1,0 +1,154 @@
+//! Wakes outside the loop: the sweep that finds what is due, and the effects that run.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fail::fail_point;
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::board::Board;
+use crate::engine::input::{DueInput, Ended, Input, OutcomeInput};
+use crate::engine::meters::Meters;
+use crate::engine::status::Status;
+use crate::engine::timing::{Clock, Timing};
+use crate::handler::{Key, Outage, WakeInfo};
+use crate::store::Store;
+use crate::unit::{StoredDoc, outcome_meta, panic_text};
+use crate::work::{AnyTimer, AnyWake};
+
+/// The wakes and timers of a service, by kind.
+#[derive(Clone, Default)]
+pub(crate) struct Kinds {
+    pub(crate) wakes: HashMap<&'static str, Arc<dyn AnyWake>>,
+    pub(crate) timers: HashMap<&'static str, Arc<dyn AnyTimer>>,
+}
+
+/// A claim that was committed, to be run.
+pub(crate) struct Claimed {
+    pub(crate) key: Key,
+    pub(crate) wake: WakeInfo,
+    pub(crate) document: bytes::Bytes,
+    pub(crate) shape: u32,
+}
+
+/// Starts a claimed effect; its end comes back as an input.
+pub(crate) fn start(
+    service: &'static str,
+    claimed: Claimed,
+    effect: Arc<dyn AnyWake>,
+    ends: mpsc::UnboundedSender<Input>,
+    timeout: Duration,
+    meters: Arc<Meters>,
+) {
+    let Claimed { key, wake, document, shape } = claimed;
+    tokio::spawn(async move {
+        fail_point!("before_effect");
+        let started = tokio::time::Instant::now();
+        let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
+        let result = match tokio::time::timeout(timeout, run).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(Outage(panic_text(&*panic))),
+            Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
+        };
+        fail_point!("after_effect");
+        meters.effect_ran(&wake.kind, started.elapsed());
+        let ended = match result {
+            Ok(outcome) => Ended::Outcome(effect.settle(key.id.clone(), outcome)),
+            Err(outage) => Ended::Outage(outage),
+        };
+        let meta = outcome_meta(service, &key, &wake);
+        // When the loop has ended, the lease runs out and another instance tries again.
+        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended })));
+    });
+}
+
+/// Finds due wakes and sends them to the loop.
+pub(crate) struct Sweep {
+    pub(crate) service: &'static str,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) kinds: Kinds,
+    pub(crate) board: Board,
+    pub(crate) due: mpsc::Sender<Input>,
+    pub(crate) clock: Clock,
+    pub(crate) timing: Timing,
+    pub(crate) status: Arc<Status>,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// Due timers that are sent to the loop at once.
+const TIMERS: usize = 256;
+
+impl Sweep {
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut phase = 0_u32;
+        loop {
+            let full = match self.once().await {
+                Ok(full) => full,
+                Err(error) => {
+                    tracing::debug!(%error, "due wakes cannot be read");
+                    false
+                }
+            };
+            // Replicas that started together drift apart.
+            phase = phase.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let jitter = f64::from(phase >> 16) / f64::from(u16::MAX);
+            let pause = self.timing.wake_sweep.mul_f64(0.8 + 0.4 * jitter);
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(if full { pause / 10 } else { pause }) => {}
+            }
+        }
+    }
+
+    /// One look; says whether there may be more that is due and could be claimed.
+    async fn once(&self) -> Result<bool, crate::store::StoreError> {
+        let now = self.clock.now();
+        let due = self.store.wakes_due(now).await?;
+        self.meters.wakes_due(&due, now);
+        let is_due = |kind: &str| due.iter().any(|due| due.kind == kind && due.due > 0);
+        let effects: Vec<&'static str> = self.kinds.wakes.keys().copied().filter(|kind| is_due(kind)).collect();
+        let (closed, open): (Vec<_>, Vec<_>) = effects.into_iter().partition(|kind| self.board.is_closed(kind));
+        let mut full = false;
+        let free = self.board.free();
+        if !open.is_empty() && free > 0 {
+            let found = self.store.due_wakes(&open, now, free).await?;
+            full = found.len() == free;
+            self.send(found).await;
+        }
+        for kind in closed {
+            if !self.board.probing(kind) {
+                let mut found = self.store.due_wakes(&[kind], now, 2).await?;
+                if found.len() > 1 && self.board.probed_last(kind, &found[0].key) {
+                    found.swap(0, 1);
+                }
+                found.truncate(1);
+                self.send(found).await;
+            }
+        }
+        let timers: Vec<&'static str> = self.kinds.timers.keys().copied().filter(|kind| is_due(kind)).collect();
+        if !timers.is_empty() && self.status.timers_may_fire(&self.timing) {
+            let found = self.store.due_wakes(&timers, now, TIMERS).await?;
+            full |= found.len() == TIMERS;
+            self.send(found).await;
+        }
+        Ok(full)
+    }
+
+    async fn send(&self, found: Vec<StoredDoc>) {
+        for doc in found {
+            let Some(wake) = doc.wake else { continue };
+            if !self.board.queue(&doc.key) {
+                continue;
+            }
+            let fires = self.kinds.timers.get(wake.kind.as_str()).map(|timer| timer.clone().fire(doc.key.id.clone()));
+            let meta = outcome_meta(self.service, &doc.key, &wake);
+            let due = Box::new(DueInput { key: doc.key, wake, meta, fires });
+            if self.due.send(Input::Due(due)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
