@@ -7,24 +7,16 @@ use std::time::Duration;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, Event};
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::dead_letter;
 use crate::event::Stream;
 use crate::retry::Retry;
 
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
 pub(crate) const IN_FLIGHT: usize = 1000;
-
-/// Where the broker is and who we are there.
-#[derive(Clone)]
-pub struct BrokerAddress {
-    /// `nats://[user:password@]host:port`, several separated by commas.
-    pub url: String,
-    /// A credentials file.
-    pub credentials: Option<std::path::PathBuf>,
-}
 
 /// A connection that keeps itself up.
 #[derive(Clone)]
@@ -45,9 +37,9 @@ pub(crate) struct Link {
 
 impl Broker {
     /// Connects, trying again with growing delays for as long as it takes, and says so once.
-    pub(crate) async fn connect(service: &'static str, address: &BrokerAddress, retry: Retry) -> Self {
+    pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry) -> Self {
         let mut told = false;
-        let attempt = || Self::try_connect(service, address);
+        let attempt = || Self::try_connect(service, config);
         retry
             .forever(attempt, |error: String, _| {
                 if !told {
@@ -58,7 +50,7 @@ impl Broker {
             .await
     }
 
-    async fn try_connect(service: &'static str, address: &BrokerAddress) -> Result<Self, String> {
+    async fn try_connect(service: &'static str, config: &Config) -> Result<Self, String> {
         let (link_tx, link) = watch::channel(Link { up: true, epoch: 1 });
         let (refused_tx, refused) = watch::channel(None);
         let epochs = Arc::new(AtomicU64::new(1));
@@ -90,11 +82,7 @@ impl Broker {
                 }
             }
         };
-        let mut options = ConnectOptions::new();
-        if let Some(path) = &address.credentials {
-            let read = options.credentials_file(path).await;
-            options = read.map_err(|error| format!("the credentials file {}: {error}", path.display()))?;
-        }
+        let options = config.connect_options().await.map_err(|error| error.to_string())?;
         let client = options
             .name(service)
             .event_callback(on_event)
@@ -104,7 +92,7 @@ impl Broker {
                 let doublings = u32::try_from(attempt.min(6)).unwrap_or(6);
                 Duration::from_millis(25 << doublings)
             })
-            .connect(&address.url)
+            .connect(config.nats_url.servers())
             .await
             .map_err(|error| error.to_string())?;
         let jetstream =

@@ -1,14 +1,32 @@
 //! What a route handler works with: commands go in through the engine, reads go to the store.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use crate::handler::{Command, Document, Reject};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::input::{CommandInput, Idempotency, Input, Ticket};
+use crate::engine::status::Status;
+use crate::engine::timing::{Clock, Timing};
+use crate::event::Meta;
+use crate::handler::{Command, Document, Key, Reject};
 use crate::ids::Id;
-use crate::store::{Query, StoreError};
+use crate::store::{Query, Store, StoreError, StoredDoc, Wanted};
+use crate::work::CommandWork;
 
 /// The service, as its routes see it. Cheap to clone.
 #[derive(Clone)]
-pub struct Context {}
+pub struct Context(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) service: &'static str,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) commands: mpsc::Sender<Input>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) timing: Timing,
+    pub(crate) clock: Clock,
+}
 
 /// Who asks, and under which key: read from a request's headers, an axum extractor.
 #[derive(Clone, Debug, Default)]
@@ -65,8 +83,46 @@ impl Context {
     /// # Errors
     /// See [`CommandError`].
     pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
-        let _ = (caller, command);
-        Err(CommandError::Unavailable("not started".into()))
+        let shared = &self.0;
+        if let Some(why) = shared.status.refuses(&shared.timing) {
+            return Err(CommandError::Unavailable(why.into()));
+        }
+        let now = shared.clock.now();
+        let id = Id::random(now);
+        let idempotency = caller.idempotency_key.as_deref().map(|key| self.idempotency(caller, key, &command));
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket::default();
+        let meta = Meta {
+            id,
+            time: now,
+            correlation: caller.correlation.clone(),
+            causation: None,
+            traceparent: caller.traceparent.clone(),
+        };
+        let work = Box::new(CommandWork { id, command });
+        let input = CommandInput { id, meta, work, idempotency, ticket: ticket.clone(), answer };
+        if shared.commands.try_send(Input::Command(Box::new(input))).is_err() {
+            return Err(CommandError::Unavailable("too many requests are waiting".into()));
+        }
+        match tokio::time::timeout(shared.timing.command_timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(CommandError::Unavailable("the service is shutting down".into())),
+            Err(_) if ticket.withdraw() => {
+                Err(CommandError::Unavailable("the service did not get to it in time; nothing was done".into()))
+            }
+            Err(_) => Err(CommandError::OutcomeUnknown),
+        }
+    }
+
+    /// The key with its scope, and what it stands for. The caller is `-`: there are no API keys that would tell one from another.
+    fn idempotency<C: Command>(&self, caller: &Caller, key: &str, command: &C) -> Idempotency {
+        let mut scope = Sha256::new();
+        for part in [self.0.service, "-", &caller.method, &caller.route, key] {
+            scope.update(part.as_bytes());
+            scope.update([0]);
+        }
+        let meaning = serde_json::to_vec(command).unwrap_or_default();
+        Idempotency { hash: scope.finalize().into(), fingerprint: Sha256::digest(meaning).into() }
     }
 
     /// Reads one document.
@@ -74,8 +130,9 @@ impl Context {
     /// # Errors
     /// When the store is away, or the document does not parse.
     pub async fn get<D: Document>(&self, id: &str) -> Result<Option<D>, StoreError> {
-        let _ = id;
-        Ok(None)
+        let key = Key { collection: D::COLLECTION, id: id.into() };
+        let found = self.0.store.load(Wanted { docs: vec![key], ..Wanted::default() }).await?;
+        found.docs.first().map(read).transpose()
     }
 
     /// Finds documents by equality of indexed fields, sorted by id.
@@ -83,7 +140,10 @@ impl Context {
     /// # Errors
     /// When the store is away, or a document does not parse.
     pub async fn find<D: Document>(&self, query: Query) -> Result<Vec<D>, StoreError> {
-        let _ = query;
-        Ok(vec![])
+        self.0.store.find(query).await?.iter().map(read).collect()
     }
+}
+
+fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
+    crate::unit::parse(&doc.body, doc.shape).map_err(|fault| StoreError(format!("{fault:?}")))
 }

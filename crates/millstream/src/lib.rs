@@ -9,6 +9,8 @@ pub mod broker;
 #[cfg(feature = "service")]
 pub mod commands;
 #[cfg(feature = "service")]
+pub mod config;
+#[cfg(feature = "service")]
 mod consumer;
 #[cfg(feature = "service")]
 pub mod dead_letter;
@@ -22,6 +24,8 @@ pub mod handler;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod retry;
+#[cfg(feature = "service")]
+mod running;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]

@@ -1,13 +1,18 @@
 //! [`Service`]: what a service is made of, declared in one place.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
+use tokio::net::TcpListener;
 
 use crate::commands::Context;
+use crate::config::Config;
+use crate::engine::timing::{Clock, Timing};
 use crate::event::Stream;
 use crate::handler::{Document, Handler, Timer, Wake};
-use crate::store::Collection;
+use crate::running::Running;
+use crate::store::{Collection, StoreError};
 use crate::telemetry::Metric;
 use crate::work::{AnyHandler, AnyTimer, AnyWake};
 
@@ -161,4 +166,51 @@ impl Service {
         self.routes = self.routes.merge(routes);
         self
     }
+
+    /// Runs the service on `listener` until `shutdown`, then stops it in order: what is begun is finished, what is prefetched is
+    /// handed back, what is committed is published, within ten seconds.
+    ///
+    /// It starts before its broker and other services, and waits for them unready.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or HTTP cannot be served.
+    pub async fn run(
+        self,
+        config: Config,
+        options: Options,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), RunError> {
+        Running::start(self, config, options, listener)?.until(shutdown).await
+    }
+}
+
+/// What a service runs with beside its configuration: for tests mostly.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Times and bounds; those that the configuration names are taken from there.
+    pub timing: Timing,
+    /// Where `now` comes from.
+    pub clock: Clock,
+}
+
+/// Why a service has not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store cannot be opened.
+    #[error("the store of `{service}` cannot be opened: {error}")]
+    Store {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        error: StoreError,
+    },
+    /// HTTP cannot be served.
+    #[error("`{service}` cannot serve HTTP: {error}")]
+    Http {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
 }

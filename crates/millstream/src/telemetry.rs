@@ -1,5 +1,13 @@
 //! Logs and metrics: one table of metrics, one recorder a service.
 
+mod logs;
+pub mod metrics;
+mod recorder;
+
+pub(crate) use logs::check_filter;
+pub use logs::{BadFilter, LogFormat, init_logs};
+pub use recorder::{CONTENT_TYPE, Labels, Telemetry};
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -24,4 +32,33 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// The label values of the series there are, each from the start at 0; empty if they follow from what a service declares.
     pub series: &'static [&'static [&'static str]],
+}
+
+impl Metric {
+    /// A counter.
+    pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { name, kind: Kind::Counter, help, labels, series: &[] }
+    }
+
+    /// A gauge.
+    pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { name, kind: Kind::Gauge, help, labels, series: &[] }
+    }
+
+    /// A histogram; for times take [`metrics::SECONDS`] or [`metrics::AGES`] as its bounds.
+    pub const fn histogram(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+        bounds: &'static [f64],
+    ) -> Self {
+        Self { name, kind: Kind::Histogram(bounds), help, labels, series: &[] }
+    }
+
+    /// With the label values of all its series, if they form a closed set.
+    #[must_use]
+    pub const fn with_series(mut self, series: &'static [&'static [&'static str]]) -> Self {
+        self.series = series;
+        self
+    }
 }

@@ -1,21 +1,231 @@
-//! The engine's own metrics.
+//! The engine's own metrics: handles made once, used without a look-up.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use metrics::{Counter, Gauge, Histogram};
+use tokio::time::Instant;
+
 use crate::engine::input::{Delivery, Input};
-use crate::engine::plan::Plan;
+use crate::engine::plan::{End, Fate, Plan};
+use crate::event::Stream;
 use crate::ids::Timestamp;
 use crate::store::{CommitError, WakesDue};
+use crate::telemetry::{Telemetry, metrics as table};
 
-#[derive(Default)]
-pub(crate) struct Meters {}
+pub(crate) struct Meters {
+    telemetry: Telemetry,
+    group: &'static str,
+    stages: HashMap<&'static str, Histogram>,
+    batch_sizes: [Histogram; 3],
+    publish_time: Histogram,
+    sent: HashMap<&'static str, Counter>,
+    publish_failed: Vec<Counter>,
+    consumed: HashMap<&'static str, Counter>,
+    events: HashMap<&'static str, EventMeters>,
+    unpublished: Gauge,
+    unpublished_age: Gauge,
+    broker: Gauge,
+    store: Gauge,
+    kinds: Vec<&'static str>,
+    /// When the oldest of what the publisher has not got rid of was queued.
+    held_since: Mutex<Option<Instant>>,
+}
+
+struct EventMeters {
+    handled: Counter,
+    duplicate: Counter,
+    retried: Counter,
+    dead_lettered: Counter,
+    age: Histogram,
+    process: Option<Histogram>,
+    nak: Counter,
+    unacked: Counter,
+}
 
 impl Meters {
-    pub(crate) fn received(&self, _: &Delivery) {}
-    pub(crate) fn published(&self, _: &str) {}
-    pub(crate) fn publish_failed(&self) {}
-    pub(crate) fn effect_ran(&self, _: &str, _: Duration) {}
-    pub(crate) fn wakes_due(&self, _: &[WakesDue], _: Timestamp) {}
-    pub(crate) fn conflict(&self, _: &CommitError) {}
-    pub(crate) fn committed(&self, _: &[Input], _: &Plan) {}
+    pub(crate) fn new(
+        telemetry: Telemetry,
+        publishes: &[Stream],
+        reads: &[Stream],
+        events: &[&'static str],
+        effects: &[&'static str],
+        timers: &[&'static str],
+    ) -> Self {
+        let group = telemetry.service();
+        let names = |streams: &[Stream]| streams.iter().map(|stream| (stream.name, stream.domain)).collect::<Vec<_>>();
+        telemetry.declare_service(&crate::telemetry::Labels {
+            group,
+            publishes: &names(publishes),
+            reads: &names(reads),
+            events,
+            effects,
+            timers,
+        });
+        let stages = ["drain", "load", "handle", "commit", "publish", "ack", "wake"];
+        let sent = |stream: &Stream, error: &str| {
+            let template = table::stream_template(stream.domain);
+            telemetry.counter(&table::SENT, &[table::SYSTEM, "publish", stream.name, &template, error])
+        };
+        let consumed = |stream: &Stream| {
+            let template = table::stream_template(stream.domain);
+            telemetry.counter(&table::CONSUMED, &[table::SYSTEM, "fetch", stream.name, &template, group, ""])
+        };
+        let event = |event: &'static str| {
+            let outcome = |outcome| telemetry.counter(&table::MESSAGES, &[event, outcome]);
+            let known = event != table::UNKNOWN_EVENT;
+            let template = table::event_template(event);
+            EventMeters {
+                handled: outcome("handled"),
+                duplicate: outcome("duplicate"),
+                retried: outcome("retried"),
+                dead_lettered: outcome("dead_lettered"),
+                age: telemetry.histogram(&table::EVENT_AGE, &[event]),
+                process: known.then(|| telemetry.histogram(&table::PROCESS_DURATION, &[&template, group, ""])),
+                nak: telemetry.counter(&table::REDELIVERIES, &[event, "nak"]),
+                unacked: telemetry.counter(&table::REDELIVERIES, &[event, "unacked"]),
+            }
+        };
+        let with_unknown = events.iter().copied().chain((!reads.is_empty()).then_some(table::UNKNOWN_EVENT));
+        Self {
+            group,
+            stages: stages.into_iter().map(|stage| (stage, telemetry.histogram(&table::STAGE, &[stage]))).collect(),
+            batch_sizes: ["event", "command", "wake"].map(|source| telemetry.histogram(&table::BATCH_SIZE, &[source])),
+            publish_time: telemetry.histogram(&table::OPERATION_DURATION, &["publish", ""]),
+            sent: publishes.iter().map(|stream| (stream.domain, sent(stream, ""))).collect(),
+            publish_failed: publishes.iter().map(|stream| sent(stream, table::BROKER_ERRORS[1])).collect(),
+            consumed: reads.iter().map(|stream| (stream.name, consumed(stream))).collect(),
+            events: with_unknown.map(|name| (name, event(name))).collect(),
+            unpublished: telemetry.gauge(&table::UNPUBLISHED, &[]),
+            unpublished_age: telemetry.gauge(&table::UNPUBLISHED_AGE, &[]),
+            broker: telemetry.gauge(&table::BROKER_CONNECTED, &[]),
+            store: telemetry.gauge(&table::STORE_UP, &[]),
+            kinds: effects.iter().chain(timers).copied().collect(),
+            held_since: Mutex::new(None),
+            telemetry,
+        }
+    }
+
+    /// Time spent in a stage of the loop.
+    pub(crate) fn stage(&self, stage: &'static str, since: Instant) {
+        if let Some(histogram) = self.stages.get(stage) {
+            histogram.record(since.elapsed().as_secs_f64());
+        }
+    }
+
+    pub(crate) fn received(&self, delivery: &Delivery) {
+        if let Some(counter) = self.consumed.get(delivery.source.stream) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn published(&self, subject: &str) {
+        let domain = subject.split('.').next().unwrap_or_default();
+        if let Some(counter) = self.sent.get(domain) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn publish_took(&self, took: Duration) {
+        self.publish_time.record(took.as_secs_f64());
+        if let Some(histogram) = self.stages.get("publish") {
+            histogram.record(took.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn publish_failed(&self) {
+        for counter in &self.publish_failed {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
+        self.telemetry.counter(&table::EFFECTS, &[kind, outcome]).increment(1);
+        self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());
+    }
+
+    pub(crate) fn wakes_due(&self, due: &[WakesDue], now: Timestamp) {
+        for kind in &self.kinds {
+            let found = due.iter().find(|due| due.kind == *kind && due.due > 0);
+            let overdue = found.map_or(0.0, |due| now.since(due.oldest).as_secs_f64());
+            self.telemetry.gauge(&table::WAKES_DUE, &[kind]).set(found.map_or(0.0, |due| due.due as f64));
+            self.telemetry.gauge(&table::WAKE_OVERDUE, &[kind]).set(overdue);
+        }
+    }
+
+    pub(crate) fn conflict(&self, error: &CommitError) {
+        let kind = match error {
+            CommitError::Version => "version",
+            CommitError::Duplicate => "duplicate",
+            CommitError::Busy | CommitError::Fenced => "transient",
+            CommitError::Away(_) | CommitError::Unknown(_) => return,
+        };
+        self.telemetry.counter(&table::CONFLICTS, &[kind]).increment(1);
+    }
+
+    /// What the gauges show: looked at now and then, not with each change.
+    pub(crate) fn levels(&self, broker: bool, store: bool, unpublished: u64) {
+        self.broker.set(f64::from(u8::from(broker)));
+        self.store.set(f64::from(u8::from(store)));
+        self.unpublished.set(unpublished as f64);
+        let mut since = self.held_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = Instant::now();
+        let age = if unpublished == 0 { *since = None; 0.0 } else { since.get_or_insert(now).elapsed().as_secs_f64() };
+        self.unpublished_age.set(age);
+    }
+
+    /// Counts what a commit has made true.
+    pub(crate) fn committed(&self, batch: &[Input], plan: &Plan) {
+        let mut sizes = [0_u32; 3];
+        for (input, end) in batch.iter().zip(&plan.ends) {
+            match input {
+                Input::Message(delivery) => {
+                    sizes[0] += 1;
+                    self.message(delivery, end, plan.now);
+                }
+                Input::Command(_) => sizes[1] += 1,
+                Input::Outcome(_) | Input::Due(_) => sizes[2] += 1,
+            }
+        }
+        for (size, histogram) in sizes.into_iter().zip(&self.batch_sizes) {
+            if size > 0 {
+                histogram.record(f64::from(size));
+            }
+        }
+        for count in &plan.counts {
+            self.telemetry.record(count.metric, count.labels, count.value);
+        }
+    }
+
+    fn message(&self, delivery: &Delivery, end: &End, now: Timestamp) {
+        let Some(event) = self.events.get(delivery.event) else { return };
+        let mut asked_for = false;
+        match end {
+            End::Ack(Fate::Handled) => {
+                event.handled.increment(1);
+                event.age.record(now.since(delivery.meta.time).as_secs_f64());
+            }
+            End::Ack(Fate::Duplicate) => event.duplicate.increment(1),
+            End::Ack(Fate::Parked(reason)) => {
+                event.dead_lettered.increment(1);
+                self.telemetry.counter(&table::DEAD_LETTERED, &[delivery.event, reason.name()]).increment(1);
+            }
+            End::Nak(_) => {
+                asked_for = true;
+                event.retried.increment(1);
+            }
+            _ => {}
+        }
+        event.duplicate.increment(delivery.twins.len() as u64);
+        if asked_for {
+            event.nak.increment(1);
+        } else if delivery.delivered > 1 {
+            event.unacked.increment(1);
+        }
+        match &event.process {
+            Some(process) => process.record(delivery.received.elapsed().as_secs_f64()),
+            None => tracing::debug!(group = self.group, "a message of an unknown type"),
+        }
+    }
 }

@@ -80,7 +80,6 @@ impl Engine {
             let taken = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
-                () = tokio::time::sleep_until(heartbeat) => None,
                 inputs = self.intake.drain(&self.timing) => Some(inputs),
                 () = outbox.progress(), if !risen => continue,
                 () = tokio::time::sleep_until(idle) => None,
@@ -90,15 +89,12 @@ impl Engine {
                     fail_point!("drained");
                     self.process(inputs).await;
                 }
-                None => {
-                    self.write_watermark().await;
-                    self.expire().await;
-                    heartbeat = Instant::now() + self.timing.heartbeat;
-                }
+                None if self.instance.risen() => self.write_watermark().await,
+                None => {}
             }
             if Instant::now() >= heartbeat {
                 self.write_watermark().await;
-                self.expire().await;
+                self.keep_house().await;
                 heartbeat = Instant::now() + self.timing.heartbeat;
             }
             self.set_gate();
@@ -106,6 +102,7 @@ impl Engine {
         self
     }
 
+    /// Opens or closes the gate of the consumers, and shows the levels.
     fn set_gate(&self) {
         let open = self.status.room(&self.timing) > 0;
         self.gate.send_if_modified(|gate| std::mem::replace(gate, open) != open);
@@ -182,8 +179,13 @@ impl Engine {
         Instant::now() < self.distrust.1
     }
 
-    /// Deletes a few old journal entries, now and then.
-    async fn expire(&mut self) {
+    /// Counts what waits to be published, and now and then deletes a few old journal entries.
+    async fn keep_house(&mut self) {
+        if let Ok(count) = self.store.count_unpublished().await {
+            self.status.unpublished.store(count, Ordering::Relaxed);
+        }
+        let (store, waiting) = (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
+        self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()));
         if self.expired_at.elapsed() < self.timing.expiry_every {
             return;
         }
@@ -200,9 +202,6 @@ impl Engine {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
                 self.settled.insert(mark.stream.clone(), mark);
             }
-        }
-        if let Ok(count) = self.store.count_unpublished().await {
-            self.status.unpublished.store(count, Ordering::Relaxed);
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn start(
             Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
         };
         fail_point!("after_effect");
-        meters.effect_ran(&wake.kind, started.elapsed());
+        meters.effect_ran(&wake.kind, if result.is_ok() { "settled" } else { "outage" }, started.elapsed());
         let ended = match result {
             Ok(outcome) => Ended::Outcome(effect.settle(key.id.clone(), outcome)),
             Err(outage) => Ended::Outage(outage),

@@ -1,0 +1,384 @@
+//! The configuration of a service: flag, then environment, then default. Only `main` reads it; a bad value ends the start.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
+use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::telemetry::LogFormat;
+
+/// What every service can be told. Printing it shows no secret.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Where the broker is, `nats://[user:password@]host[:port]`; several servers of a cluster are separated by commas. In a
+    /// password anything but letters, digits and `-._~` is percent-encoded: `@` is %40, `#` is %23.
+    #[arg(
+        long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true, value_parser = Checked(NatsUrl::read),
+    )]
+    pub nats_url: NatsUrl,
+
+    /// A NATS credentials file (`.creds`), instead of user and password.
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE", value_parser = Checked(read_path))]
+    pub nats_creds: Option<PathBuf>,
+
+    /// Where the service keeps its data, `sqlite://PATH`. Default: `sqlite://data/<service>.db`.
+    #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Checked(StoreUrl::read))]
+    pub store_url: Option<StoreUrl>,
+
+    /// The address to serve HTTP on; 0.0.0.0 serves every network the machine is in.
+    #[arg(long, env = "HTTP_HOST", value_name = "IP", default_value = "127.0.0.1", value_parser = Checked(read_ip))]
+    pub host: IpAddr,
+
+    /// The port to serve HTTP on. Default: the service's own.
+    #[arg(long, env = "HTTP_PORT", value_name = "PORT", value_parser = Checked(read_port))]
+    pub port: Option<u16>,
+
+    /// How log lines look, `pretty` or `json`. Default: pretty on a terminal, json elsewhere.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = Checked(str::parse::<LogFormat>))]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = Checked(read_filter))]
+    pub log: String,
+
+    /// How many inputs may wait with events that the broker has not taken: from there on commands are answered with 503.
+    #[arg(
+        long, env = "UNPUBLISHED_LIMIT", value_name = "COUNT", default_value = "10000", value_parser = Checked(read_count),
+    )]
+    pub unpublished_limit: u64,
+
+    /// How long the journal remembers what is done, and so recognizes a duplicate: `14days`, `36h`.
+    #[arg(
+        long, env = "JOURNAL_RETENTION", value_name = "TIME", default_value = "14days",
+        value_parser = Checked(read_duration),
+    )]
+    pub journal_retention: Duration,
+}
+
+impl Config {
+    /// The store to use: as told, or the service's own file.
+    pub fn store(&self, service: &str) -> StoreUrl {
+        self.store_url.clone().unwrap_or_else(|| StoreUrl::Sqlite(format!("data/{service}.db").into()))
+    }
+
+    /// The address to serve HTTP on.
+    pub fn address(&self, default_port: u16) -> SocketAddr {
+        SocketAddr::new(self.host, self.port.unwrap_or(default_port))
+    }
+
+    /// How log lines look.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format.unwrap_or_else(LogFormat::detect)
+    }
+
+    /// Connection options with what the broker is to know us by.
+    ///
+    /// # Errors
+    /// When the credentials file cannot be read.
+    pub async fn connect_options(&self) -> io::Result<ConnectOptions> {
+        let options = self.nats_url.authenticate(ConnectOptions::new());
+        let Some(path) = &self.nats_creds else { return Ok(options) };
+        options.credentials_file(path).await.map_err(|error| {
+            let path = path.display();
+            let text = format!("--nats-creds (NATS_CREDS): `{path}` is not a readable credentials file: {error}");
+            io::Error::new(error.kind(), text)
+        })
+    }
+}
+
+/// Listens on `address`; `flag` is what moves it, for the error when the port is taken.
+///
+/// # Errors
+/// Names the address, and the flag if the port is taken.
+pub async fn listen(address: SocketAddr, flag: &str) -> io::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(address).await.map_err(|error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("{address} is in use: stop what listens there, or choose with {flag}"),
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// A value parser whose errors name the flag and the variable, and never the value: it may hold a secret.
+#[derive(Clone)]
+struct Checked<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Checked<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let read = match value.to_str() {
+            Some("") => Err("the value is empty".into()),
+            Some(text) => (self.0)(text),
+            None => Err("the value is not UTF-8".into()),
+        };
+        read.map_err(|wrong| {
+            let flag = arg.and_then(Arg::get_long).unwrap_or_default();
+            let variable = arg.and_then(Arg::get_env).unwrap_or_default().to_string_lossy();
+            let text = format!("--{flag} (environment {variable}): {wrong}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
+
+/// Where the broker is, and as whom we come. Printing it shows neither user nor password.
+#[derive(Clone)]
+pub struct NatsUrl {
+    servers: Vec<ServerAddr>,
+    login: Login,
+}
+
+#[derive(Clone)]
+enum Login {
+    Nobody,
+    Token(SecretString),
+    User(String, SecretString),
+}
+
+const ENCODE: &str = "a password must be percent-encoded: `@` is %40, `#` is %23, `/` is %2F, `?` is %3F, `,` is %2C, `%` is %25";
+
+impl NatsUrl {
+    /// Reads one or more URLs, separated by commas.
+    ///
+    /// # Errors
+    /// Says what is wrong and what would be right, without the URL.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let mut all = Self { servers: vec![], login: Login::Nobody };
+        let list = text.contains(',');
+        for url in text.split(',').map(str::trim) {
+            // What follows a comma within a password would otherwise pass as another server.
+            if list && !url.contains("://") {
+                return Err(format!("each URL of a list begins with nats:// or tls://; {ENCODE}"));
+            }
+            let (address, login) = Self::read_one(url)?;
+            all.servers.push(address);
+            if matches!(all.login, Login::Nobody) {
+                all.login = login;
+            }
+        }
+        Ok(all)
+    }
+
+    fn read_one(text: &str) -> Result<(ServerAddr, Login), String> {
+        let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let (login, _) = authority.rsplit_once('@').unwrap_or_default();
+        if login.contains(['@', '/']) || authority.contains(['#', '?']) {
+            return Err(ENCODE.into());
+        }
+        let form = "expected nats://[user:password@]host[:port], or tls:// in place of nats://";
+        let address: ServerAddr = text.parse().map_err(|_| form.to_owned())?;
+        if !["nats", "tls"].contains(&address.scheme()) || address.host().is_empty() {
+            return Err(form.into());
+        }
+        let login = match (address.username(), address.password()) {
+            (None, None) => Login::Nobody,
+            (Some(token), None) => Login::Token(decode(token)?.into()),
+            (user, password) => {
+                Login::User(decode(user.unwrap_or_default())?, decode(password.unwrap_or_default())?.into())
+            }
+        };
+        // The client does not read a login from its address, and would print the address in its errors and logs.
+        let mut url = address.into_inner();
+        let _ = (url.set_username(""), url.set_password(None));
+        Ok((ServerAddr::from_url(url).map_err(|_| form.to_owned())?, login))
+    }
+
+    /// The servers, without login.
+    pub fn servers(&self) -> &[ServerAddr] {
+        &self.servers
+    }
+
+    /// Adds the login to connection options: the client does not take it from the address.
+    pub fn authenticate(&self, options: ConnectOptions) -> ConnectOptions {
+        match &self.login {
+            Login::Nobody => options,
+            Login::Token(token) => options.token(token.expose_secret().into()),
+            Login::User(user, password) => options.user_and_password(user.clone(), password.expose_secret().into()),
+        }
+    }
+}
+
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, server) in self.servers.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}", server.as_url_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Into::into).map_err(|_| "user and password must be percent-encoded UTF-8: `%` is %25".into())
+}
+
+/// Where a service keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreUrl {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+}
+
+impl StoreUrl {
+    /// Reads `sqlite://PATH`; the path is relative (`sqlite://data/orders.db`) or absolute (`sqlite:///var/orders.db`).
+    ///
+    /// # Errors
+    /// Says what would be right, without the URL.
+    pub fn read(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() && !path.contains(['?', '#']) => Ok(Self::Sqlite(path.into())),
+            Some(_) => Err("expected the path of a file after sqlite://, without `?` or `#`".into()),
+            None => Err("expected sqlite://PATH, for example sqlite://data/orders.db".into()),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+        }
+    }
+}
+
+fn read_path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+fn read_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is no IP address: expected one such as 127.0.0.1 or 0.0.0.0"))
+}
+
+fn read_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("`{text}` is no port: expected a whole number up to 65535; 0 takes any free one"))
+}
+
+fn read_filter(text: &str) -> Result<String, String> {
+    crate::telemetry::check_filter(text).map_err(|error| error.to_string())?;
+    Ok(text.into())
+}
+
+fn read_count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| format!("`{text}` is no count: expected a whole number from 1 on"))
+}
+
+fn read_duration(text: &str) -> Result<Duration, String> {
+    let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
+    read.ok_or_else(|| format!("`{text}` is no time: expected one such as `14days` or `36h`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches, Parser};
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Service {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn read(args: &[&str]) -> Result<Config, String> {
+        let args = ["service"].iter().chain(args);
+        Service::try_parse_from(args).map(|service| service.config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_flags_and_environment_the_defaults_hold() {
+        let command = Service::command().mut_args(|arg| arg.env(None::<&str>));
+        let config = Service::from_arg_matches(&command.get_matches_from(["service"])).unwrap().config;
+        assert_eq!(config.nats_url.to_string(), "nats://127.0.0.1:4222");
+        assert_eq!(config.store("orders").to_string(), "sqlite://data/orders.db");
+        assert_eq!(config.address(8081).to_string(), "127.0.0.1:8081");
+        assert_eq!(config.unpublished_limit, 10_000);
+        assert_eq!(config.journal_retention, Duration::from_secs(14 * 24 * 3600));
+    }
+
+    #[test]
+    fn a_bad_value_names_flag_and_variable_and_what_would_be_right() {
+        for (flag, value, variable, right) in [
+            ("--nats-url", "http://localhost", "NATS_URL", "nats://[user:password@]host[:port]"),
+            ("--nats-url", "nats://", "NATS_URL", "nats://[user:password@]host[:port]"),
+            ("--nats-url", "nats://host:port", "NATS_URL", "nats://[user:password@]host[:port]"),
+            ("--store-url", "orders.db", "STORE_URL", "sqlite://data/orders.db"),
+            ("--store-url", "sqlite://", "STORE_URL", "path of a file"),
+            ("--host", "localhost", "HTTP_HOST", "127.0.0.1"),
+            ("--port", "80000", "HTTP_PORT", "65535"),
+            ("--log-format", "xml", "LOG_FORMAT", "`pretty` or `json`"),
+            ("--log", "loud=very", "LOG", "info,millstream=debug"),
+            ("--unpublished-limit", "0", "UNPUBLISHED_LIMIT", "from 1 on"),
+            ("--journal-retention", "14 moons", "JOURNAL_RETENTION", "14days"),
+            ("--nats-creds", "", "NATS_CREDS", "empty"),
+        ] {
+            let error = read(&[flag, value]).unwrap_err();
+            for part in [flag, &format!("environment {variable}"), right] {
+                assert!(error.contains(part), "`{part}` is missing in: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_odd_password_is_hinted_at_and_never_printed() {
+        for url in [
+            "nats://me:hun@ter2@host",
+            "nats://me:12#hunter2@host",
+            "nats://me:hun/ter2@host",
+            "nats://me:hunter2?@host",
+            "nats://me:12,hunter2@host",
+        ] {
+            let error = read(&["--nats-url", url]).unwrap_err();
+            assert!(error.contains("NATS_URL") && error.contains("`@` is %40"), "{error}");
+            assert!(!error.contains("ter2"), "{error}");
+        }
+        let error = read(&["--store-url", "mongodb://me:hunter2@host"]).unwrap_err();
+        assert!(error.contains("STORE_URL") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_not_printed_and_reaches_the_client_decoded() {
+        let config = read(&["--nats-url", "nats://me:hun%40ter%232@one,tls://two:4223"]).unwrap();
+        assert_eq!(config.nats_url.to_string(), "nats://one,tls://two:4223");
+        let printed = format!("{config:?}");
+        assert!(!printed.contains("hun") && !printed.contains("me:"), "{printed}");
+        let Login::User(user, password) = &config.nats_url.login else { panic!("a user") };
+        assert_eq!((user.as_str(), password.expose_secret()), ("me", "hun@ter#2"));
+    }
+
+    #[test]
+    fn the_help_names_every_variable() {
+        let help = Service::command().render_long_help().to_string();
+        for variable in ["NATS_URL", "NATS_CREDS", "STORE_URL", "LOG_FORMAT", "UNPUBLISHED_LIMIT", "JOURNAL_RETENTION"]
+        {
+            assert!(help.contains(variable), "{variable} is missing in {help}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_flag() {
+        let taken = listen(([127, 0, 0, 1], 0).into(), "--port").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = listen(address, "--port").await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--port"), "{error}");
+    }
+}

@@ -1,0 +1,414 @@
+//! A service that runs: its parts put together, started in any order with what it depends on, and stopped in order.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::broker::{Broker, DeclareError};
+use crate::commands::{Context, Shared};
+use crate::config::Config;
+use crate::consumer::{Acker, Consumer, Progress};
+use crate::durable::Declared;
+use crate::engine::Engine;
+use crate::engine::board::Board;
+use crate::engine::input::{Ended, Input, OutcomeInput, Source};
+use crate::engine::instances::{Current, InstanceSweep};
+use crate::engine::intake::Intake;
+use crate::engine::meters::Meters;
+use crate::engine::publisher::{Outbox, Publisher};
+use crate::engine::status::Status;
+use crate::engine::timing::{Clock, Timing};
+use crate::engine::wakes::{Kinds, Sweep};
+use crate::event::Stream;
+use crate::handler::Key;
+use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
+use crate::service::{Options, Reading, RunError, Service};
+use crate::store::{Collection, Store};
+use crate::telemetry::Telemetry;
+use crate::unit::{Rules, outcome_meta};
+
+/// A service before its engine has started: HTTP is served already, unready.
+pub(crate) struct Running {
+    parts: Parts,
+    router: Router,
+    listener: TcpListener,
+    telemetry: Telemetry,
+}
+
+/// What the engine is put together from.
+struct Parts {
+    service: &'static str,
+    config: Config,
+    timing: Timing,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    collections: Vec<Collection>,
+    publishes: Vec<Stream>,
+    reads: Vec<Reading>,
+    kinds: Kinds,
+    rules: Rules,
+    status: Arc<Status>,
+    meters: Arc<Meters>,
+    outbox: Outbox,
+    publisher: Publisher,
+    commands: mpsc::Receiver<Input>,
+}
+
+impl Running {
+    pub(crate) fn start(
+        service: Service,
+        config: Config,
+        options: Options,
+        listener: TcpListener,
+    ) -> Result<Self, RunError> {
+        let name = service.name;
+        let timing = Timing {
+            unpublished_limit: config.unpublished_limit,
+            journal_retention: config.journal_retention,
+            ..options.timing
+        };
+        let store = crate::store::open(&config.store(name).to_string());
+        let store = store.map_err(|error| RunError::Store { service: name, error })?;
+        let telemetry = Telemetry::new(name, &service.metrics);
+        let kinds = Kinds {
+            wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
+            timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
+        };
+        let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();
+        let events: Vec<&'static str> =
+            service.reads.iter().flat_map(|reading| &reading.handlers).map(|handler| handler.event_type()).collect();
+        let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
+        let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
+        let meters =
+            Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
+        let (outbox, publisher) = Outbox::new();
+        let status = Arc::new(Status::new(outbox.clone()));
+        let (commands_tx, commands) = mpsc::channel(timing.command_queue);
+        let context = Context(Arc::new(Shared {
+            service: name,
+            store: store.clone(),
+            commands: commands_tx,
+            status: status.clone(),
+            timing: timing.clone(),
+            clock: options.clock.clone(),
+        }));
+        let probe = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
+        let router = shell(service.routes, context, probe, telemetry.clone(), MAX_IN_FLIGHT);
+        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
+        let rules =
+            Rules { service: name, streams: service.publishes.clone(), max_message: 0, kinds: wakes.chain(timers).collect() };
+        let parts = Parts {
+            service: name,
+            config,
+            timing,
+            clock: options.clock,
+            store,
+            collections: service.collections,
+            publishes: service.publishes,
+            reads: service.reads,
+            kinds,
+            rules,
+            status,
+            meters,
+            outbox,
+            publisher,
+            commands,
+        };
+        Ok(Self { parts, router, listener, telemetry })
+    }
+
+    /// Runs until `shutdown`, then stops.
+    pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
+        let Self { parts, router, listener, telemetry } = self;
+        let (name, span) = (parts.service, telemetry.span());
+        let (stop, stopped) = watch::channel(false);
+        let wait_for_stop = |mut stopped: watch::Receiver<bool>| async move {
+            // The sender is dropped only after it has told everybody to stop.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let (served, status) = (wait_for_stop(stopped.clone()), parts.status.clone());
+        let http = tokio::spawn(
+            async move { axum::serve(listener, router).with_graceful_shutdown(served).await }.instrument(span.clone()),
+        );
+        let upkeep = telemetry.clone();
+        let upkeep = tokio::spawn(async move { upkeep.upkeep(std::future::pending()).await });
+        let (engine_stop, engine_stopped) = watch::channel(false);
+        let engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
+        shutdown.await;
+        async {
+            tracing::info!("stopping");
+            status.draining.store(true, Ordering::Release);
+            engine_stop.send_replace(true);
+            if let Err(error) = engine.await {
+                tracing::error!(%error, "the engine has not stopped in order");
+            }
+            stop.send_replace(true);
+            let served = tokio::time::timeout(Duration::from_secs(1), http).await;
+            upkeep.abort();
+            tracing::info!("stopped");
+            match served {
+                Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
+                // Idle connections that their clients keep open do not hold up the end.
+                _ => Ok(()),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+/// What the parts of a started engine are stopped by.
+struct Started {
+    engine: Engine,
+    broker: Broker,
+    consumers: JoinSet<()>,
+    helpers: JoinSet<()>,
+    publisher: tokio::task::JoinHandle<()>,
+    acker: tokio::task::JoinHandle<()>,
+}
+
+impl Parts {
+    async fn run(self, stop: watch::Receiver<bool>) {
+        let mut early = stop.clone();
+        let started = tokio::select! {
+            biased;
+            _ = early.wait_for(|stop| *stop) => return,
+            started = self.start(stop) => started,
+        };
+        let Started { engine, broker, consumers, helpers, publisher, acker } = started;
+        let timing = engine.timing.clone();
+        let engine = engine.run().await;
+        let deadline = Instant::now() + timing.shutdown;
+        let stopping = stop_engine(engine, &broker, consumers, helpers, publisher, acker, deadline);
+        if tokio::time::timeout_at(deadline, stopping).await.is_err() {
+            tracing::warn!("stopping took too long; what is left is swept by the next instance");
+        }
+    }
+
+    /// Brings up store, broker, streams and consumers, however long that takes.
+    async fn start(self, stop: watch::Receiver<bool>) -> Started {
+        let Self { service, config, timing, clock, store, collections, publishes, reads, kinds, mut rules, .. } = self;
+        let (status, meters, outbox) = (self.status, self.meters, self.outbox);
+        let retry = timing.gate_retry;
+        status.set_waits_for(Some("the store".into()));
+        let mut told = false;
+        let prepare = || store.prepare(&collections);
+        retry
+            .forever(prepare, |error, _| {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the store cannot be prepared; trying on");
+                }
+            })
+            .await;
+        status.store_up.store(true, Ordering::Release);
+        status.set_waits_for(Some("the broker".into()));
+        let broker = Broker::connect(service, &config, retry).await;
+        rules.max_message = broker.max_message();
+        status.set_waits_for(Some("its streams".into()));
+        let mut told = None;
+        let declare = || declare(&broker, service, &publishes);
+        retry
+            .forever(declare, |error: DeclareError, _| {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "a stream cannot be declared; trying on");
+                    status.set_waits_for(Some(error.clone()));
+                    told = Some(error);
+                }
+            })
+            .await;
+        let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
+
+        let (acker, acker_task) = Acker::new(&broker);
+        let acker_task = tokio::spawn(acker_task.in_current_span());
+        let publisher = self.publisher.run(broker.clone(), timing.clone(), meters.clone());
+        let publisher = tokio::spawn(publisher.in_current_span());
+        let (message_tx, messages) = mpsc::channel(timing.batch_inputs);
+        let (end_tx, ends) = mpsc::unbounded_channel();
+        let (due_tx, due) = mpsc::channel(timing.batch_inputs);
+        let (gate, gate_rx) = watch::channel(true);
+        let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
+        let mut progress = Vec::new();
+        for reading in reads {
+            let source = Arc::new(Source { stream: reading.stream.name, consumer: service });
+            let of_stream = Arc::new(Progress::default());
+            progress.push((source.clone(), of_stream.clone()));
+            let filters = reading.handlers.iter().map(|handler| format!("{}.*", handler.event_type())).collect();
+            let declared = Arc::new(Declared {
+                stream: reading.stream,
+                start: reading.start,
+                durable: service,
+                filters,
+                store: store.clone(),
+                timing: timing.clone(),
+            });
+            helpers.spawn(declared.clone().watch(broker.clone(), of_stream.clone()).in_current_span());
+            let consumer = Consumer {
+                broker: broker.clone(),
+                declared,
+                handlers: reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect(),
+                source,
+                progress: of_stream,
+                inputs: message_tx.clone(),
+                acker: acker.clone(),
+                gate: gate_rx.clone(),
+                stop: stop.clone(),
+                timing: timing.clone(),
+                meters: meters.clone(),
+            };
+            consumers.spawn(consumer.run().in_current_span());
+        }
+        status.go_online(broker.clone(), progress);
+
+        let board = Board::new(timing.effect_slots, timing.effect_gate);
+        let sweep = Sweep {
+            service,
+            store: store.clone(),
+            kinds: kinds.clone(),
+            board: board.clone(),
+            due: due_tx,
+            clock: clock.clone(),
+            timing: timing.clone(),
+            status: status.clone(),
+            meters: meters.clone(),
+        };
+        helpers.spawn(sweep.run(stop.clone()).in_current_span());
+        let instances = InstanceSweep { store: store.clone(), outbox: outbox.clone(), timing: timing.clone() };
+        helpers.spawn(instances.run(stop.clone()).in_current_span());
+        tracing::info!("started");
+        let engine = Engine {
+            store,
+            rules,
+            kinds,
+            clock,
+            intake: Intake { commands: self.commands, ends, due, messages },
+            ends: end_tx,
+            outbox,
+            acker,
+            board,
+            status,
+            meters,
+            link: broker.link.clone(),
+            gate,
+            stop,
+            instance,
+            settled: HashMap::new(),
+            distrust: (0, Instant::now()),
+            expired_at: Instant::now(),
+            timing,
+        };
+        Started { engine, broker, consumers, helpers, publisher, acker: acker_task }
+    }
+}
+
+async fn declare(broker: &Broker, service: &str, streams: &[Stream]) -> Result<(), DeclareError> {
+    for stream in streams {
+        broker.declare(stream).await?;
+    }
+    broker.declare_dead_letters(service).await
+}
+
+/// Hands back, lets running effects end, publishes the rest, and takes the instance row away.
+async fn stop_engine(
+    mut engine: Engine,
+    broker: &Broker,
+    mut consumers: JoinSet<()>,
+    mut helpers: JoinSet<()>,
+    publisher: tokio::task::JoinHandle<()>,
+    acker: tokio::task::JoinHandle<()>,
+    deadline: Instant,
+) {
+    // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
+    let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
+    engine.abandon(others);
+    while consumers.join_next().await.is_some() {}
+    let others = engine.intake.rest();
+    let (more, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
+    engine.abandon(others);
+    for ended in [ends, more] {
+        if !ended.is_empty() {
+            engine.process(ended).await;
+        }
+    }
+    let grace = (Instant::now() + engine.timing.effect_grace).min(deadline);
+    while !engine.board.running().is_empty() {
+        match tokio::time::timeout_at(grace, engine.intake.ends.recv()).await {
+            Ok(Some(ended)) => engine.process(vec![ended]).await,
+            _ => break,
+        }
+    }
+    let given_back: Vec<Input> = engine.board.running().into_iter().map(|running| give_back(&engine, running)).collect();
+    if !given_back.is_empty() {
+        engine.process(given_back).await;
+    }
+    helpers.shutdown().await;
+    while engine.outbox.queued() > 0 && broker.is_up() {
+        if tokio::time::timeout(Duration::from_millis(100), engine.outbox.progress()).await.is_err() {
+            tracing::debug!("the last events are on their way");
+        }
+    }
+    let (store, instance, all) = (engine.store.clone(), engine.instance.id, engine.outbox.queued() == 0);
+    if all {
+        engine.write_watermark().await;
+        let rows = store.instances().await.unwrap_or_default();
+        if let Some(row) = rows.iter().find(|row| row.id == instance)
+            && let Err(error) = store.delete_instance(instance, row.version).await
+        {
+            tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
+        }
+    }
+    drop(engine);
+    // Without the broker the publisher has work that cannot be done now.
+    publisher.abort();
+    if tokio::time::timeout_at(deadline, acker).await.is_ok()
+        && let Err(error) = broker.client.flush().await
+    {
+        tracing::debug!(%error, "the last acks may be lost");
+    }
+}
+
+fn give_back(engine: &Engine, (key, wake): (Key, crate::handler::WakeInfo)) -> Input {
+    let meta = outcome_meta(engine.rules.service, &key, &wake);
+    Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended: Ended::GivenBack }))
+}
+
+/// Tells the health routes how the engine is.
+struct EngineProbe {
+    status: Arc<Status>,
+    timing: Timing,
+}
+
+impl Probe for EngineProbe {
+    fn health(&self) -> Health {
+        let consumer = |(source, progress): (Arc<Source>, Arc<Progress>)| ConsumerHealth {
+            stream: source.stream.into(),
+            durable: source.consumer.into(),
+            pulling: progress.pulling.load(Ordering::Acquire),
+            pending: progress.pending.load(Ordering::Acquire),
+            ack_pending: progress.ack_pending.load(Ordering::Acquire),
+        };
+        let refuses = self.status.refuses(&self.timing).is_some();
+        Health {
+            database: self.status.store_up.load(Ordering::Acquire),
+            broker: self.status.broker_up(),
+            waiting_for: self.status.waits(),
+            consumers: self.status.consumers().into_iter().map(consumer).collect(),
+            commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
+            draining: self.draining(),
+        }
+    }
+
+    fn draining(&self) -> bool {
+        self.status.draining.load(Ordering::Acquire)
+    }
+}
