@@ -146,7 +146,8 @@ enum Login {
     User(String, SecretString),
 }
 
-const ENCODE: &str = "a password must be percent-encoded: `@` is %40, `#` is %23, `/` is %2F, `?` is %3F, `,` is %2C, `%` is %25";
+const ENCODE: &str =
+    "a password must be percent-encoded: `@` is %40, `#` is %23, `/` is %2F, `?` is %3F, `,` is %2C, `%` is %25";
 
 impl NatsUrl {
     /// Reads one or more URLs, separated by commas.

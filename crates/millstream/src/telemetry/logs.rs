@@ -63,7 +63,11 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
     let filter = read_filter(filter)?;
     // The first start of a process stays: a test that starts them again changes nothing.
     match format {
-        LogFormat::Json => drop(tracing::subscriber::set_global_default(json_logs(filter, io::stderr))),
+        LogFormat::Json => {
+            drop(tracing::subscriber::set_global_default(json_logs(filter, io::stderr)));
+            // The default hook's many lines would be no JSON; as a line of ours the panic also has its span's ids.
+            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
+        }
         LogFormat::Pretty => {
             let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
             drop(tracing::subscriber::set_global_default(logs.with_ansi(io::stderr().is_terminal()).finish()));
@@ -227,6 +231,16 @@ mod tests {
         let telemetry = crate::telemetry::Telemetry::new("payments", &[]);
         let lines = logged("warn", || telemetry.span().in_scope(|| tracing::warn!("slow")));
         assert_eq!(lines[0]["service"], "payments");
+    }
+
+    #[test]
+    fn a_line_stays_one_line_whatever_is_logged() {
+        let lines = logged(
+            "info",
+            || tracing::info!(text = "a\nb\u{2028}\"}", nan = f64::NAN, error = ?io::Error::other("x\ny")),
+        );
+        assert_eq!(lines.len(), 1);
+        assert_eq!((&lines[0]["text"], &lines[0]["nan"]), (&Value::from("a\nb\u{2028}\"}"), &Value::Null));
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! Health: `/livez` says that the process works, `/readyz` that it can do its whole job, `/health` tells both in detail.
+//!
+//! `/health` and `/readyz` answer 200 when all is well and 503 otherwise, as the health checks of other frameworks do;
+//! `/livez` never depends on anything outside, so that a healthy process is not restarted because its database is away.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::ids::Timestamp;
+
+/// Tells how the engine is. It is asked for each health check, and so does no I/O.
+pub trait Probe: Send + Sync + 'static {
+    /// How it is now.
+    fn health(&self) -> Health;
+
+    /// Whether the service is stopping.
+    fn draining(&self) -> bool {
+        self.health().draining
+    }
+}
+
+/// How a service is.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Whether the store answers.
+    pub database: bool,
+    /// Whether the broker is connected.
+    pub broker: bool,
+    /// Why it cannot do its whole job, in plain sentences.
+    pub waiting_for: Vec<String>,
+    /// Its consumers.
+    pub consumers: Vec<ConsumerHealth>,
+    /// How many more commands it accepts.
+    pub commands_free: u64,
+    /// Whether it is stopping.
+    pub draining: bool,
+}
+
+/// How far a consumer is.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumerHealth {
+    /// The stream.
+    pub stream: String,
+    /// The durable's name.
+    pub durable: String,
+    /// Whether it pulls.
+    pub pulling: bool,
+    /// Messages that it has not been given yet.
+    pub pending: u64,
+    /// Messages that it was given and has not acked yet.
+    pub ack_pending: u64,
+}
+
+impl Health {
+    /// What stands between the service and its whole job; empty if it is ready.
+    pub fn waiting(&self) -> Vec<String> {
+        let mut waiting = self.waiting_for.clone();
+        let mut unless = |fine: bool, why: String| {
+            if !fine && self.waiting_for.is_empty() {
+                waiting.push(why);
+            }
+        };
+        unless(self.database, "the database does not answer".into());
+        unless(self.broker, "the broker is not connected".into());
+        for consumer in &self.consumers {
+            unless(consumer.pulling, format!("the consumer {} of {} does not pull", consumer.durable, consumer.stream));
+        }
+        if self.draining {
+            waiting.push("the service is stopping".into());
+        }
+        waiting
+    }
+}
+
+pub(super) fn routes(probe: Arc<dyn Probe>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/readyz", get(ready))
+        .with_state(probe)
+        .route("/livez", get(async || Json(json!({ "status": "alive" }))))
+}
+
+async fn health(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {
+    let health = probe.health();
+    let waiting = health.waiting();
+    let up = |up: bool| if up { "UP" } else { "DOWN" };
+    let body = json!({
+        "status": if waiting.is_empty() { "UP" } else { "DEGRADED" },
+        "timestamp": Timestamp::system(),
+        "services": { "database": up(health.database), "messageBroker": up(health.broker) },
+        "consumers": health.consumers,
+        "commandsAccepted": health.commands_free,
+        "waitingFor": waiting,
+    });
+    (status(&waiting), Json(body))
+}
+
+async fn ready(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {
+    let waiting = probe.health().waiting();
+    let said = if waiting.is_empty() { "ready" } else { "waiting" };
+    (status(&waiting), Json(json!({ "status": said, "waitingFor": waiting })))
+}
+
+fn status(waiting: &[String]) -> StatusCode {
+    if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_that_does_not_pull_makes_a_service_unready_though_the_broker_is_there() {
+        let consumer = ConsumerHealth { stream: "ORDERS".into(), durable: "payments".into(), ..Default::default() };
+        let mut health = Health { database: true, broker: true, consumers: vec![consumer], ..Default::default() };
+        assert_eq!(health.waiting(), ["the consumer payments of ORDERS does not pull"]);
+        health.consumers[0].pulling = true;
+        assert!(health.waiting().is_empty());
+    }
+}
