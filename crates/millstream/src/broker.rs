@@ -95,8 +95,7 @@ impl Broker {
             .connect(config.nats_url.servers())
             .await
             .map_err(|error| error.to_string())?;
-        let jetstream =
-            ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+        let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
         Ok(Self { client, jetstream, link, refused })
     }
 
@@ -173,10 +172,11 @@ impl Broker {
             duplicate_window: wanted.duplicate_window,
             ..have
         };
-        self.jetstream.update_stream(&changed).await.map(drop).map_err(|error| DeclareError::Refused {
-            stream: name,
-            error: error.to_string(),
-        })
+        self.jetstream
+            .update_stream(&changed)
+            .await
+            .map(drop)
+            .map_err(|error| DeclareError::Refused { stream: name, error: error.to_string() })
     }
 }
 

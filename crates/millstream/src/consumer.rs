@@ -21,6 +21,7 @@ use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
+use crate::running::told;
 use crate::work::AnyHandler;
 
 /// What is known of a consumer, for readiness, expiry and deadlines.
@@ -118,7 +119,7 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     /// Pulls until told to stop, then hands back what the engine has not taken.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut link = self.broker.link.clone();
         let mut stop = self.stop.clone();
         let mut gate = self.gate.clone();
@@ -133,7 +134,7 @@ impl Consumer {
         let mut failures = 0_u32;
         'declare: loop {
             let declared = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = told(&mut stop) => break,
                 declared = self.declared.ensure(&self.broker) => declared,
             };
             if let Err(error) = declared {
@@ -141,7 +142,7 @@ impl Consumer {
                 self.progress.set_waits_for(Some(error));
                 let delay = self.timing.gate_retry.delay(failures);
                 tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => break,
+                    () = told(&mut stop) => break,
                     () = tokio::time::sleep(delay) => continue,
                 }
             }
@@ -158,7 +159,7 @@ impl Consumer {
                 let silence = pull.heard + self.timing.pull_heartbeat * 2;
                 tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => break 'declare,
+                    () = told(&mut stop) => break 'declare,
                     message = subscription.next() => {
                         let Some(message) = message else { break 'declare };
                         pull.heard = Instant::now();
@@ -231,7 +232,7 @@ impl Consumer {
                 let permit = tokio::select! {
                     biased;
                     permit = self.inputs.reserve() => permit.ok(),
-                    _ = stop.wait_for(|stop| *stop) => None,
+                    () = told(&mut stop) => None,
                 };
                 match permit {
                     Some(permit) => permit.send(Input::Message(Box::new(delivery))),

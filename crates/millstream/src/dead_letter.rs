@@ -83,7 +83,8 @@ impl Parked<'_> {
         let kind = self.headers.iter().find(|(name, _)| name == header::TYPE).map(|(_, value)| value.as_str());
         let event = kind.map(|kind| crate::event::split_type(kind).map_or(kind, |(name, _)| name));
         let error = clip(self.error, ERROR_BYTES);
-        let mut headers: Vec<(String, String)> = vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
+        let mut headers: Vec<(String, String)> =
+            vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
         let theirs = |name: &str| !name.starts_with("Nats-") && !name.starts_with("Millstream-");
         headers.extend(self.headers.iter().filter(|(name, _)| theirs(name)).cloned());
         let mut put = |name: &str, value: &str| headers.push((format!("Millstream-{name}"), encode_header(value)));

@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_longest_each_within_its_jitter() {
-        for (attempt, expected_ms) in [(1, 200.0), (2, 400.0), (3, 800.0), (8, 25_600.0), (9, 30_000.0), (5000, 30_000.0)] {
+        for (attempt, expected_ms) in
+            [(1, 200.0), (2, 400.0), (3, 800.0), (8, 25_600.0), (9, 30_000.0), (5000, 30_000.0)]
+        {
             let delay_ms = RETRY.delay(attempt).as_secs_f64() * 1000.0;
             assert!((delay_ms / expected_ms - 1.0).abs() <= 0.2001, "{attempt}: {delay_ms}");
         }

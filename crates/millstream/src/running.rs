@@ -88,8 +88,7 @@ impl Running {
             service.reads.iter().flat_map(|reading| &reading.handlers).map(|handler| handler.event_type()).collect();
         let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
         let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
-        let meters =
-            Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
+        let meters = Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
         let (outbox, publisher) = Outbox::new();
         let status = Arc::new(Status::new(outbox.clone()));
         let (commands_tx, commands) = mpsc::channel(timing.command_queue);
@@ -105,8 +104,12 @@ impl Running {
         let router = shell(service.routes, context, probe, telemetry.clone(), MAX_IN_FLIGHT);
         let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
         let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
-        let rules =
-            Rules { service: name, streams: service.publishes.clone(), max_message: 0, kinds: wakes.chain(timers).collect() };
+        let rules = Rules {
+            service: name,
+            streams: service.publishes.clone(),
+            max_message: 0,
+            kinds: wakes.chain(timers).collect(),
+        };
         let parts = Parts {
             service: name,
             config,
@@ -132,11 +135,9 @@ impl Running {
         let Self { parts, router, listener, telemetry } = self;
         let (name, span) = (parts.service, telemetry.span());
         let (stop, stopped) = watch::channel(false);
-        let wait_for_stop = |mut stopped: watch::Receiver<bool>| async move {
-            // The sender is dropped only after it has told everybody to stop.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        let (served, status) = (wait_for_stop(stopped.clone()), parts.status.clone());
+        let mut served = stopped;
+        let served = async move { told(&mut served).await };
+        let status = parts.status.clone();
         let http = tokio::spawn(
             async move { axum::serve(listener, router).with_graceful_shutdown(served).await }.instrument(span.clone()),
         );
@@ -167,6 +168,12 @@ impl Running {
     }
 }
 
+/// Resolves when the flag is raised, or nobody is left to raise it.
+pub(crate) async fn told(flag: &mut watch::Receiver<bool>) {
+    // The value is a guard, which must not live across another await.
+    drop(flag.wait_for(|raised| *raised).await);
+}
+
 /// What the parts of a started engine are stopped by.
 struct Started {
     engine: Engine,
@@ -182,7 +189,7 @@ impl Parts {
         let mut early = stop.clone();
         let started = tokio::select! {
             biased;
-            _ = early.wait_for(|stop| *stop) => return,
+            () = told(&mut early) => return,
             started = self.start(stop) => started,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
@@ -347,7 +354,8 @@ async fn stop_engine(
             _ => break,
         }
     }
-    let given_back: Vec<Input> = engine.board.running().into_iter().map(|running| give_back(&engine, running)).collect();
+    let given_back: Vec<Input> =
+        engine.board.running().into_iter().map(|running| give_back(&engine, running)).collect();
     if !given_back.is_empty() {
         engine.process(given_back).await;
     }

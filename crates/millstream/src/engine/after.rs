@@ -13,6 +13,7 @@ use crate::event::Emitted;
 impl Engine {
     /// Lets the world know what was committed.
     pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
+        let started = tokio::time::Instant::now();
         self.meters.committed(&batch, &plan);
         let entries = plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64;
         if !plan.entries.is_empty() {
@@ -43,6 +44,7 @@ impl Engine {
             let _ = answer.send(with);
         }
         fail_point!("after_answer");
+        self.meters.stage("ack", started);
         for claimed in plan.claims {
             let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
             let (ends, timeout, meters) = (self.ends.clone(), self.timing.effect_timeout, self.meters.clone());
@@ -61,8 +63,14 @@ impl Engine {
         let kind = wake.kind.as_str();
         match end {
             End::Outage(why) => {
-                tracing::info!(kind, document = key.id, attempt = wake.attempt, correlation = wake.correlation, why,
-                    "an effect's outcome is unknown; it is tried again");
+                tracing::info!(
+                    kind,
+                    document = key.id,
+                    attempt = wake.attempt,
+                    correlation = wake.correlation,
+                    why,
+                    "an effect's outcome is unknown; it is tried again"
+                );
                 if self.board.outage(key, kind) {
                     tracing::warn!(kind, "the outside does not answer: only probes go out until it does");
                 }

@@ -30,8 +30,7 @@ struct Gate {
 impl Board {
     /// A board with so many slots, that closes a kind after `gate_after` outages on different documents in a row.
     pub(crate) fn new(slots: usize, gate_after: usize) -> Self {
-        let state =
-            State { slots, gate_after, running: HashMap::new(), queued: HashSet::new(), gates: HashMap::new() };
+        let state = State { slots, gate_after, running: HashMap::new(), queued: HashSet::new(), gates: HashMap::new() };
         Self(Arc::new(Mutex::new(state)))
     }
 

@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;
 use crate::ids::Timestamp;
+use crate::running::told;
 use crate::store::{Batch, CommitError, Entry, Wanted};
 
 /// Why an attempt has to be made anew.
@@ -26,7 +27,8 @@ impl Engine {
         if plan.entries.is_empty() && docs.iter().all(|doc| doc.write.is_none()) {
             return Ok(());
         }
-        let commands = || batch.iter().filter_map(|input| if let Input::Command(command) = input { Some(command) } else { None });
+        let commands =
+            || batch.iter().filter_map(|input| if let Input::Command(command) = input { Some(command) } else { None });
         if !commands().all(|command| command.ticket.commit()) {
             commands().for_each(|command| command.ticket.requeue());
             return Err(Failed::Conflict(false));
@@ -99,7 +101,9 @@ impl Engine {
             },
             CommitError::Away(error) => self.away(&error).await,
             CommitError::Unknown(error) => {
-                self.away(&error).await.or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
+                self.away(&error)
+                    .await
+                    .or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
                 loop {
                     let wanted = Wanted { journal: ids.clone(), ..Wanted::default() };
                     match self.store.load(wanted).await {
@@ -130,7 +134,7 @@ impl Engine {
         loop {
             tries += 1;
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return false,
+                () = told(&mut stop) => return false,
                 () = tokio::time::sleep(self.timing.gate_retry.delay(tries)) => {}
             }
             if self.store.ping().await.is_ok() {

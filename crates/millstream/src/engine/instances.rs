@@ -11,6 +11,7 @@ use crate::engine::publisher::{Done, Job, Outbox, Watermark};
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
+use crate::running::told;
 use crate::store::{Batch, CommitError, Store, StoreError};
 
 /// The instance that this engine commits as.
@@ -92,7 +93,7 @@ impl InstanceSweep {
         let mut seen: HashMap<Id, (u64, Instant)> = HashMap::new();
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = told(&mut stop) => return,
                 () = tokio::time::sleep(self.timing.instance_sweep) => {}
             }
             let Ok(rows) = self.store.instances().await else {
@@ -106,7 +107,9 @@ impl InstanceSweep {
                     seen.insert(row.id, (row.version, Instant::now()));
                 } else if since.elapsed() >= self.timing.dead_after {
                     match self.sweep(row.id, row.version, row.published_through).await {
-                        Ok(true) => tracing::info!(instance = %row.id, "an instance has died; all it left is published"),
+                        Ok(true) => {
+                            tracing::info!(instance = %row.id, "an instance has died; all it left is published")
+                        }
                         Ok(false) => drop(seen.remove(&row.id)),
                         Err(error) => tracing::debug!(%error, instance = %row.id, "the sweep starts again"),
                     }

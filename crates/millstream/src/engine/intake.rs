@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use crate::engine::input::Input;
+use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::ids::Id;
 
@@ -19,7 +20,7 @@ pub(crate) struct Intake {
 impl Intake {
     /// Waits for one input and takes with it what else is there: commands first, at most half of a batch, then outcomes and
     /// due wakes, then messages. Cancel-safe: nothing is taken before the first await is over.
-    pub(crate) async fn drain(&mut self, timing: &Timing) -> Vec<Input> {
+    pub(crate) async fn drain(&mut self, timing: &Timing, meters: &Meters) -> Vec<Input> {
         let first = tokio::select! {
             biased;
             Some(input) = self.commands.recv() => input,
@@ -29,6 +30,7 @@ impl Intake {
             // The service holds a sender of each until it has stopped the loop.
             else => std::future::pending().await,
         };
+        let started = tokio::time::Instant::now();
         let mut batch = Batch { bytes: 0, inputs: vec![], seen: HashMap::new() };
         batch.add(first);
         let half = timing.batch_inputs.div_ceil(2);
@@ -36,6 +38,7 @@ impl Intake {
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.ends.try_recv().ok());
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.due.try_recv().ok());
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.messages.try_recv().ok());
+        meters.stage("drain", started);
         batch.inputs
     }
 

@@ -19,7 +19,6 @@ pub(crate) struct Meters {
     group: &'static str,
     stages: HashMap<&'static str, Histogram>,
     batch_sizes: [Histogram; 3],
-    publish_time: Histogram,
     sent: HashMap<&'static str, Counter>,
     publish_failed: Vec<Counter>,
     consumed: HashMap<&'static str, Counter>,
@@ -92,7 +91,6 @@ impl Meters {
             group,
             stages: stages.into_iter().map(|stage| (stage, telemetry.histogram(&table::STAGE, &[stage]))).collect(),
             batch_sizes: ["event", "command", "wake"].map(|source| telemetry.histogram(&table::BATCH_SIZE, &[source])),
-            publish_time: telemetry.histogram(&table::OPERATION_DURATION, &["publish", ""]),
             sent: publishes.iter().map(|stream| (stream.domain, sent(stream, ""))).collect(),
             publish_failed: publishes.iter().map(|stream| sent(stream, table::BROKER_ERRORS[1])).collect(),
             consumed: reads.iter().map(|stream| (stream.name, consumed(stream))).collect(),
@@ -124,13 +122,6 @@ impl Meters {
         let domain = subject.split('.').next().unwrap_or_default();
         if let Some(counter) = self.sent.get(domain) {
             counter.increment(1);
-        }
-    }
-
-    pub(crate) fn publish_took(&self, took: Duration) {
-        self.publish_time.record(took.as_secs_f64());
-        if let Some(histogram) = self.stages.get("publish") {
-            histogram.record(took.as_secs_f64());
         }
     }
 
@@ -171,7 +162,12 @@ impl Meters {
         self.unpublished.set(unpublished as f64);
         let mut since = self.held_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
-        let age = if unpublished == 0 { *since = None; 0.0 } else { since.get_or_insert(now).elapsed().as_secs_f64() };
+        let age = if unpublished == 0 {
+            *since = None;
+            0.0
+        } else {
+            since.get_or_insert(now).elapsed().as_secs_f64()
+        };
         self.unpublished_age.set(age);
     }
 

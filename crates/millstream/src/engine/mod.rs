@@ -38,6 +38,7 @@ use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
+use crate::running::told;
 use crate::store::{Expiry, Settled, Store};
 use crate::unit::Rules;
 
@@ -79,8 +80,8 @@ impl Engine {
             let idle = (Instant::now() + idle).min(heartbeat);
             let taken = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
-                inputs = self.intake.drain(&self.timing) => Some(inputs),
+                () = told(&mut stop) => break,
+                inputs = self.intake.drain(&self.timing, &self.meters) => Some(inputs),
                 () = outbox.progress(), if !risen => continue,
                 () = tokio::time::sleep_until(idle) => None,
             };
@@ -125,6 +126,7 @@ impl Engine {
             if batch.is_empty() {
                 return;
             }
+            let started = Instant::now();
             let loaded = match self.load(&batch, ask).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
@@ -134,6 +136,7 @@ impl Engine {
                     continue;
                 }
             };
+            self.meters.stage("load", started);
             fail_point!("loaded");
             let journal = loaded.journal.iter().map(|entry| (entry.id, entry.clone())).collect();
             let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
@@ -147,9 +150,14 @@ impl Engine {
             if batch.is_empty() {
                 return;
             }
+            let started = Instant::now();
             let mut plan = self.plan(&batch, loaded, &journal, &doomed);
+            self.meters.stage("handle", started);
             fail_point!("handled");
-            match self.commit(&batch, &mut plan).await {
+            let started = Instant::now();
+            let committed = self.commit(&batch, &mut plan).await;
+            self.meters.stage("commit", started);
+            match committed {
                 Ok(()) => return self.after(batch, plan),
                 Err(failed) => {
                     for claimed in &plan.claims {
@@ -184,7 +192,8 @@ impl Engine {
         if let Ok(count) = self.store.count_unpublished().await {
             self.status.unpublished.store(count, Ordering::Relaxed);
         }
-        let (store, waiting) = (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
+        let (store, waiting) =
+            (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
         self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()));
         if self.expired_at.elapsed() < self.timing.expiry_every {
             return;

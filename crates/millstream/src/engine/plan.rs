@@ -105,7 +105,9 @@ impl Engine {
         for input in batch {
             let end = match input {
                 Input::Message(delivery) => self.message(&mut plan, delivery, journal, doomed),
-                Input::Command(command) => End::Answer(self.command(&mut plan, command, &known, &mut answered, journal)),
+                Input::Command(command) => {
+                    End::Answer(self.command(&mut plan, command, &known, &mut answered, journal))
+                }
                 Input::Outcome(outcome) => self.outcome(&mut plan, outcome),
                 Input::Due(due) => self.due(&mut plan, due),
             };
@@ -201,7 +203,8 @@ impl Engine {
                     return Err(CommandError::KeyReused);
                 }
                 let reply = journal.get(&first.command).and_then(|entry| entry.reply.clone());
-                let reply = reply.ok_or_else(|| CommandError::Unavailable("the first reply is not there yet".into()))?;
+                let reply =
+                    reply.ok_or_else(|| CommandError::Unavailable("the first reply is not there yet".into()))?;
                 return Ok(Accepted { id: first.command, reply, repeated: true });
             }
         }
@@ -244,8 +247,13 @@ impl Engine {
                 }
                 other => {
                     let error = other.error();
-                    tracing::error!(kind = wake.kind, document = key.id, correlation = meta.correlation, error,
-                        "an outcome cannot be settled; it is tried again");
+                    tracing::error!(
+                        kind = wake.kind,
+                        document = key.id,
+                        correlation = meta.correlation,
+                        error,
+                        "an outcome cannot be settled; it is tried again"
+                    );
                     error
                 }
             },
@@ -277,8 +285,13 @@ impl Engine {
             Ran::Handled { staged, .. } => self.done(plan, None, meta, None, staged, None),
             other => {
                 let error = other.error();
-                tracing::error!(kind = wake.kind, document = key.id, correlation = meta.correlation, error,
-                    "a timer cannot be fired; it is tried again");
+                tracing::error!(
+                    kind = wake.kind,
+                    document = key.id,
+                    correlation = meta.correlation,
+                    error,
+                    "a timer cannot be fired; it is tried again"
+                );
                 let at = plan.now + self.timing.effect_retry.delay(6);
                 plan.view.set_wake(key, |wake| wake.at = at);
             }
@@ -341,7 +354,14 @@ impl Engine {
         let fresh = self.entry(plan, meta.id, delivery, State::Done);
         let entry = match entry {
             None => Entry { emitted, reply, ..fresh },
-            Some(old) => Entry { emitted, reply, version: old.version + 1, state: State::Done, started: 0, ..stamped(old, &fresh) },
+            Some(old) => Entry {
+                emitted,
+                reply,
+                version: old.version + 1,
+                state: State::Done,
+                started: 0,
+                ..stamped(old, &fresh)
+            },
         };
         plan.entries.push(entry);
         plan.emitted.extend(staged.emitted);

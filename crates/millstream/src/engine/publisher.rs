@@ -179,7 +179,9 @@ impl Publisher {
                 }
                 job = self.queue.recv(), if open && room => match job {
                     Some(job) => {
+                        let started = Instant::now();
                         self.accept(job, &broker, &inbox).await;
+                        meters.stage("publish", started);
                         self.pop(&meters);
                     }
                     None => open = false,

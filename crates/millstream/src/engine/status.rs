@@ -133,7 +133,6 @@ impl Status {
             *since = (link.epoch, Instant::now());
         }
         let drained = |progress: &Progress| progress.drained_in.load(Ordering::Acquire) == link.epoch;
-        online.consumers.iter().all(|(_, progress)| drained(progress))
-            || since.1.elapsed() >= timing.deadline_patience
+        online.consumers.iter().all(|(_, progress)| drained(progress)) || since.1.elapsed() >= timing.deadline_patience
     }
 }

@@ -50,7 +50,9 @@ impl Engine {
             let fresh = || new_entry(delivery.id, Some(delivery), State::Open, now, self.instance.id);
             let start = match entry {
                 None => Entry { started: 1, ..fresh() },
-                Some(entry) => Entry { version: entry.version + 1, started: entry.started + 1, at: now, ..entry.clone() },
+                Some(entry) => {
+                    Entry { version: entry.version + 1, started: entry.started + 1, at: now, ..entry.clone() }
+                }
             };
             starts.push(start);
         }

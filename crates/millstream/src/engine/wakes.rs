@@ -15,6 +15,7 @@ use crate::engine::meters::Meters;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::handler::{Key, Outage, WakeInfo};
+use crate::running::told;
 use crate::store::Store;
 use crate::unit::{StoredDoc, outcome_meta, panic_text};
 use crate::work::{AnyTimer, AnyWake};
@@ -85,7 +86,10 @@ impl Sweep {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut phase = 0_u32;
         loop {
-            let full = match self.once().await {
+            let started = tokio::time::Instant::now();
+            let looked = self.once().await;
+            self.meters.stage("wake", started);
+            let full = match looked {
                 Ok(full) => full,
                 Err(error) => {
                     tracing::debug!(%error, "due wakes cannot be read");
@@ -97,7 +101,7 @@ impl Sweep {
             let jitter = f64::from(phase >> 16) / f64::from(u16::MAX);
             let pause = self.timing.wake_sweep.mul_f64(0.8 + 0.4 * jitter);
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = told(&mut stop) => return,
                 () = tokio::time::sleep(if full { pause / 10 } else { pause }) => {}
             }
         }
