@@ -1,6 +1,6 @@
 //! The HTTP face that every service has.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -42,5 +42,18 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Self::default())
+    }
+}
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem { status: StatusCode::BAD_REQUEST, detail, errors: vec![] };
+        let bytes = bytes::Bytes::from_request(request, state).await.map_err(|error| bad(error.to_string()))?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| bad(error.to_string()))
     }
 }
