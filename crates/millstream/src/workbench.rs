@@ -2,22 +2,35 @@
 //! walking the state space of several services together.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::event::{Emitted, Event, Meta, Received, Stream};
+use crate::event::{Emitted, Event, Meta, Received, Stream, header, split_type};
 use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
 use crate::ids::{Id, Timestamp};
+use crate::service::Service;
+use crate::telemetry::Metric;
 use crate::unit::{Context, Ran, Rules, StoredDoc, Unit, View, run};
+use crate::work::AnyHandler;
 
 /// The documents of one service, and the rules that its handlers run under.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Workbench {
     rules: Rules,
+    handlers: Vec<Arc<dyn AnyHandler>>,
+    counts: BTreeMap<(&'static str, &'static [&'static str]), f64>,
     /// The time that `unit.now()` gives.
     pub now: Timestamp,
     docs: BTreeMap<Key, StoredDoc>,
+}
+
+impl fmt::Debug for Workbench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workbench").field("service", &self.rules.service).field("documents", &self.state()).finish()
+    }
 }
 
 impl Workbench {
@@ -25,7 +38,19 @@ impl Workbench {
     pub fn new(service: &'static str, streams: impl IntoIterator<Item = Stream>) -> Self {
         let streams = streams.into_iter().collect();
         let rules = Rules { service, streams, max_message: (1 << 20) - (16 << 10), kinds: vec![] };
-        Self { rules, now: Timestamp(1_767_225_600_000), docs: BTreeMap::new() }
+        let now = Timestamp(1_767_225_600_000);
+        Self { rules, handlers: vec![], counts: BTreeMap::new(), now, docs: BTreeMap::new() }
+    }
+
+    /// An empty bench for a service as it is declared: with its streams, its wakes and timers, and its handlers for
+    /// [`Workbench::deliver`].
+    pub fn of(service: &Service) -> Self {
+        let mut bench = Self::new(service.name, service.publishes.iter().copied());
+        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
+        bench.rules.kinds = wakes.chain(timers).collect();
+        bench.handlers = service.reads.iter().flat_map(|reading| reading.handlers.clone()).collect();
+        bench
     }
 
     /// Declares a wake.
@@ -89,6 +114,36 @@ impl Workbench {
         let touches = handler.touches(event);
         let done = self.run(&event.meta, touches, None, |unit| handler.handle(event, unit).map(|()| None))?;
         Ok(done.1)
+    }
+
+    /// Hands a message to the handler that the service declares for its type, and gives what was emitted; `None` if it
+    /// declares none.
+    ///
+    /// # Errors
+    /// As the handler; then nothing has changed.
+    ///
+    /// # Panics
+    /// When the message is not in wire form, or the handler panics or stages what it must not.
+    pub fn deliver(&mut self, message: &Emitted) -> Option<Result<Vec<Emitted>, Fault>> {
+        let ce_type = message.header(header::TYPE)?;
+        let (event, _) = split_type(&ce_type)?;
+        let handler = self.handlers.iter().find(|handler| handler.event_type() == event)?.clone();
+        let text = |name| message.header(name).unwrap_or_else(|| panic!("`{event}` has no `{name}`"));
+        let meta = Meta {
+            id: text(header::ID).parse().expect("an emitted id parses"),
+            time: text(header::TIME).parse().expect("an emitted time parses"),
+            correlation: text(header::CORRELATION),
+            causation: message.header(header::CAUSATION),
+            traceparent: message.header(header::TRACEPARENT),
+        };
+        let work = handler.decode(meta.clone(), &message.payload).unwrap_or_else(|why| panic!("`{event}`: {why}"));
+        Some(self.run(&meta, work.touches(), None, |unit| work.handle(unit)).map(|done| done.1))
+    }
+
+    /// What has been counted for a metric, over all series whose label values begin with `labels`.
+    pub fn counted(&self, metric: &Metric, labels: &[&str]) -> f64 {
+        let of = |(name, values): &(&str, &[&str])| *name == metric.name && values.starts_with(labels);
+        self.counts.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
     }
 
     /// Executes a command with a given id and gives its reply as JSON, and what was emitted.
@@ -163,6 +218,9 @@ impl Workbench {
         match run(&view, &cx, work) {
             Ran::Handled { reply, mut staged } => {
                 view.apply(&mut staged, &cx);
+                for count in staged.counts.drain(..) {
+                    *self.counts.entry((count.metric.name, count.labels)).or_default() += count.value;
+                }
                 for doc in view.writes() {
                     if let Some(new) = doc.write {
                         let version = doc.expected.unwrap_or(0) + 1;

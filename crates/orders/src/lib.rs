@@ -1,1 +1,59 @@
+//! The orders service: takes orders, follows their saga by what inventory and payments tell, and is the only one that ends it.
+//!
+//! * [`Order`] is the document, and `order.rs` the table of what may happen to it;
+//! * `facts.rs` has the handlers: what other services tell, and the deadline;
+//! * `commands.rs` has what callers ask for: [`PlaceOrder`], [`CancelOrder`];
+//! * `new_order.rs` checks a body, `http.rs` has the routes, `metrics.rs` the figures.
 
+use std::time::Duration;
+
+use contracts::Currency;
+use contracts::inventory::{InventoryRejected, InventoryReserved};
+use contracts::payments::{PaymentProcessed, PaymentRefunded};
+use millstream::{Service, Start};
+
+mod commands;
+mod facts;
+mod http;
+mod metrics;
+mod new_order;
+mod order;
+
+pub use commands::{CancelOrder, PlaceOrder};
+pub use facts::Deadline;
+pub use metrics::INVARIANT_VIOLATIONS;
+pub use order::{Order, Status};
+
+/// What can be set of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an order may take before it is cancelled.
+    pub deadline: Duration,
+    /// The currency of all prices.
+    pub currency: Currency,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(15 * 60), currency: Currency::Eur }
+    }
+}
+
+/// The orders service.
+pub fn service(settings: Settings) -> Service {
+    Service::new("orders")
+        .keeps::<Order>()
+        .publishes(contracts::orders::STREAM)
+        .reads(contracts::inventory::STREAM, Start::Beginning)
+        .on(facts::Learn::<InventoryReserved>::new())
+        .on(facts::Learn::<InventoryRejected>::new())
+        .reads(contracts::payments::STREAM, Start::Beginning)
+        .on(facts::Learn::<PaymentProcessed>::new())
+        .on(facts::Learn::<PaymentRefunded>::new())
+        .timer(Deadline)
+        .metrics(metrics::ALL)
+        .routes(http::routes(settings))
+}
+
+#[cfg(test)]
+mod table;

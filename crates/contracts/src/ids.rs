@@ -1,0 +1,112 @@
+//! Ids as types of their own, so that an order's id is never taken for a product's.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest id in characters.
+const MAX_LENGTH: usize = 64;
+
+/// Why a text is not an id. Its message says what an id looks like, and does not repeat the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidId;
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an id has 1 to {MAX_LENGTH} characters of A-Z, a-z, 0-9 and . _ : -")
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+fn is_id(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(legal)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                if is_id(&text) { Ok(Self(text)) } else { Err(InvalidId) }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&$name> for String {
+            fn from(id: &$name) -> Self {
+                id.0.clone()
+            }
+        }
+    };
+}
+
+id! {
+    /// An order's id: that of the command that placed it.
+    OrderId
+}
+id! {
+    /// A product's id, chosen by whoever puts it in stock.
+    ProductId
+}
+id! {
+    /// A customer's id, as the caller knows it.
+    UserId
+}
+
+impl From<millstream::Id> for OrderId {
+    fn from(id: millstream::Id) -> Self {
+        Self(id.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_short_and_of_plain_characters() {
+        for good in ["a", "ALFKI", "sku:12.5_x-y", &"x".repeat(64)] {
+            assert_eq!(&*good.parse::<ProductId>().unwrap(), good);
+        }
+        for bad in ["", " ", "a b", "a/b", "ü", "a\n", "a\0", &"x".repeat(65)] {
+            assert_eq!(bad.parse::<ProductId>(), Err(InvalidId), "{bad:?}");
+            let json = serde_json::to_string(bad).unwrap();
+            assert!(serde_json::from_str::<ProductId>(&json).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What callers ask for.
+
+use contracts::orders::OrderCreated;
+use contracts::{Line, Money, OrderId, UserId};
+use millstream::{Command, Fault, Id, Keys, Timer, Unit};
+use serde::Serialize;
+
+use crate::Settings;
+use crate::facts::{Deadline, stage};
+use crate::metrics::ORDERS;
+use crate::order::{Fact, Order, Status};
+
+/// Places an order, checked already. The command's id becomes the order's.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaceOrder {
+    /// Who orders.
+    pub user_id: UserId,
+    /// What is ordered; each product once.
+    pub lines: Vec<Line>,
+    /// What the lines add up to.
+    pub total: Money,
+    /// Not part of what the caller asks for: a repeat of an order stays one after a change of settings.
+    #[serde(skip)]
+    pub settings: Settings,
+}
+
+impl Command for PlaceOrder {
+    type Reply = Order;
+
+    fn touches(&self, id: Id) -> Keys {
+        Keys::one::<Order>(id.to_string())
+    }
+
+    fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
+        let order = Order {
+            id: id.into(),
+            user_id: self.user_id.clone(),
+            lines: self.lines.clone(),
+            total: self.total,
+            currency: self.settings.currency,
+            status: Status::Pending,
+            reason: None,
+            captured_late: false,
+            created_at: unit.now(),
+            ended_at: None,
+        };
+        // Read so that the commit fails, rather than overwrites, should the id be taken.
+        if unit.get::<Order>(&order.id)?.is_some() {
+            return Err(Fault::Retry(format!("the id {id} is taken: ask again")));
+        }
+        unit.emit(&OrderCreated {
+            order_id: order.id.clone(),
+            user_id: order.user_id.clone(),
+            lines: order.lines.clone(),
+            total: order.total,
+            currency: order.currency,
+        });
+        unit.count(&ORDERS, &["accepted", "none"]);
+        order.count_value("accepted", unit);
+        unit.put_waking(order.clone(), Deadline::KIND, unit.now() + self.settings.deadline);
+        Ok(order)
+    }
+}
+
+/// Cancels an order that has not ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct CancelOrder {
+    /// The order.
+    pub id: OrderId,
+}
+
+impl Command for CancelOrder {
+    type Reply = Order;
+
+    fn touches(&self, _: Id) -> Keys {
+        Keys::one::<Order>(&self.id)
+    }
+
+    fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
+        let id = &self.id;
+        let mut order =
+            unit.get::<Order>(id)?.ok_or_else(|| Fault::not_found(format!("there is no order with the id {id}")))?;
+        if order.status == Status::Confirmed {
+            return Err(Fault::conflict(format!(
+                "order {id} is CONFIRMED: only an order that is PENDING or RESERVED can be cancelled"
+            )));
+        }
+        let change = order.learn(Fact::CancelAsked, unit);
+        stage(order.clone(), change, unit);
+        Ok(order)
+    }
+}

@@ -1,0 +1,88 @@
+//! What other services tell about an order, and its deadline.
+
+use std::marker::PhantomData;
+
+use contracts::inventory::{InventoryRejected, InventoryReserved};
+use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
+use millstream::{Event, Fault, Handler, Keys, Received, Timer, Unit};
+
+use crate::order::{Change, Fact, Order};
+
+/// An event that tells a fact about the order that is its key.
+pub(crate) trait Tells: Event {
+    fn fact(&self) -> Fact;
+}
+
+impl Tells for InventoryReserved {
+    fn fact(&self) -> Fact {
+        Fact::Reserved
+    }
+}
+
+impl Tells for InventoryRejected {
+    fn fact(&self) -> Fact {
+        Fact::Rejected
+    }
+}
+
+impl Tells for PaymentProcessed {
+    fn fact(&self) -> Fact {
+        match self.status {
+            PaymentStatus::Success => Fact::Captured,
+            PaymentStatus::Failed => Fact::Declined,
+        }
+    }
+}
+
+impl Tells for PaymentRefunded {
+    fn fact(&self) -> Fact {
+        Fact::Refunded
+    }
+}
+
+/// Takes in what an event tells.
+pub(crate) struct Learn<E>(PhantomData<fn() -> E>);
+
+impl<E> Learn<E> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E: Tells> Handler for Learn<E> {
+    type On = E;
+
+    fn touches(&self, event: &Received<E>) -> Keys {
+        Keys::one::<Order>(event.key())
+    }
+
+    fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        let Some(mut order) = unit.get::<Order>(event.key())? else {
+            // Money may hang on it: it is tried again and then parked, never dropped.
+            return Err(Fault::Retry(format!("there is no order {}", event.key())));
+        };
+        let change = order.learn(event.fact(), unit);
+        stage(order, change, unit);
+        Ok(())
+    }
+}
+
+pub(crate) fn stage(order: Order, change: Change, unit: &mut Unit<'_>) {
+    match change {
+        Change::None => {}
+        Change::Noted => unit.put(order),
+        Change::Ended => unit.put_resting(order),
+    }
+}
+
+/// An order that has not ended in time is cancelled.
+pub struct Deadline;
+
+impl Timer for Deadline {
+    type Document = Order;
+    const KIND: &'static str = "deadline";
+
+    fn fire(&self, order: &mut Order, unit: &mut Unit<'_>) {
+        order.learn(Fact::Deadline, unit);
+    }
+}

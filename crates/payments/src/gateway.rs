@@ -1,0 +1,196 @@
+//! The card gateway: a port, and the adapter that speaks HTTP.
+
+use std::future::Future;
+use std::time::Duration;
+
+use contracts::{Currency, Money, OrderId, UserId};
+use millstream::Outage;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What payments needs of a gateway. Whatever is asked again under the same key happens once, as long as the gateway
+/// remembers the key.
+///
+/// Each method answers only what is certain; everything else (a time-out, a broken connection, a 5xx) is an [`Outage`].
+pub trait Gateway: Send + Sync + 'static {
+    /// Takes money.
+    fn charge(
+        &self,
+        order: &OrderId,
+        amount: Money,
+        currency: Currency,
+        customer: &UserId,
+        key: &str,
+    ) -> impl Future<Output = Result<Charged, Outage>> + Send;
+
+    /// Gives back what was taken for an order.
+    fn refund(
+        &self,
+        order: &OrderId,
+        amount: Money,
+        key: &str,
+    ) -> impl Future<Output = Result<Refunded, Outage>> + Send;
+
+    /// All captures of an order.
+    fn find(&self, order: &OrderId) -> impl Future<Output = Result<Vec<Capture>, Outage>> + Send;
+}
+
+/// How a charge ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Charged {
+    /// The money was taken.
+    Captured {
+        /// The gateway's id of the charge.
+        charge_id: String,
+    },
+    /// It was refused for good.
+    Declined {
+        /// Why, in the gateway's words.
+        reason: String,
+    },
+}
+
+/// How a refund ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refunded {
+    /// The money is back.
+    Done,
+    /// There is no capture that was not refunded.
+    NothingCaptured,
+}
+
+/// A charge that was captured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// The gateway's id of the charge.
+    pub charge_id: String,
+    /// How much.
+    pub amount: Money,
+    /// Whether it was given back.
+    pub refunded: bool,
+}
+
+/// Below the ten seconds that an effect has, so that an outage is said by the one who knows it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The gateway over HTTP. Connections are kept and used again.
+#[derive(Clone, Debug)]
+pub struct HttpGateway {
+    client: Client,
+    base: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChargeRequest<'a> {
+    order_id: &'a OrderId,
+    amount: Money,
+    currency: Currency,
+    customer: &'a UserId,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefundRequest<'a> {
+    order_id: &'a OrderId,
+    amount: Money,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ChargeAnswer {
+    charge_id: String,
+}
+
+#[derive(Deserialize)]
+struct DeclineAnswer {
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct ChargesAnswer {
+    charges: Vec<Capture>,
+}
+
+impl HttpGateway {
+    /// A gateway at `base`, `http://localhost:8090`.
+    ///
+    /// # Errors
+    /// When the client cannot be built.
+    pub fn new(base: &str) -> Result<Self, reqwest::Error> {
+        let client = Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT).build()?;
+        Ok(Self { client, base: base.trim_end_matches('/').into() })
+    }
+}
+
+impl Gateway for HttpGateway {
+    async fn charge(
+        &self,
+        order: &OrderId,
+        amount: Money,
+        currency: Currency,
+        customer: &UserId,
+        key: &str,
+    ) -> Result<Charged, Outage> {
+        let body = ChargeRequest { order_id: order, amount, currency, customer };
+        let request = self.client.post(format!("{}/charges", self.base)).header("Idempotency-Key", key).json(&body);
+        let response = send(request).await?;
+        match response.status() {
+            status if status.is_success() => {
+                let ChargeAnswer { charge_id } = read(response).await?;
+                Ok(Charged::Captured { charge_id })
+            }
+            StatusCode::PAYMENT_REQUIRED => {
+                let DeclineAnswer { reason } = read(response).await?;
+                Ok(Charged::Declined { reason })
+            }
+            status => Err(unknown(status)),
+        }
+    }
+
+    async fn refund(&self, order: &OrderId, amount: Money, key: &str) -> Result<Refunded, Outage> {
+        let body = RefundRequest { order_id: order, amount };
+        let request = self.client.post(format!("{}/refunds", self.base)).header("Idempotency-Key", key).json(&body);
+        let response = send(request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(Refunded::Done),
+            StatusCode::CONFLICT => Ok(Refunded::NothingCaptured),
+            status => Err(unknown(status)),
+        }
+    }
+
+    async fn find(&self, order: &OrderId) -> Result<Vec<Capture>, Outage> {
+        let request = self.client.get(format!("{}/charges", self.base)).query(&[("orderId", &**order)]);
+        let response = send(request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(read::<ChargesAnswer>(response).await?.charges),
+            status => Err(unknown(status)),
+        }
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, Outage> {
+    request.send().await.map_err(|error| Outage(format!("the gateway did not answer: {}", chain(&error))))
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Outage> {
+    let body = response.bytes().await.map_err(|error| Outage(format!("the gateway's answer broke off: {error}")))?;
+    serde_json::from_slice(&body).map_err(|error| Outage(format!("the gateway's answer cannot be read: {error}")))
+}
+
+fn unknown(status: StatusCode) -> Outage {
+    Outage(format!("the gateway answered {status}: what became of it is unknown"))
+}
+
+/// An error with its causes: reqwest's own text says only that sending failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

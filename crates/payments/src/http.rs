@@ -1,0 +1,75 @@
+//! The route.
+
+use axum::extract::{Path, State as Service};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use contracts::{Currency, Money, OrderId, UserId};
+use millstream::commands::Context;
+use millstream::http::Problem;
+use serde::{Deserialize, Serialize};
+
+use crate::payment::{Payment, State, Terms};
+
+pub(crate) fn routes() -> Router<Context> {
+    Router::new().route("/payments/{orderId}", get(show))
+}
+
+/// A payment, as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentView {
+    /// The order.
+    pub order_id: OrderId,
+    /// Where it stands: NEVER, CHARGING, DECLINED, CAPTURED, REFUNDING or REFUNDED.
+    pub status: String,
+    /// The order was cancelled while the charge is open.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// How much; absent of an order that was cancelled first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Money>,
+    /// In which currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
+    /// Who pays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<UserId>,
+    /// The gateway's id of the charge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_id: Option<String>,
+    /// Why it was declined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<Payment> for PaymentView {
+    fn from(Payment { id, state }: Payment) -> Self {
+        let (amount, currency, customer) = match state.terms().cloned() {
+            Some(Terms { amount, currency, customer }) => (Some(amount), Some(currency), Some(customer)),
+            None => (None, None, None),
+        };
+        let status = state.name().into();
+        let (cancel_requested, charge_id, reason) = match state {
+            State::Never => (false, None, None),
+            State::Charging { cancel_requested, .. } => (cancel_requested, None, None),
+            State::Declined { reason, .. } => (false, None, Some(reason)),
+            State::Captured { charge_id, .. }
+            | State::Refunding { charge_id, .. }
+            | State::Refunded { charge_id, .. } => (false, Some(charge_id), None),
+        };
+        Self { order_id: id, status, cancel_requested, amount, currency, customer, charge_id, reason }
+    }
+}
+
+async fn show(Service(cx): Service<Context>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
+    let payment = match id.parse::<OrderId>() {
+        Ok(id) => cx.get::<Payment>(&id).await?,
+        Err(_) => None,
+    };
+    payment.map(|payment| Json(payment.into())).ok_or_else(|| Problem {
+        status: StatusCode::NOT_FOUND,
+        detail: format!("there is no payment for an order {id}"),
+        errors: vec![],
+    })
+}
