@@ -7,6 +7,8 @@ pub mod ids;
 #[cfg(feature = "service")]
 pub mod commands;
 #[cfg(feature = "service")]
+pub mod embedded;
+#[cfg(feature = "service")]
 pub mod handler;
 #[cfg(feature = "service")]
 pub mod http;
@@ -16,6 +18,8 @@ pub mod service;
 pub mod store;
 #[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "service")]
 pub mod unit;
 #[cfg(feature = "service")]
