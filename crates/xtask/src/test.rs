@@ -1,0 +1,56 @@
+//! All tests in one call of cargo, and at the end what this machine could not run.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::{cargo, find, obtain};
+
+/// Tests append a line to the file that this names, `what<TAB>why`, for what they leave out.
+const SKIPPED: &str = "MILLSTREAM_SKIPPED";
+
+pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let server = obtain::nats_server()?;
+    let skipped = env::temp_dir().join(format!("millstream-skipped-{}", std::process::id()));
+    fs::write(&skipped, "").with_context(|| format!("cannot write {}", skipped.display()))?;
+    // The features are those that clippy and the documentation are built with, so that what can be is built once.
+    let status = cargo()
+        .args(["test", "--workspace", "--all-features"])
+        .args(args)
+        .env(find::VARIABLE, server)
+        .env(SKIPPED, &skipped)
+        .status()
+        .context("cannot run cargo")?;
+    let notes = fs::read_to_string(&skipped).with_context(|| format!("cannot read {}", skipped.display()))?;
+    fs::remove_file(&skipped).ok();
+    println!("\n{}", list(&notes));
+    // A cargo that a signal ended has no code.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The notes as a table, each of them once.
+fn list(notes: &str) -> String {
+    let notes: BTreeSet<(&str, &str)> = notes.lines().map(|line| line.split_once('\t').unwrap_or((line, ""))).collect();
+    if notes.is_empty() {
+        return "Nothing was skipped.".into();
+    }
+    let width = notes.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
+    let lines = notes.iter().map(|(what, why)| format!("\n  {what:width$}  {why}"));
+    format!("Skipped ({}):{}", notes.len(), lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list;
+
+    #[test]
+    fn what_was_skipped_is_listed_once_and_aligned() {
+        assert_eq!(list(""), "Nothing was skipped.");
+        let notes = "mongo\tno MONGODB_URL\nbrowser tests\tno chromium\nmongo\tno MONGODB_URL\n";
+        assert_eq!(list(notes), "Skipped (2):\n  browser tests  no chromium\n  mongo          no MONGODB_URL");
+    }
+}
