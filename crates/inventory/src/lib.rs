@@ -1,1 +1,3 @@
-
+pub fn service() -> millstream::Service {
+    millstream::Service::new("inventory")
+}

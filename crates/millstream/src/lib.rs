@@ -7,6 +7,8 @@ pub mod ids;
 #[cfg(feature = "service")]
 pub mod commands;
 #[cfg(feature = "service")]
+pub mod config;
+#[cfg(feature = "service")]
 pub mod embedded;
 #[cfg(feature = "service")]
 pub mod handler;

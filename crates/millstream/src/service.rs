@@ -161,4 +161,28 @@ impl Service {
         self.routes = self.routes.merge(routes);
         self
     }
+
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// When it cannot serve.
+    pub async fn run(
+        self,
+        _config: crate::config::Config,
+        _options: Options,
+        listener: tokio::net::TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), RunError> {
+        let routes = Router::new().fallback(async || axum::Json(serde_json::Value::Null));
+        axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.map_err(RunError)
+    }
 }
+
+/// Times and bounds.
+#[derive(Clone, Debug, Default)]
+pub struct Options {}
+
+/// Why a service ended.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RunError(std::io::Error);
