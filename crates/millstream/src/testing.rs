@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_port_in_use_is_said_before_the_broker_starts() {
+        let broker = Broker::start().await;
+        let store = TestStore::new();
+        let setup = Setup { folder: store.folder().into(), port: broker.setup.port, sync_always: false };
+        let error = Server::start(&setup).await.unwrap_err().to_string();
+        assert_eq!(error, format!("port {}, which the broker needs, is in use", broker.setup.port));
+    }
+
+    #[tokio::test]
     async fn a_paused_broker_keeps_its_connections_and_answers_again() {
         let broker = Broker::start().await;
         let url = broker.url();

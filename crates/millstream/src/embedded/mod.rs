@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Starts the server, says its process id, and stops it as soon as standard input ends. The server gets no descriptor of the
-/// pipe; it keeps standard output, which carries the lock.
+/// pipe; it keeps standard output, which carries the lock. A server that was held by SIGSTOP must go on to be able to end.
 const SUPERVISOR: &str = r#"
 exec 3<&0
 "$@" </dev/null 3<&- &
 server=$!
 echo "$server"
-(read -r _ <&3; kill "$server") >/dev/null 2>&1 &
+(read -r _ <&3; kill "$server"; kill -CONT "$server") >/dev/null 2>&1 &
 watcher=$!
 exec 3<&-
 wait "$server"
@@ -82,6 +83,9 @@ pub enum StartError {
         /// The process that has it.
         pid: String,
     },
+    /// Something else listens on the port.
+    #[error("port {0}, which the broker needs, is in use")]
+    PortInUse(u16),
     /// The server ended at once.
     #[error("nats-server ended with {status} instead of starting; {log}")]
     Ended {
@@ -126,6 +130,12 @@ impl Server {
         let folder = folder.map_err(io(format!("use the folder {}", setup.folder.display())))?;
         let setup = Setup { folder, ..setup.clone() };
         let lock = lock(&setup.folder).await?;
+        // Only now, when a server of an earlier start has given back the port with the lock.
+        if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.port))
+            && error.kind() == io::ErrorKind::AddrInUse
+        {
+            return Err(StartError::PortInUse(setup.port));
+        }
         let config = setup.folder.join("nats-server.conf");
         fs::write(&config, setup.config()).map_err(io(format!("write {}", config.display())))?;
         let log = OpenOptions::new().create(true).append(true).open(setup.log());
