@@ -17,6 +17,8 @@ pub mod dead_letter;
 #[cfg(feature = "service")]
 mod durable;
 #[cfg(feature = "service")]
+pub mod embedded;
+#[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
 pub mod handler;
@@ -32,6 +34,8 @@ pub mod service;
 pub mod store;
 #[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "service")]
 pub mod unit;
 #[cfg(feature = "service")]

@@ -1,1 +1,102 @@
-fn main() {}
+//! `shop`: see `shop --help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shop::{check, demo, gateway, load, serve, up};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all is well; 1 it ran, and an order has not ended or an invariant does not hold; 2 the command line or the
+environment is wrong; 3 it could not start, or not go on.";
+
+/// Order, stock and payment services on NATS JetStream, and what is needed to watch and to check them.
+#[derive(Debug, Parser)]
+#[command(name = "shop", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The whole shop in one process, with a broker of its own
+    Up(up::Args),
+    /// One service
+    #[command(subcommand)]
+    Serve(serve::Which),
+    /// The payment gateway simulator
+    Gateway(gateway::Options),
+    /// Submit orders and wait until each has ended
+    Load(load::Args),
+    /// Check the invariants of a running shop
+    Check(check::Args),
+    /// A shop in a fresh folder, orders for it, and a check at the end
+    Demo(demo::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Tests name the points at which this process is to die.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
+
+    let command = Cli::parse().command;
+    let done = match command {
+        Command::Up(args) => up::run(args, asked_to_stop()).await.map(|()| true),
+        Command::Serve(which) => serve::run(which, asked_to_stop()).await.map(|()| true),
+        Command::Gateway(options) => gateway::run(options, asked_to_stop()).await.map(|()| true),
+        Command::Load(args) => load::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Demo(args) => demo::run(args, asked_to_stop()).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            // A bad value that is found late is told as clap tells it.
+            if let Some(error) = error.downcast_ref::<clap::Error>() {
+                error.exit();
+            }
+            eprintln!("error: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the process at once, as they do by default.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_says_what_exit_codes_mean() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        assert!(command.render_help().to_string().contains("Exit codes: 0 all is well"));
+    }
+
+    #[test]
+    fn each_service_has_its_own_port_by_default() {
+        for (service, port) in [("orders", 8081), ("inventory", 8082), ("payments", 8083)] {
+            let help = Cli::command()
+                .find_subcommand_mut("serve")
+                .and_then(|serve| Some(serve.find_subcommand_mut(service)?.render_long_help().to_string()));
+            assert!(help.unwrap().contains(&format!("[default: {port}]")), "{service}");
+        }
+    }
+}

@@ -1,1 +1,150 @@
-fn main() {}
+//! `cargo xtask`: everything one does with this workspace, without a tool to install first.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+#[path = "../../millstream/src/embedded/find.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the file is the toolkit's, whose users may name all of it")]
+mod find;
+mod obtain;
+mod sabotage;
+mod test;
+
+const USAGE: &str = "\
+cargo xtask <task>
+
+  up [flags]                  build the shop and run it whole in one process, with a broker of its own
+                              (the flags are those of `shop up`, see `cargo xtask up --help`)
+  demo [--orders FILE.jsonl] [--stock FILE.csv]
+                              run the shop in a fresh folder, submit orders, check every invariant
+  test [cargo test's args]    run all tests that this machine has the parts for, and list what was skipped
+  sabotage [name]             break the code in known ways and see that a test notices (takes long)
+";
+
+#[derive(Debug, PartialEq)]
+enum Task {
+    Up(Vec<OsString>),
+    Demo(Vec<OsString>),
+    Test(Vec<OsString>),
+    Sabotage(Option<String>),
+    Help,
+}
+
+impl Task {
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
+        let mut args = args.into_iter();
+        let Some(name) = args.next() else { bail!("which task?\n\n{USAGE}") };
+        let mut rest: Vec<OsString> = args.collect();
+        Ok(match name.to_str() {
+            Some("up") => Self::Up(rest),
+            Some("demo") => Self::Demo(rest),
+            Some("test") => Self::Test(rest),
+            Some("sabotage") if rest.len() <= 1 => {
+                Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
+            }
+            Some("sabotage") => bail!("sabotage takes the name of one patch, or none for all of them"),
+            Some("help" | "--help" | "-h") => Self::Help,
+            _ => bail!("there is no task `{}`\n\n{USAGE}", name.display()),
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let done = Task::parse(env::args_os().skip(1)).and_then(run);
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Up(flags) => {
+            let elsewhere = env::var_os("NATS_URL").is_some_and(|url| !url.is_empty())
+                || has(&flags, "--nats-url")
+                || flags.iter().any(|flag| flag == "--help" || flag == "-h");
+            shop("up", flags, !elsewhere)
+        }
+        Task::Demo(flags) => shop("demo", with_samples(flags), true),
+        Task::Test(args) => test::run(args),
+        Task::Sabotage(name) => sabotage::run(name.as_deref()),
+        Task::Help => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Builds the shop and becomes it, so that signals and the exit code are the shop's own.
+fn shop(command: &str, flags: Vec<OsString>, needs_broker: bool) -> Result<ExitCode> {
+    let mut cargo = cargo();
+    if needs_broker {
+        cargo.env(find::VARIABLE, obtain::nats_server()?);
+    }
+    cargo.args(["run", "--release", "--package", "shop", "--", command]).args(flags);
+    Err(cargo.exec()).context("cannot run cargo")
+}
+
+/// The project's own sample orders, where no others are named.
+fn with_samples(mut flags: Vec<OsString>) -> Vec<OsString> {
+    for (flag, sample) in [("--orders", "demo/orders.jsonl"), ("--stock", "demo/stock.csv")] {
+        if !has(&flags, flag) {
+            flags.extend([flag.into(), root().join(sample).into()]);
+        }
+    }
+    flags
+}
+
+fn has(flags: &[OsString], flag: &str) -> bool {
+    let with_value = format!("{flag}=");
+    flags.iter().any(|have| have == flag || have.to_string_lossy().starts_with(&with_value))
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(package).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn os(args: &[&str]) -> Vec<OsString> {
+        args.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn flags_after_the_task_are_passed_on_as_they_are() {
+        let args = ["--data", "a b", "--no-demo-load"];
+        let task = Task::parse(os(&[&["up"][..], &args].concat())).unwrap();
+        assert_eq!(task, Task::Up(os(&args)));
+        assert_eq!(Task::parse(os(&["sabotage", "no-fence"])).unwrap(), Task::Sabotage(Some("no-fence".into())));
+    }
+
+    #[test]
+    fn an_unknown_task_is_answered_with_those_that_exist() {
+        let error = Task::parse(os(&["uo"])).unwrap_err().to_string();
+        assert!(error.contains("no task `uo`") && error.contains("demo"), "{error}");
+        assert!(Task::parse(os(&[])).unwrap_err().to_string().contains("which task?"));
+        assert!(Task::parse(os(&["sabotage", "a", "b"])).is_err());
+    }
+
+    #[test]
+    fn sample_files_stand_in_only_for_those_that_are_not_named() {
+        let flags = with_samples(os(&["--orders=mine.jsonl"]));
+        assert_eq!(flags.len(), 3);
+        assert_eq!(flags[1], "--stock");
+        assert!(PathBuf::from(&flags[2]).ends_with("demo/stock.csv"));
+        assert_eq!(with_samples(vec![]).len(), 4);
+    }
+}

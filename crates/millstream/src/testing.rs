@@ -1,0 +1,253 @@
+//! The test kit: the real parts on free ports and in folders of their own, and waiting without sleeping.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::embedded::{Server, Setup};
+
+/// A real broker on a free port, with JetStream in a folder of its own. It ends with the test, or with the test's process.
+#[derive(Debug)]
+pub struct Broker {
+    // Before the folder, so that the server has ended when its files are deleted.
+    server: Option<Server>,
+    setup: Setup,
+    _folder: TempDir,
+}
+
+impl Broker {
+    /// Starts a broker.
+    ///
+    /// # Panics
+    /// When there is no nats-server, or it does not start.
+    pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// Starts a broker that has every message on the disk before it acknowledges it.
+    ///
+    /// # Panics
+    /// When there is no nats-server, or it does not start.
+    pub async fn start_syncing() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(sync_always: bool) -> Self {
+        let folder = temp_folder();
+        let setup = Setup { folder: folder.path().join("nats"), port: 0, sync_always };
+        let mut broker = Self { server: None, setup, _folder: folder };
+        broker.restart().await;
+        broker
+    }
+
+    /// Where clients connect; the same after a restart.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.setup.port)
+    }
+
+    /// Stops the broker in order, and waits until it has ended.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Kills the broker with SIGKILL, and waits until it has ended.
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the broker on the same port and folder, after stopping it if it runs.
+    ///
+    /// # Panics
+    /// When there is no nats-server, or it does not start.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let server = Server::start(&self.setup).await;
+        let server = server.unwrap_or_else(|error| panic!("{error}\n`cargo xtask test` gets a nats-server by itself"));
+        self.setup.port = server.port();
+        self.server = Some(server);
+    }
+
+    /// Holds the broker where it is (SIGSTOP): its connections stay open, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused broker go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        self.server.as_ref().expect("the broker runs").signal(name);
+    }
+}
+
+/// Stores in a folder that goes when this is dropped.
+#[derive(Debug)]
+pub struct TestStore(TempDir);
+
+impl TestStore {
+    /// An empty folder.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[expect(clippy::new_without_default, reason = "making a folder is not a default")]
+    pub fn new() -> Self {
+        Self(temp_folder())
+    }
+
+    /// The store URL of a service.
+    pub fn url(&self, service: &str) -> String {
+        format!("sqlite://{}", self.path(service).display())
+    }
+
+    /// The file behind that URL.
+    pub fn path(&self, service: &str) -> PathBuf {
+        self.0.path().join(format!("{service}.db"))
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn temp_folder() -> TempDir {
+    tempfile::Builder::new().prefix("millstream-").tempdir().expect("a temporary folder can be made")
+}
+
+/// What a condition may say: a `bool`, or an `Option` whose value is wanted.
+pub trait Condition {
+    /// What there is once it holds.
+    type Value;
+    /// The value, if it holds.
+    fn holds(self) -> Option<Self::Value>;
+}
+
+impl Condition for bool {
+    type Value = ();
+    fn holds(self) -> Option<()> {
+        self.then_some(())
+    }
+}
+
+impl<T> Condition for Option<T> {
+    type Value = T;
+    fn holds(self) -> Self {
+        self
+    }
+}
+
+/// Asks until a condition holds.
+///
+/// # Panics
+/// When it does not within the deadline; the message says what was waited for.
+pub async fn eventually<C: Condition>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> C,
+) -> C::Value {
+    let poll = async {
+        loop {
+            if let Some(value) = condition().await.holds() {
+                return value;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(deadline, poll).await.unwrap_or_else(|_| panic!("waited {deadline:?} in vain for this: {what}"))
+}
+
+/// Notes that a test, or a part of it, is left out because the machine lacks something. `cargo xtask test` lists these at its end.
+///
+/// # Panics
+/// When the note cannot be written.
+pub fn skip(what: &str, why: &str) {
+    eprintln!("skipped: {what}: {why}");
+    if let Some(path) = std::env::var_os("MILLSTREAM_SKIPPED") {
+        let note = format!("{}\t{}\n", what.replace(['\t', '\n'], " "), why.replace(['\t', '\n'], " "));
+        // One write of a short line, so that tests in several processes may append at once.
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(note.as_bytes())).expect("the file of skipped tests can be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    async fn answers(url: &str) -> bool {
+        async_nats::connect(url).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_broker_comes_back_on_its_port_with_its_streams() {
+        let mut broker = Broker::start().await;
+        let url = broker.url();
+        let client = async_nats::connect(&url).await.unwrap();
+        let js = async_nats::jetstream::new(client);
+        let config = async_nats::jetstream::stream::Config {
+            name: "KEPT".into(),
+            subjects: vec!["kept.>".into()],
+            ..Default::default()
+        };
+        js.create_stream(config).await.unwrap();
+        js.publish("kept.a", "1".into()).await.unwrap().await.unwrap();
+        broker.kill();
+        assert!(!answers(&url).await, "a killed broker does not answer");
+        broker.restart().await;
+        assert_eq!(broker.url(), url);
+        let client = async_nats::connect(&url).await.unwrap();
+        let info = async_nats::jetstream::new(client).get_stream("KEPT").await.unwrap().cached_info().clone();
+        assert_eq!(info.state.messages, 1);
+        broker.stop().await;
+        assert!(!answers(&url).await, "a stopped broker does not answer");
+    }
+
+    #[tokio::test]
+    async fn a_broker_ends_when_its_pipe_closes_and_the_next_one_waits_for_that() {
+        let store = TestStore::new();
+        let setup = Setup { folder: store.folder().join("nats"), port: 0, sync_always: true };
+        let mut first = Server::start(&setup).await.unwrap();
+        // What a killed parent leaves behind: a closed pipe, and nobody who waits for the server.
+        let again = Setup { port: first.port(), ..setup };
+        first.hang_up();
+        let second = Server::start(&again).await.unwrap();
+        assert_ne!(second.pid(), first.pid());
+        assert!(answers(&second.url()).await);
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_said_before_the_broker_starts() {
+        let broker = Broker::start().await;
+        let store = TestStore::new();
+        let setup = Setup { folder: store.folder().into(), port: broker.setup.port, sync_always: false };
+        let error = Server::start(&setup).await.unwrap_err().to_string();
+        assert_eq!(error, format!("port {}, which the broker needs, is in use", broker.setup.port));
+    }
+
+    #[tokio::test]
+    async fn a_paused_broker_keeps_its_connections_and_answers_again() {
+        let broker = Broker::start().await;
+        let url = broker.url();
+        broker.pause();
+        let greeting = timeout(Duration::from_millis(200), answers(&url)).await;
+        assert!(greeting.is_err(), "a paused broker greets nobody");
+        broker.resume();
+        eventually("the broker's greeting", SOON, async || answers(&url).await).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "waited 50ms in vain for this: the end of the world")]
+    async fn waiting_in_vain_says_for_what() {
+        eventually("the end of the world", Duration::from_millis(50), async || false).await;
+    }
+}

@@ -1,0 +1,92 @@
+//! `shop demo`: a shop in a fresh folder, given orders to deal with, and checked at the end.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use millstream::config::Logs;
+use reqwest::Client;
+
+use crate::data::DataFolder;
+use crate::ports::Ports;
+use crate::stock;
+use crate::up::{READY, log_into, stop};
+use crate::whole::{Plan, Shop, Urls};
+use crate::{check, load};
+
+/// What `shop demo` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The orders to submit, one JSON object a line.
+    #[arg(long, value_name = "FILE.jsonl", default_value = "demo/orders.jsonl")]
+    orders: PathBuf,
+    /// What is in stock: CSV with columns `productId` and `initial` (or `UnitsInStock`).
+    #[arg(long, value_name = "FILE.csv", default_value = "demo/stock.csv")]
+    stock: PathBuf,
+    #[command(flatten)]
+    logs: Logs,
+}
+
+/// Runs the demonstration; whether every order has ended and every invariant holds.
+///
+/// # Errors
+/// When something cannot be run at all.
+pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool> {
+    let stock = stock::read(&args.stock)?;
+    let folder = tempfile::Builder::new().prefix("shop-demo-").tempdir().context("cannot make a temporary folder")?;
+    let data = DataFolder::open(folder.path())?;
+    log_into(&data, &args.logs)?;
+    eprintln!("The demonstration runs in {}, on free ports.", folder.path().display());
+    let plan = Plan { ports: Ports::FREE, ..Plan::default() };
+    let mut shop = Shop::start(plan, data).await?;
+    let urls = shop.urls.clone();
+    let done = tokio::select! {
+        done = play(&urls, &stock, args.orders) => Some(done),
+        error = shop.ended() => Some(Err(error)),
+        () = shutdown => None,
+    };
+    let stopped = stop(shop, None).await;
+    let Some(done) = done else { anyhow::bail!("interrupted") };
+    let good = done.and_then(|good| stopped.map(|()| good));
+    if !matches!(good, Ok(true)) {
+        eprintln!("What it has left, for a look: {}", folder.keep().display());
+    }
+    good
+}
+
+async fn play(urls: &Urls, stock: &[(String, u64)], orders: PathBuf) -> Result<bool> {
+    let client = Client::new();
+    urls.ready(&client, READY).await?;
+    for (product, initial) in stock {
+        stock::put(&client, &urls.inventory, product, *initial).await?;
+    }
+    eprintln!("{} products are in stock.", stock.len());
+    let ended = load::run(load_args(urls, orders)?).await?;
+    Ok(check::run(check_args(urls)?).await? && ended)
+}
+
+/// `shop load` as it comes, but for where and what.
+fn load_args(urls: &Urls, orders: PathBuf) -> Result<load::Args> {
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Load {
+        #[command(flatten)]
+        args: load::Args,
+    }
+    let mut args = Load::try_parse_from(["--url", &urls.orders])?.args;
+    args.file = Some(orders);
+    Ok(args)
+}
+
+/// `shop check` as it comes, but for where.
+fn check_args(urls: &Urls) -> Result<check::Args> {
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Check {
+        #[command(flatten)]
+        args: check::Args,
+    }
+    let Urls { orders, inventory, payments, gateway, nats } = urls;
+    let where_ = ["--orders", orders, "--inventory", inventory, "--payments", payments, "--gateway", gateway];
+    Ok(Check::try_parse_from(where_.into_iter().chain(["--nats-url", nats]))?.args)
+}

