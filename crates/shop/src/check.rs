@@ -1,16 +1,165 @@
+//! `shop check`: the invariants of the order saga at rest, seen from outside: over HTTP, at the payment gateway and at the
+//! broker.
+//!
+//! It may run on a live system: what hangs on an order that ended only just now may be on its way, so only orders older than
+//! `--older-than` are judged, and what fails is looked at again a few times, all of it read anew, before it is reported. Lists
+//! are read by pages, never an order at a time.
+
+mod invariants;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use self::invariants::{Finding, Terms, invariants};
+use self::snapshot::{Snapshot, Unseen};
+use crate::wire;
+
+/// `shop check`: checks that no order, money, stock or event got lost.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    #[arg(long, default_value = "http://127.0.0.1:8081")]
-    pub orders: String,
-    #[arg(long, default_value = "http://127.0.0.1:8082")]
-    pub inventory: String,
-    #[arg(long, default_value = "http://127.0.0.1:8083")]
-    pub payments: String,
-    #[arg(long, default_value = "http://127.0.0.1:8090")]
-    pub gateway: String,
-    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+pub struct Options {
+    /// The host of the services.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub base_host: String,
+    /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, gateway + 10.
+    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_500))]
+    pub port_base: u16,
+    /// The broker.
+    #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222", hide_env_values = true)]
     pub nats_url: String,
+    /// Judges only orders that ended, or began, at least this long ago.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub older_than: Duration,
+    /// How often a failing invariant is looked at before it is reported.
+    #[arg(long, value_name = "TIMES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub looks: u32,
+    /// The pause between two looks.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub pause: Duration,
+    /// How many dead letters there should be, if some were provoked.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub dead_letters: u64,
+    /// Prints JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
-pub async fn run(_: Args) -> anyhow::Result<bool> {
-    Ok(true)
+
+impl Options {
+    fn service(&self, offset: u16) -> String {
+        format!("http://{}:{}", self.base_host, self.port_base + offset)
+    }
+}
+
+/// What the check found. It displays as a table.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// A row for each invariant; empty if nothing could be seen.
+    pub rows: Vec<Row>,
+    /// The parts that could not be read, and why.
+    pub unseen: Vec<Unseen>,
+    /// How often it looked.
+    pub looks: u32,
+}
+
+/// An invariant and whether it holds.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// The invariant.
+    pub invariant: &'static str,
+    /// Whether it holds.
+    pub holds: bool,
+    /// What contradicts it: which order, and what was seen where.
+    pub evidence: Vec<String>,
+    /// What was compared.
+    pub looked_at: String,
+}
+
+impl Outcome {
+    /// 0: everything holds; 1: an invariant is broken; 2: it could not look.
+    pub fn exit_code(&self) -> u8 {
+        if !self.unseen.is_empty() { 2 } else { u8::from(self.rows.iter().any(|row| !row.holds)) }
+    }
+}
+
+impl From<Finding> for Row {
+    fn from(finding: Finding) -> Self {
+        let evidence = finding.broken.into_iter().map(|(subject, seen)| format!("{subject}: {seen}"));
+        let evidence: Vec<_> = evidence.collect();
+        Self { invariant: finding.invariant, holds: evidence.is_empty(), evidence, looked_at: finding.looked_at }
+    }
+}
+
+/// How many contradictions of one invariant a table shows.
+const SHOWN: usize = 5;
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["invariant", "result", "evidence"]);
+        for row in &self.rows {
+            let mut evidence: Vec<_> = row.evidence.iter().take(SHOWN).cloned().collect();
+            if row.evidence.len() > SHOWN {
+                evidence.push(format!("and {} more (--json shows all)", row.evidence.len() - SHOWN));
+            }
+            if row.holds {
+                evidence.push(row.looked_at.clone());
+            }
+            table.add_row([row.invariant, if row.holds { "holds" } else { "BROKEN" }, &evidence.join("\n")]);
+        }
+        for (part, error) in &self.unseen {
+            table.add_row([part, "not seen", error.as_str()]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+/// Looks until everything holds, or as often as the options say.
+///
+/// # Errors
+/// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
+pub async fn run(options: Options) -> anyhow::Result<Outcome> {
+    let http = wire::client()?;
+    let mut terms = Terms { dead_letters: options.dead_letters, ..Terms::default() };
+    let mut findings: Option<Vec<Finding>> = None;
+    let mut look = 1;
+    loop {
+        let seen = Snapshot::take(&options, &http).await;
+        let unseen = match seen {
+            Ok(snapshot) => {
+                let again = invariants(&snapshot, &terms);
+                if terms.first_sequences.is_empty() {
+                    let streams = snapshot.streams.into_iter();
+                    terms.first_sequences = streams.map(|stream| (stream.name, stream.last_sequence)).collect();
+                }
+                findings = Some(match findings {
+                    None => again,
+                    Some(before) => still_broken(&before, again),
+                });
+                vec![]
+            }
+            Err(unseen) => unseen,
+        };
+        let holds = findings.as_ref().is_some_and(|findings| findings.iter().all(|finding| finding.broken.is_empty()));
+        if (holds && unseen.is_empty()) || look >= options.looks {
+            let rows = findings.unwrap_or_default().into_iter().map(Row::from).collect();
+            return Ok(Outcome { rows, unseen, looks: look });
+        }
+        look += 1;
+        tokio::time::sleep(options.pause).await;
+    }
+}
+
+/// Keeps of the later findings what was broken before as well: only that is more than a moment's movement.
+fn still_broken(before: &[Finding], mut again: Vec<Finding>) -> Vec<Finding> {
+    for (finding, before) in again.iter_mut().zip(before) {
+        finding.broken.retain(|subject, _| before.broken.contains_key(subject));
+    }
+    again
 }

@@ -1,25 +1,329 @@
+//! The payment gateway simulator: an HTTP server of its own that behaves as real ones do, good days and bad ones.
+//!
+//! | route | does |
+//! | --- | --- |
+//! | `POST /charges` | `{orderId, amount, currency, customer}` with `Idempotency-Key` → 201 captured, 402 declined |
+//! | `POST /refunds` | `{orderId, amount}` with `Idempotency-Key` → 201, or 409 if no capture of that amount is open |
+//! | `GET /charges?orderId=` | an order's captures; without `orderId` all of them, by pages (`limit`, `after`) |
+//! | `GET /refunds?orderId=` | likewise |
+//! | `GET /summary` | counts and sums, and the orders that were captured more than once |
+//! | `GET`, `PUT /faults` | what goes wrong: `{decline, error, latencyMs, down, captureThenFail}` |
+//! | `GET /` | these rules |
+//!
+//! **A repeated key gives the same answer**, for as long as keys are remembered (24 h by default, as gateways do). After that
+//! a repeat charges again: who may be that late must look (`GET /charges?orderId=`) before charging. The same key with a
+//! different body is a 422. Only definite answers are remembered: 201 and 402.
+//!
+//! **What a charge does is told by the cents of its amount**:
+//!
+//! | cents | |
+//! | --- | --- |
+//! | .13 | declined |
+//! | .17 | fails with 500 and no capture the first two times (`--fail-first`), then captured |
+//! | .19 | no capture and no answer within 30 s (`--hang`) the first time, then captured |
+//! | .23 | captured, and the connection breaks before the answer; a repeat under the same key gets it |
+//! | other | captured |
+//!
+//! A refund is of one whole capture; amounts have no effect on it.
+//!
+//! **Faults** come on top, by shares of 0 to 1. Whom they hit follows from a hash of the seed and the order's id, so a run can
+//! be repeated: `decline` and `captureThenFail` (capture or refund done, the first answer lost) by order, `error` (500,
+//! nothing done) by attempt. `latencyMs` delays every answer about charges and refunds, and `down` makes it a 503.
+//!
+//! The state is in memory, and with a ledger also in an append-only file, so that captures survive `kill -9`.
+
+mod audit;
+mod books;
+mod faults;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use millstream::http::Problem;
+use millstream::{FieldError, Timestamp};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use self::books::{Answer, Books, ChargeRequest, RefundRequest, Verdict};
+pub use self::faults::Faults;
+use crate::amount::Amount;
+
+/// `shop gateway`: runs the payment gateway simulator.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
+    /// Where to listen.
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:8090")]
-    pub listen: std::net::SocketAddr,
+    pub listen: SocketAddr,
+    /// How it behaves.
     #[command(flatten)]
     pub settings: Settings,
 }
-#[derive(Clone, Debug, Default, clap::Args)]
+
+/// How the gateway behaves.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    #[arg(long)]
+    /// A file that keeps captures and refunds over a restart; without it they are in memory only.
+    #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
+    /// How long idempotency keys are remembered; later a repeat charges again.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub remember_keys: Duration,
+    /// How long a charge of .19 goes without an answer.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub hang: Duration,
+    /// How often a charge of .17 fails before it is captured.
+    #[arg(long, value_name = "TIMES", default_value_t = 2)]
+    pub fail_first: u32,
+    /// Decides whom the faults hit: the same seed and order id, the same fault.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ledger: None,
+            remember_keys: Duration::from_secs(24 * 3600),
+            hang: Duration::from_secs(30),
+            fail_first: 2,
+            seed: 1,
+        }
+    }
+}
+
+struct Gateway {
+    settings: Settings,
+    faults: Mutex<Faults>,
+    books: Mutex<Books>,
+    /// Ends delays at shutdown, so that a hanging charge does not hold it up.
+    stopping: CancellationToken,
+}
+
+type Shared = State<Arc<Gateway>>;
+
+/// Listens where the options say and serves until `shutdown`.
+///
+/// # Errors
+/// When the address is taken, or as [`serve`].
 pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::bind(options.listen).await?;
+    let listen = options.listen;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("the gateway cannot listen on {listen}: choose another address with --listen"))?;
     serve(listener, options.settings, shutdown).await
 }
+
+/// Serves the gateway until `shutdown`.
+///
+/// # Errors
+/// When the ledger cannot be opened, is damaged, or belongs to another gateway.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    _: Settings,
+    settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let routes = axum::Router::new().fallback(async || "ok");
-    Ok(axum::serve(listener, routes).with_graceful_shutdown(shutdown).await?)
+    let books = Mutex::new(Books::open(&settings)?);
+    let stopping = CancellationToken::new();
+    let gateway = Gateway { settings, faults: Mutex::default(), books, stopping: stopping.clone() };
+    let routes = Router::new()
+        .route("/", get(about))
+        .route("/charges", post(charge).get(audit::charges))
+        .route("/refunds", post(refund).get(audit::refunds))
+        .route("/summary", get(audit::summary))
+        .route("/faults", get(faults).put(set_faults))
+        .route("/livez", get(async || Json(json!({"status": "ok"}))))
+        .route("/readyz", get(health))
+        .route("/health", get(health))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such route; GET / tells the ones there are"))
+        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "see GET / for the methods"))
+        .with_state(Arc::new(gateway));
+    let listener = listener.tap_io(|connection| {
+        // Without it a small answer waits for the acknowledgement of the one before.
+        let _ = connection.set_nodelay(true);
+    });
+    let shutdown = async move {
+        shutdown.await;
+        stopping.cancel();
+    };
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the gateway stopped serving")
+}
+
+impl Gateway {
+    /// A panic under the lock cannot leave the books half changed in a way that matters more than going on.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn delay(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    /// What every request about charges and refunds meets first.
+    async fn enter(&self) -> Result<Faults, Problem> {
+        let faults = self.faults();
+        if faults.latency_ms > 0 {
+            self.delay(Duration::from_millis(faults.latency_ms)).await;
+        }
+        // Read again: it may have gone down meanwhile.
+        let faults = self.faults();
+        if faults.down {
+            return Err(problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the gateway is down (PUT /faults {\"down\": false})",
+            ));
+        }
+        Ok(faults)
+    }
+
+    async fn answer(&self, verdict: Verdict) -> Response {
+        match verdict {
+            Verdict::Answer(answer) => {
+                let status = match answer {
+                    Answer::Declined { .. } => StatusCode::PAYMENT_REQUIRED,
+                    Answer::Captured { .. } | Answer::Refunded { .. } => StatusCode::CREATED,
+                };
+                (status, Json(answer)).into_response()
+            }
+            Verdict::Lost => broken(),
+            Verdict::Hang => {
+                self.delay(self.settings.hang).await;
+                broken()
+            }
+            Verdict::Refused(status, detail) => problem(status, detail).into_response(),
+        }
+    }
+}
+
+/// A body that fails makes the server drop the connection; the status is there only in case a client were to see it.
+fn broken() -> Response {
+    let cut: Result<Bytes, _> = Err(std::io::Error::other("the simulator breaks the connection"));
+    let body = Body::from_stream(futures_util::stream::iter([cut]));
+    (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_LENGTH, "64")], body).into_response()
+}
+
+fn problem(status: StatusCode, detail: impl Into<String>) -> Problem {
+    Problem { status, detail: detail.into(), errors: vec![] }
+}
+
+fn bad_field(field: &str, message: &str) -> FieldError {
+    FieldError { field: field.into(), message: message.into() }
+}
+
+fn bad_request(detail: impl Into<String>, errors: Vec<FieldError>) -> Problem {
+    Problem { status: StatusCode::BAD_REQUEST, detail: detail.into(), errors }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| bad_request(format!("the body is not as it should be: {error}"), vec![]))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
+    if key.is_empty() || key.len() > 255 {
+        let detail = "an Idempotency-Key header of 1 to 255 printable characters is required";
+        return Err(bad_request(detail, vec![]));
+    }
+    Ok(key.into())
+}
+
+fn check(order_id: &str, amount: Amount) -> Vec<FieldError> {
+    let mut errors = vec![];
+    if order_id.is_empty() || order_id.len() > 64 {
+        errors.push(bad_field("orderId", "an id of 1 to 64 characters is required"));
+    }
+    if amount <= Amount(0) {
+        errors.push(bad_field("amount", "must be above 0.00"));
+    }
+    errors
+}
+
+fn refuse_if_any(errors: Vec<FieldError>) -> Result<(), Problem> {
+    if errors.is_empty() { Ok(()) } else { Err(bad_request("some fields are not as they should be", errors)) }
+}
+
+async fn charge(State(gateway): Shared, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+    let faults = gateway.enter().await?;
+    let key = idempotency_key(&headers)?;
+    let request: ChargeRequest = read(&body)?;
+    let mut errors = check(&request.order_id, request.amount);
+    if request.currency.len() != 3 || !request.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        errors.push(bad_field("currency", "three capital letters are required, such as EUR"));
+    }
+    refuse_if_any(errors)?;
+    let verdict = gateway.books().charge(Timestamp::system(), key, request, &faults);
+    Ok(gateway.answer(verdict).await)
+}
+
+async fn refund(State(gateway): Shared, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+    let faults = gateway.enter().await?;
+    let key = idempotency_key(&headers)?;
+    let request: RefundRequest = read(&body)?;
+    refuse_if_any(check(&request.order_id, request.amount))?;
+    let verdict = gateway.books().refund(Timestamp::system(), key, request, &faults);
+    Ok(gateway.answer(verdict).await)
+}
+
+async fn faults(State(gateway): Shared) -> Json<Faults> {
+    Json(gateway.faults())
+}
+
+async fn set_faults(State(gateway): Shared, body: Bytes) -> Result<Json<Faults>, Problem> {
+    let faults = Faults::parse(&body).map_err(|errors| bad_request("the faults stay as they were", errors))?;
+    *gateway.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+    tracing::info!(?faults, "faults switched");
+    Ok(Json(faults))
+}
+
+async fn health(State(gateway): Shared) -> Response {
+    let down = gateway.faults().down;
+    let status = if down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = json!({"status": if down { "down" } else { "ok" }, "timestamp": Timestamp::system()});
+    (status, Json(body)).into_response()
+}
+
+async fn about(State(gateway): Shared) -> Response {
+    let Settings { remember_keys, hang, fail_first, seed, .. } = &gateway.settings;
+    let (remember_keys, hang) = (humantime::format_duration(*remember_keys), humantime::format_duration(*hang));
+    Json(json!({
+        "routes": [
+            "POST /charges {orderId, amount, currency, customer}, Idempotency-Key: 201 captured, 402 declined",
+            "POST /refunds {orderId, amount}, Idempotency-Key: 201, 409 if no capture of that amount is open",
+            "GET /charges?orderId= or ?limit=&after=", "GET /refunds?orderId= or ?limit=&after=", "GET /summary",
+            "GET /faults", "PUT /faults {decline: 0..1, error: 0..1, latencyMs, down, captureThenFail: 0..1}; \
+             what is left out is off",
+        ],
+        "centsOfACharge": {
+            ".13": "declined",
+            ".17": format!("fails with 500 and no capture the first {fail_first} times, then captured"),
+            ".19": format!("no capture and no answer within {hang} the first time, then captured"),
+            ".23": "captured, and the connection breaks before the answer; a repeat under the same key gets it",
+            "other": "captured",
+        },
+        "keysRememberedFor": remember_keys.to_string(),
+        "seed": seed,
+    }))
+    .into_response()
 }

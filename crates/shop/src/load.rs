@@ -1,11 +1,197 @@
+//! `shop load`: submits orders over HTTP, follows each to its end, and tells what became of them and how long it took.
+//!
+//! Every order carries an `Idempotency-Key` of its own, so it may be sent again when an answer is lost or the service says
+//! "later", and is still one order.
+
+mod follow;
+mod progress;
+mod report;
+mod source;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::{StreamExt, stream};
+use tokio::task::JoinHandle;
+
+use self::follow::{Fates, follow};
+use self::progress::Progress;
+use self::report::Times;
+pub use self::report::{Cancels, Quantiles, Report};
+use self::source::Submission;
+use self::submit::{Cancelled, Submitted, submit};
+use crate::wire::{self, Api};
+
+/// `shop load`: submits orders and follows each to its end.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    #[arg(long, default_value = "http://127.0.0.1:8081")]
+pub struct Options {
+    /// The orders service.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub url: String,
-    #[arg(long)]
+    /// The inventory service, whose products are ordered unless --file or --catalogue is given.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082")]
+    pub inventory_url: String,
+    /// How many orders to generate.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, conflicts_with = "file")]
+    pub orders: usize,
+    /// Submits these orders: a POST body a line, optionally with "cancel": true or "cancelAfterMs", which tell the client to
+    /// cancel it after it was accepted.
+    #[arg(long, value_name = "FILE.jsonl")]
     pub file: Option<PathBuf>,
+    /// Generates orders of the products in this file, which has a column productId.
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "file")]
+    pub catalogue: Option<PathBuf>,
+    /// How many submissions are under way at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    pub concurrency: usize,
+    /// Submits at most this many orders per second.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// The share of generated orders whose amount the payment gateway declines, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    pub decline: f64,
+    /// The share of generated orders that their customer cancels at once, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub cancel: f64,
+    /// Decides what is generated.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How long one order is submitted again before the client gives up.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub give_up_after: Duration,
+    /// How long to wait, after the last submission, until every order has ended.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub wait: Duration,
+    /// Prints JSON instead of tables.
+    #[arg(long)]
+    pub json: bool,
 }
-pub async fn run(_: Args) -> anyhow::Result<bool> {
-    Ok(true)
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8081".into(),
+            inventory_url: "http://127.0.0.1:8082".into(),
+            orders: 100,
+            file: None,
+            catalogue: None,
+            concurrency: 64,
+            rate: None,
+            decline: 0.02,
+            cancel: 0.0,
+            seed: 1,
+            give_up_after: Duration::from_secs(60),
+            wait: Duration::from_secs(300),
+            json: false,
+        }
+    }
+}
+
+/// Submits, follows, reports. A load that did not end well is a [`Report`] that is not [`Report::complete`].
+///
+/// # Errors
+/// When there is nothing to submit: a bad option, a file or catalogue that cannot be read.
+pub async fn run(options: Options) -> anyhow::Result<Report> {
+    ensure!(options.concurrency > 0, "--concurrency must be at least 1");
+    ensure!(options.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate must be above 0");
+    for (name, share) in [("--decline", options.decline), ("--cancel", options.cancel)] {
+        ensure!((0.0..=1.0).contains(&share), "{name} must be from 0 to 1, not {share}");
+    }
+    let http = wire::client()?;
+    let orders = source::orders(&options, &http).await?;
+    ensure!(!orders.is_empty(), "there is no order to submit");
+    let api = Api::new(&http, &options.url);
+
+    let progress = Progress::new("accepted", orders.len());
+    let (mut report, ids, cancels) = submit_all(&api, orders, &options, &progress).await?;
+    progress.done();
+    for cancel in cancels {
+        match cancel.await? {
+            Cancelled::Taken => report.cancels.taken += 1,
+            Cancelled::TooLate => report.cancels.too_late += 1,
+            Cancelled::Unanswered => report.cancels.unanswered += 1,
+        }
+    }
+    let progress = Progress::new("ended", ids.len());
+    let fates = follow(&api, &ids, options.wait, &progress).await;
+    progress.done();
+    add_fates(&mut report, fates)?;
+    Ok(report)
+}
+
+type Begun = (Report, HashSet<String>, Vec<JoinHandle<Cancelled>>);
+
+async fn submit_all(
+    api: &Api,
+    orders: Vec<Submission>,
+    options: &Options,
+    progress: &Progress,
+) -> anyhow::Result<Begun> {
+    let total = orders.len();
+    let mut report = Report { orders: total, ..Report::default() };
+    let (mut ids, mut cancels, mut times) = (HashSet::new(), vec![], Times::new()?);
+    let run = uuid::Uuid::now_v7();
+    let started = Instant::now();
+    let paced = stream::iter(orders.into_iter().enumerate()).then(async |(number, order)| {
+        if let Some(rate) = options.rate {
+            tokio::time::sleep_until((started + Duration::from_secs_f64(number as f64 / rate)).into()).await;
+        }
+        (number, order)
+    });
+    let submissions = paced.map(|(number, order)| async move {
+        submit(api, &format!("load-{run}-{number}"), order, options.give_up_after).await
+    });
+    let mut submissions = std::pin::pin!(submissions.buffer_unordered(options.concurrency));
+    let mut answered = 0;
+    while let Some((submitted, retries)) = submissions.next().await {
+        answered += 1;
+        report.retries += u64::from(retries);
+        match submitted {
+            Submitted::Accepted { id, took, cancel } => {
+                times.add(took);
+                ids.insert(id);
+                cancels.extend(cancel);
+            }
+            Submitted::Refused(reason) => *report.refused.entry(reason).or_default() += 1,
+            Submitted::Unanswered(trouble) => {
+                if report.unanswered.is_empty() {
+                    progress.say(&format!("gave up on an order: {trouble}"));
+                }
+                *report.unanswered.entry(trouble).or_default() += 1;
+            }
+        }
+        progress.at(answered, total);
+    }
+    report.accepted = ids.len();
+    report.accepted_per_second = ids.len() as f64 / started.elapsed().as_secs_f64();
+    report.submit_ms = times.quantiles();
+    Ok((report, ids, cancels))
+}
+
+fn add_fates(report: &mut Report, fates: Fates) -> anyhow::Result<()> {
+    let mut times = Times::new()?;
+    let (mut first, mut last) = (None, None);
+    for order in &fates.ended {
+        let Some(ended_at) = order.ended_at else { continue };
+        times.add(ended_at.since(order.created_at));
+        first = Some(first.map_or(order.created_at, |first: millstream::Timestamp| first.min(order.created_at)));
+        last = last.max(Some(ended_at));
+        if order.status == "CONFIRMED" {
+            report.confirmed += 1;
+        } else {
+            let reason = order.reason.clone().unwrap_or_else(|| "no reason given".into());
+            *report.cancelled.entry(reason).or_default() += 1;
+        }
+    }
+    if let (Some(first), Some(last)) = (first, last) {
+        report.ended_per_second = fates.ended.len() as f64 / last.since(first).as_secs_f64().max(0.001);
+    }
+    report.end_to_end_ms = times.quantiles();
+    (report.open, report.lost, report.trouble) = (fates.open, fates.lost, fates.trouble);
+    Ok(())
 }

@@ -1,0 +1,132 @@
+//! What the services and the broker say, read once.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::jetstream;
+use futures_util::TryStreamExt;
+use millstream::Timestamp;
+use serde::Deserialize;
+
+use super::Options;
+use crate::amount::Amount;
+use crate::wire::{Api, Line, Order, Product};
+
+/// The system at rest, or nearly so.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// Orders that ended, or began, before this are settled: their consequences should be seen everywhere.
+    pub(super) before: Timestamp,
+    pub(super) orders: Vec<Order>,
+    pub(super) products: Vec<Product>,
+    pub(super) reservations: Vec<Reservation>,
+    pub(super) payments: Vec<Payment>,
+    pub(super) charges: Vec<Charge>,
+    pub(super) streams: Vec<Stream>,
+    pub(super) durables: Vec<Durable>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reservation {
+    pub(super) order_id: String,
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) lines: Vec<Line>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Payment {
+    pub(super) order_id: String,
+    pub(super) status: String,
+    /// A payment that was cancelled before it began has none.
+    #[serde(default)]
+    pub(super) amount: Option<Amount>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Charge {
+    pub(super) order_id: String,
+    pub(super) amount: Amount,
+    pub(super) refunded: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) name: String,
+    pub(super) messages: u64,
+    pub(super) last_sequence: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Durable {
+    pub(super) stream: String,
+    pub(super) name: String,
+    pub(super) pending: u64,
+    pub(super) unacked: u64,
+    pub(super) ack_floor: u64,
+}
+
+/// A part that could not be read, and why.
+pub(super) type Unseen = (&'static str, String);
+
+impl Snapshot {
+    /// Reads everything. The orders come last, so that what the others tell of an order is never newer than the order itself:
+    /// whatever has an effect somewhere is in the list.
+    pub(super) async fn take(options: &Options, http: &reqwest::Client) -> Result<Self, Vec<Unseen>> {
+        let before = Timestamp::system() - options.older_than;
+        let mut unseen = vec![];
+        let mut note = |part, error: anyhow::Error| unseen.push((part, format!("{error:#}")));
+        let api = |port| Api::new(http, &options.service(port));
+
+        let (orders, inventory, payments, gateway) = (api(1), api(2), api(3), api(10));
+        let (stock, reservations, payments, charges, broker) = tokio::join!(
+            inventory.list("/stock", "products"),
+            inventory.list("/reservations", "reservations"),
+            payments.list("/payments", "payments"),
+            gateway.list("/charges", "charges"),
+            broker(&options.nats_url),
+        );
+        let products = stock.map_err(|error| note("stock of inventory", error)).unwrap_or_default();
+        let reservations = reservations.map_err(|error| note("reservations of inventory", error)).unwrap_or_default();
+        let payments = payments.map_err(|error| note("payments", error)).unwrap_or_default();
+        let charges = charges.map_err(|error| note("gateway", error)).unwrap_or_default();
+        let (streams, durables) = broker.map_err(|error| note("broker", error)).unwrap_or_default();
+        let orders = orders.list("/orders", "orders").await.map_err(|error| note("orders", error)).unwrap_or_default();
+        if !unseen.is_empty() {
+            return Err(unseen);
+        }
+        Ok(Self { before, orders, products, reservations, payments, charges, streams, durables })
+    }
+}
+
+async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>)> {
+    let connect = async_nats::ConnectOptions::new().connection_timeout(Duration::from_secs(2)).connect(url);
+    // The URL may hold a password, so it is not repeated here.
+    let client = connect.await.context("no connection to the address given by --nats-url or NATS_URL")?;
+    let context = jetstream::new(client);
+    let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
+    let (mut streams, mut durables) = (vec![], vec![]);
+    for info in infos {
+        let name = info.config.name;
+        let stream = context.get_stream_no_info(&name).await?;
+        let consumers: Vec<_> = stream
+            .consumers()
+            .try_collect()
+            .await
+            .with_context(|| format!("the broker does not list the consumers of {name}"))?;
+        durables.extend(consumers.into_iter().filter(|consumer| consumer.config.durable_name.is_some()).map(
+            |consumer| Durable {
+                stream: name.clone(),
+                name: consumer.name,
+                pending: consumer.num_pending,
+                unacked: consumer.num_ack_pending as u64,
+                ack_floor: consumer.ack_floor.stream_sequence,
+            },
+        ));
+        streams.push(Stream { name, messages: info.state.messages, last_sequence: info.state.last_sequence });
+    }
+    Ok((streams, durables))
+}

@@ -1,0 +1,122 @@
+//! The services' JSON as a client sees it, and their lists read page by page.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use millstream::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::amount::Amount;
+
+/// An order as the orders service shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Order {
+    pub(crate) id: String,
+    pub(crate) items: Vec<Line>,
+    pub(crate) total_amount: Amount,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    pub(crate) created_at: Timestamp,
+    #[serde(default)]
+    pub(crate) ended_at: Option<Timestamp>,
+}
+
+/// A line of an order or a reservation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Line {
+    pub(crate) product_id: String,
+    pub(crate) quantity: i64,
+}
+
+/// A product as the inventory service shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Product {
+    pub(crate) product_id: String,
+    pub(crate) initial: i64,
+    pub(crate) reserved: i64,
+    pub(crate) sold: i64,
+    pub(crate) available: i64,
+}
+
+/// A service's address.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    pub(crate) http: reqwest::Client,
+    base: String,
+}
+
+/// How many items of a list are asked for at once.
+const PAGE: usize = 1000;
+
+/// A part of a list, and the cursor of the next one unless this is the last.
+pub(crate) type Page<T> = (Vec<T>, Option<String>);
+
+impl Api {
+    pub(crate) fn new(http: &reqwest::Client, base: &str) -> Self {
+        Self { http: http.clone(), base: base.trim_end_matches('/').to_owned() }
+    }
+
+    pub(crate) fn url(&self, route: &str) -> String {
+        format!("{}{route}", self.base)
+    }
+
+    /// One page of the list `field` of a route; `route` may have a query already.
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        field: &str,
+        cursor: Option<&str>,
+    ) -> anyhow::Result<Page<T>> {
+        let url = self.url(route);
+        let mut request = self.http.get(&url).query(&[("limit", PAGE.to_string())]);
+        if let Some(cursor) = cursor {
+            request = request.query(&[("cursor", cursor)]);
+        }
+        let answer = request.send().await.with_context(|| format!("{url} does not answer"))?;
+        let status = answer.status();
+        let body = answer.bytes().await.with_context(|| format!("{url} broke off its answer"))?;
+        if !status.is_success() {
+            bail!("{url} answers {status}: {}", excerpt(&body));
+        }
+        let mut fields: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_slice(&body).with_context(|| format!("{url} does not answer with a JSON object"))?;
+        let items = fields.remove(field).with_context(|| format!("the answer of {url} has no `{field}`"))?;
+        let items =
+            serde_json::from_str(items.get()).with_context(|| format!("`{field}` of {url} is not as expected"))?;
+        let next = fields.remove("nextCursor").map_or(Ok(None), |next| serde_json::from_str(next.get()));
+        Ok((items, next.with_context(|| format!("`nextCursor` of {url} is not a text"))?))
+    }
+
+    /// A whole list.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, route: &str, field: &str) -> anyhow::Result<Vec<T>> {
+        let (mut all, mut next) = self.page(route, field, None).await?;
+        while let Some(cursor) = next {
+            let (items, after) = self.page(route, field, Some(&cursor)).await?;
+            if after.as_ref() == Some(&cursor) {
+                bail!("{} does not go on: it gives the cursor {cursor} again", self.url(route));
+            }
+            all.extend(items);
+            next = after;
+        }
+        Ok(all)
+    }
+}
+
+/// A client for the services: no answer within ten seconds is none.
+pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
+    builder.tcp_nodelay(true).build().context("no HTTP client can be made")
+}
+
+/// The beginning of an answer, for an error message.
+pub(crate) fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    if text.is_empty() { "(nothing)".into() } else { text.chars().take(300).collect() }
+}
