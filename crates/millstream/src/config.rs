@@ -43,13 +43,9 @@ pub struct Config {
     #[arg(long, env = "HTTP_PORT", value_name = "PORT", value_parser = Checked(read_port))]
     pub port: Option<u16>,
 
-    /// How log lines look, `pretty` or `json`. Default: pretty on a terminal, json elsewhere.
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = Checked(str::parse::<LogFormat>))]
-    pub log_format: Option<LogFormat>,
-
-    /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
-    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = Checked(read_filter))]
-    pub log: String,
+    /// Logs.
+    #[command(flatten)]
+    pub logs: Logs,
 
     /// How many inputs may wait with events that the broker has not taken: from there on commands are answered with 503.
     #[arg(
@@ -65,6 +61,25 @@ pub struct Config {
     pub journal_retention: Duration,
 }
 
+/// What a process logs, and how.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Logs {
+    /// How log lines look, `pretty` or `json`. Default: pretty on a terminal, json elsewhere.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = Checked(str::parse::<LogFormat>))]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = Checked(read_filter))]
+    pub log: String,
+}
+
+impl Logs {
+    /// How log lines look.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format.unwrap_or_else(LogFormat::detect)
+    }
+}
+
 impl Config {
     /// The store to use: as told, or the service's own file.
     pub fn store(&self, service: &str) -> StoreUrl {
@@ -74,11 +89,6 @@ impl Config {
     /// The address to serve HTTP on.
     pub fn address(&self, default_port: u16) -> SocketAddr {
         SocketAddr::new(self.host, self.port.unwrap_or(default_port))
-    }
-
-    /// How log lines look.
-    pub fn log_format(&self) -> LogFormat {
-        self.log_format.unwrap_or_else(LogFormat::detect)
     }
 
     /// Connection options with what the broker is to know us by.

@@ -301,7 +301,7 @@ impl Consumer {
             delivered,
             reply: message.reply,
             twins: vec![],
-            in_engine: InEngine::enter(&self.progress),
+            _in_engine: InEngine::enter(&self.progress),
             received: Instant::now(),
         })
     }

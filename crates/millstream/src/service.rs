@@ -186,7 +186,7 @@ impl Service {
 }
 
 /// What a service runs with beside its configuration: for tests mostly.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Times and bounds; those that the configuration names are taken from there.
     pub timing: Timing,

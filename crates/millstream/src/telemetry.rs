@@ -5,7 +5,7 @@ pub mod metrics;
 mod recorder;
 
 pub(crate) use logs::check_filter;
-pub use logs::{BadFilter, LogFormat, init_logs};
+pub use logs::{BadFilter, LogFormat, init_logs, init_logs_to};
 pub use recorder::{CONTENT_TYPE, Labels, Telemetry};
 
 /// What a metric is.

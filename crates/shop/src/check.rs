@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use self::invariants::{Finding, Terms, invariants};
 use self::snapshot::{Snapshot, Unseen};
+use crate::whole::Urls;
 use crate::wire;
 
 /// `shop check`: checks that no order, money, stock or event got lost.
@@ -49,9 +50,26 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base_host: "127.0.0.1".into(),
+            port_base: 8080,
+            nats_url: "nats://127.0.0.1:4222".into(),
+            older_than: Duration::from_secs(5),
+            looks: 5,
+            pause: Duration::from_secs(1),
+            dead_letters: 0,
+            json: false,
+        }
+    }
+}
+
 impl Options {
-    fn service(&self, offset: u16) -> String {
-        format!("http://{}:{}", self.base_host, self.port_base + offset)
+    /// Where everything is that is looked at.
+    pub fn urls(&self) -> Urls {
+        let at = |offset: u16| format!("http://{}:{}", self.base_host, self.port_base + offset);
+        Urls { orders: at(1), inventory: at(2), payments: at(3), gateway: at(10), nats: self.nats_url.clone() }
     }
 }
 
@@ -124,13 +142,13 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
-pub async fn run(options: Options) -> anyhow::Result<Outcome> {
+pub async fn run(options: Options, urls: &Urls) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
     let mut terms = Terms { dead_letters: options.dead_letters, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;
     let mut look = 1;
     loop {
-        let seen = Snapshot::take(&options, &http).await;
+        let seen = Snapshot::take(urls, options.older_than, &http).await;
         let unseen = match seen {
             Ok(snapshot) => {
                 let again = invariants(&snapshot, &terms);

@@ -1,9 +1,9 @@
 //! `shop demo`: a shop in a fresh folder, given orders to deal with, and checked at the end.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use millstream::config::Logs;
 use reqwest::Client;
 
@@ -61,32 +61,11 @@ async fn play(urls: &Urls, stock: &[(String, u64)], orders: PathBuf) -> Result<b
         stock::put(&client, &urls.inventory, product, *initial).await?;
     }
     eprintln!("{} products are in stock.", stock.len());
-    let ended = load::run(load_args(urls, orders)?).await?;
-    Ok(check::run(check_args(urls)?).await? && ended)
-}
-
-/// `shop load` as it comes, but for where and what.
-fn load_args(urls: &Urls, orders: PathBuf) -> Result<load::Args> {
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Load {
-        #[command(flatten)]
-        args: load::Args,
-    }
-    let mut args = Load::try_parse_from(["--url", &urls.orders])?.args;
-    args.file = Some(orders);
-    Ok(args)
-}
-
-/// `shop check` as it comes, but for where.
-fn check_args(urls: &Urls) -> Result<check::Args> {
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Check {
-        #[command(flatten)]
-        args: check::Args,
-    }
-    let Urls { orders, inventory, payments, gateway, nats } = urls;
-    let where_ = ["--orders", orders, "--inventory", inventory, "--payments", payments, "--gateway", gateway];
-    Ok(Check::try_parse_from(where_.into_iter().chain(["--nats-url", nats]))?.args)
+    let (url, inventory_url) = (urls.orders.clone(), urls.inventory.clone());
+    let report = load::run(load::Options { url, inventory_url, file: Some(orders), ..load::Options::default() }).await?;
+    println!("{report}");
+    // Everything has ended, so nothing is too young to be judged.
+    let outcome = check::run(check::Options { older_than: Duration::ZERO, ..check::Options::default() }, urls).await?;
+    println!("{outcome}");
+    Ok(report.complete() && outcome.exit_code() == 0)
 }

@@ -28,9 +28,9 @@ enum Command {
     /// The payment gateway simulator
     Gateway(gateway::Options),
     /// Submit orders and wait until each has ended
-    Load(load::Args),
+    Load(load::Options),
     /// Check the invariants of a running shop
-    Check(check::Args),
+    Check(check::Options),
     /// A shop in a fresh folder, orders for it, and a check at the end
     Demo(demo::Args),
 }
@@ -43,16 +43,15 @@ async fn main() -> ExitCode {
 
     let command = Cli::parse().command;
     let done = match command {
-        Command::Up(args) => up::run(args, asked_to_stop()).await.map(|()| true),
-        Command::Serve(which) => serve::run(which, asked_to_stop()).await.map(|()| true),
-        Command::Gateway(options) => gateway::run(options, asked_to_stop()).await.map(|()| true),
-        Command::Load(args) => load::run(args).await,
-        Command::Check(args) => check::run(args).await,
-        Command::Demo(args) => demo::run(args, asked_to_stop()).await,
+        Command::Up(args) => up::run(args, asked_to_stop()).await.map(|()| 0),
+        Command::Serve(which) => serve::run(which, asked_to_stop()).await.map(|()| 0),
+        Command::Gateway(options) => gateway::run(options, asked_to_stop()).await.map(|()| 0),
+        Command::Load(options) => submit(options).await,
+        Command::Check(options) => look(options).await,
+        Command::Demo(args) => demo::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             // A bad value that is found late is told as clap tells it.
             if let Some(error) = error.downcast_ref::<clap::Error>() {
@@ -62,6 +61,20 @@ async fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+async fn submit(options: load::Options) -> anyhow::Result<u8> {
+    let json = options.json;
+    let report = load::run(options).await?;
+    if json { println!("{}", serde_json::to_string_pretty(&report)?) } else { println!("{report}") }
+    Ok(u8::from(!report.complete()))
+}
+
+async fn look(options: check::Options) -> anyhow::Result<u8> {
+    let (json, urls) = (options.json, options.urls());
+    let outcome = check::run(options, &urls).await?;
+    if json { println!("{}", serde_json::to_string_pretty(&outcome)?) } else { println!("{outcome}") }
+    Ok(outcome.exit_code())
 }
 
 /// SIGTERM or SIGINT.

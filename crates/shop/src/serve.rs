@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use millstream::Service;
-use millstream::config::Config;
+use millstream::config::{Config, listen};
 use millstream::service::Options;
 use millstream::telemetry::init_logs;
+use payments::gateway::HttpGateway;
 
-use crate::ports;
+use crate::ports::Ports;
 
 /// Which service is run, and what it is told.
 #[derive(Debug, Subcommand)]
@@ -38,21 +39,25 @@ pub struct Payments {
 /// # Errors
 /// When it cannot start, or not go on.
 pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-    let (service, config) = match which {
-        Which::Orders(config) => (orders::service(orders::Settings::default()), config),
-        Which::Inventory(config) => (inventory::service(), config),
-        Which::Payments(Payments { config, gateway_url }) => (payments(&gateway_url), config),
+    let ports = Ports::default();
+    let (service, config, port) = match which {
+        Which::Orders(config) => (orders::service(orders::Settings::default()), config, ports.orders()),
+        Which::Inventory(config) => (inventory::service(), config, ports.inventory()),
+        Which::Payments(Payments { config, gateway_url }) => (payments(&gateway_url)?, config, ports.payments()),
     };
-    init_logs(&config.logs).map_err(anyhow::Error::msg)?;
+    init_logs(&config.logs)?;
     let name = service.name();
-    let remedy = "stop what listens there, or choose another port with --port";
-    let listener = ports::listen(name, config.host, config.port, remedy).await?;
+    let listener = listen(config.address(port), "--port (HTTP_PORT)").await?;
     service.run(config, Options::default(), listener, shutdown).await.with_context(|| format!("{name} has ended"))
 }
 
 /// The payments service with the gateway's HTTP client.
-pub fn payments(gateway_url: &str) -> Service {
-    payments::service(payments::Gateway::new(gateway_url))
+///
+/// # Errors
+/// When the URL cannot be one.
+pub fn payments(gateway_url: &str) -> Result<Service> {
+    let gateway = HttpGateway::new(gateway_url);
+    Ok(payments::service(gateway.with_context(|| format!("the gateway's URL `{gateway_url}` cannot be used"))?))
 }
 
 /// The configuration of a service that is run inside of this process: everything as it comes, but these two.

@@ -115,7 +115,7 @@ pub(crate) fn log_into(data: &DataFolder, logs: &Logs) -> Result<()> {
     let path = data.log();
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-    init_logs_to(file, logs).map_err(Error::msg)
+    Ok(init_logs_to(file, logs)?)
 }
 
 /// What runs where, what it promises, and what to try.

@@ -184,7 +184,7 @@ impl Shop {
         let stopped = gateway.stopped();
         gateway.spawn("the gateway", gateway::serve(gateway_listener, gateway_settings, stopped));
 
-        let all = [orders::service(settings), inventory::service(), serve::payments(&gateway_url)];
+        let all = [orders::service(settings), inventory::service(), serve::payments(&gateway_url)?];
         for (service, listener) in all.into_iter().zip(listeners) {
             let config = serve::config(&nats, &data.store_url(service.name()))?;
             let stopped = services.stopped();

@@ -43,7 +43,8 @@ pub(crate) struct Delivery {
     pub(crate) reply: Option<Subject>,
     /// Further deliveries of the same message, acked with it.
     pub(crate) twins: Vec<Delivery>,
-    pub(crate) in_engine: InEngine,
+    /// Counts it as being here until it is dropped.
+    pub(crate) _in_engine: InEngine,
     pub(crate) received: tokio::time::Instant,
 }
 
@@ -142,15 +143,6 @@ impl Input {
         match self {
             Self::Message(delivery) => delivery.payload.len(),
             _ => 0,
-        }
-    }
-
-    pub(crate) fn meta(&self) -> &Meta {
-        match self {
-            Self::Message(delivery) => &delivery.meta,
-            Self::Command(command) => &command.meta,
-            Self::Outcome(outcome) => &outcome.meta,
-            Self::Due(due) => &due.meta,
         }
     }
 

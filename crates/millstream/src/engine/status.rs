@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{Broker, Link};
+use crate::broker::Broker;
 use crate::consumer::Progress;
 use crate::engine::input::Source;
 use crate::engine::publisher::Outbox;
@@ -114,10 +113,6 @@ impl Status {
 
     pub(crate) fn consumers(&self) -> Vec<(Arc<Source>, Arc<Progress>)> {
         self.online().map_or(vec![], |online| online.consumers)
-    }
-
-    pub(crate) fn link(&self) -> Option<watch::Receiver<Link>> {
-        self.online().map(|online| online.broker.link)
     }
 
     /// Whether deadlines may fire: the broker is there, and since it last came every durable was once drained, or a good

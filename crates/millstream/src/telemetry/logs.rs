@@ -17,6 +17,7 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::config::Logs;
 use crate::ids::Timestamp;
 
 /// How log lines look.
@@ -59,20 +60,31 @@ pub struct BadFilter {
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
-    let filter = read_filter(filter)?;
-    // The first start of a process stays: a test that starts them again changes nothing.
-    match format {
-        LogFormat::Json => {
-            drop(tracing::subscriber::set_global_default(json_logs(filter, io::stderr)));
-            // The default hook's many lines would be no JSON; as a line of ours the panic also has its span's ids.
-            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
-        }
+pub fn init_logs(logs: &Logs) -> Result<(), BadFilter> {
+    match logs.log_format() {
+        LogFormat::Json => init_json(&logs.log, io::stderr)?,
         LogFormat::Pretty => {
+            let filter = read_filter(&logs.log)?;
             let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+            // The first start of a process stays: a test that starts them again changes nothing.
             drop(tracing::subscriber::set_global_default(logs.with_ansi(io::stderr().is_terminal()).finish()));
         }
     }
+    Ok(())
+}
+
+/// Starts the process's logs in a file, as JSON.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub fn init_logs_to(file: std::fs::File, logs: &Logs) -> Result<(), BadFilter> {
+    init_json(&logs.log, std::sync::Mutex::new(file))
+}
+
+fn init_json(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Result<(), BadFilter> {
+    drop(tracing::subscriber::set_global_default(json_logs(read_filter(filter)?, writer)));
+    // The default hook's many lines would be no JSON; as a line of ours the panic also has its span's ids.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     Ok(())
 }
 
