@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::stock::CATALOGUE;
 
 /// Submits orders for ever. What is refused is left: a demonstration does not insist.
-pub async fn run(client: Client, orders: String, per_second: f64) {
+pub(crate) async fn run(client: Client, orders: String, per_second: f64) {
     let mut tick = interval(Duration::from_secs_f64(1.0 / per_second));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

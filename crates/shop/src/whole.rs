@@ -255,3 +255,29 @@ fn url(listener: &TcpListener) -> Result<String> {
     }
     Ok(format!("http://{address}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream::testing::eventually;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_that_is_killed_comes_back_at_its_url_and_everything_stops_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let shop = Shop::start(Plan { ports: Ports::FREE, ..Plan::default() }, data).await.unwrap();
+        let pid_file = shop.data().broker().join("nats-server.pid");
+        let killed = std::fs::read_to_string(&pid_file).unwrap();
+        let status = std::process::Command::new("sh").args(["-c", "kill -9 $0", killed.trim()]).status().unwrap();
+        assert!(status.success());
+        let another = async || std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n') && pid != killed);
+        eventually("another broker process", Duration::from_secs(20), another).await;
+        let answers = async || async_nats::connect(&shop.urls.nats).await.is_ok();
+        eventually("the broker's answer at its old URL", Duration::from_secs(20), answers).await;
+        let nats = shop.urls.nats.clone();
+        shop.stop().await.unwrap();
+        assert!(async_nats::connect(&nats).await.is_err(), "the broker has ended with the shop");
+        DataFolder::open(folder.path()).unwrap();
+    }
+}
