@@ -29,6 +29,18 @@ pub struct Options {
     /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, gateway + 10.
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_500))]
     pub port_base: u16,
+    /// The orders service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub orders_url: Option<String>,
+    /// The inventory service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub inventory_url: Option<String>,
+    /// The payments service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub payments_url: Option<String>,
+    /// The payment gateway, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub gateway_url: Option<String>,
     /// The broker.
     #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222", hide_env_values = true)]
     pub nats_url: String,
@@ -49,9 +61,28 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base_host: "127.0.0.1".into(),
+            port_base: 8080,
+            orders_url: None,
+            inventory_url: None,
+            payments_url: None,
+            gateway_url: None,
+            nats_url: "nats://127.0.0.1:4222".into(),
+            older_than: Duration::from_secs(5),
+            looks: 5,
+            pause: Duration::from_secs(1),
+            dead_letters: 0,
+            json: false,
+        }
+    }
+}
+
 impl Options {
-    fn service(&self, offset: u16) -> String {
-        format!("http://{}:{}", self.base_host, self.port_base + offset)
+    fn service(&self, url: Option<&String>, offset: u16) -> String {
+        url.cloned().unwrap_or_else(|| format!("http://{}:{}", self.base_host, self.port_base.saturating_add(offset)))
     }
 }
 

@@ -1,8 +1,31 @@
 //! The shop in one place: the payment gateway simulator, load, and the check of the invariants.
 
-pub mod amount;
+mod amount;
 pub mod check;
 mod dice;
 pub mod gateway;
 pub mod load;
 mod wire;
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    /// What the command line gives when nothing is said.
+    fn unsaid<A: Args>() -> A {
+        let command = A::augment_args(clap::Command::new("shop"));
+        A::from_arg_matches(&command.get_matches_from(["shop"])).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_and_the_code_have_the_same_defaults() {
+        let gateway = unsaid::<crate::gateway::Settings>();
+        assert_eq!(format!("{gateway:?}"), format!("{:?}", crate::gateway::Settings::default()));
+        let load = unsaid::<crate::load::Options>();
+        assert_eq!(format!("{load:?}"), format!("{:?}", crate::load::Options::default()));
+        let check = unsaid::<crate::check::Options>();
+        // The environment may name a broker.
+        let default = crate::check::Options { nats_url: check.nats_url.clone(), ..crate::check::Options::default() };
+        assert_eq!(format!("{check:?}"), format!("{default:?}"));
+    }
+}

@@ -79,9 +79,12 @@ impl Snapshot {
         let before = Timestamp::system() - options.older_than;
         let mut unseen = vec![];
         let mut note = |part, error: anyhow::Error| unseen.push((part, format!("{error:#}")));
-        let api = |port| Api::new(http, &options.service(port));
+        let api = |url: &Option<String>, port| Api::new(http, &options.service(url.as_ref(), port));
 
-        let (orders, inventory, payments, gateway) = (api(1), api(2), api(3), api(10));
+        let orders = api(&options.orders_url, 1);
+        let inventory = api(&options.inventory_url, 2);
+        let payments = api(&options.payments_url, 3);
+        let gateway = api(&options.gateway_url, 10);
         let (stock, reservations, payments, charges, broker) = tokio::join!(
             inventory.list("/stock", "products"),
             inventory.list("/reservations", "reservations"),

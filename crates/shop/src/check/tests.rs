@@ -231,16 +231,8 @@ fn the_exit_code_tells_broken_from_not_seen() {
 
 #[tokio::test]
 async fn a_system_that_is_not_there_is_not_seen_part_by_part() {
-    let options = Options {
-        base_host: "127.0.0.1".into(),
-        port_base: 1,
-        nats_url: "nats://127.0.0.1:1".into(),
-        older_than: Duration::ZERO,
-        looks: 1,
-        pause: Duration::ZERO,
-        dead_letters: 0,
-        json: false,
-    };
+    let nats_url = "nats://127.0.0.1:1".into();
+    let options = Options { port_base: 1, nats_url, looks: 1, ..Options::default() };
     let outcome = run(options).await.unwrap();
     let parts: Vec<_> = outcome.unseen.iter().map(|(part, _)| *part).collect();
     assert_eq!(parts, ["stock of inventory", "reservations of inventory", "payments", "gateway", "broker", "orders"]);
