@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 /// Minor units (cents). Reads and writes as a JSON number with two decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Amount(pub i64);
+pub(crate) struct Amount(pub(crate) i64);
 
 impl Amount {
     /// The cents beyond the whole units, by which the gateway's rules tell amounts apart.
-    pub fn cents(self) -> i64 {
+    pub(crate) fn cents(self) -> i64 {
         self.0.rem_euclid(100)
     }
 }

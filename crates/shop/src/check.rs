@@ -18,7 +18,6 @@ use serde::Serialize;
 
 use self::invariants::{Finding, Terms, invariants};
 use self::snapshot::{Snapshot, Unseen};
-use crate::whole::Urls;
 use crate::wire;
 
 /// `shop check`: checks that no order, money, stock or event got lost.
@@ -30,6 +29,18 @@ pub struct Options {
     /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, gateway + 10.
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_500))]
     pub port_base: u16,
+    /// The orders service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub orders_url: Option<String>,
+    /// The inventory service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub inventory_url: Option<String>,
+    /// The payments service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub payments_url: Option<String>,
+    /// The payment gateway, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub gateway_url: Option<String>,
     /// The broker.
     #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222", hide_env_values = true)]
     pub nats_url: String,
@@ -55,6 +66,10 @@ impl Default for Options {
         Self {
             base_host: "127.0.0.1".into(),
             port_base: 8080,
+            orders_url: None,
+            inventory_url: None,
+            payments_url: None,
+            gateway_url: None,
             nats_url: "nats://127.0.0.1:4222".into(),
             older_than: Duration::from_secs(5),
             looks: 5,
@@ -66,10 +81,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Where everything is that is looked at.
-    pub fn urls(&self) -> Urls {
-        let at = |offset: u16| format!("http://{}:{}", self.base_host, self.port_base + offset);
-        Urls { orders: at(1), inventory: at(2), payments: at(3), gateway: at(10), nats: self.nats_url.clone() }
+    fn service(&self, url: Option<&String>, offset: u16) -> String {
+        url.cloned().unwrap_or_else(|| format!("http://{}:{}", self.base_host, self.port_base.saturating_add(offset)))
     }
 }
 
@@ -142,13 +155,13 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
-pub async fn run(options: Options, urls: &Urls) -> anyhow::Result<Outcome> {
+pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
     let mut terms = Terms { dead_letters: options.dead_letters, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;
     let mut look = 1;
     loop {
-        let seen = Snapshot::take(urls, options.older_than, &http).await;
+        let seen = Snapshot::take(&options, &http).await;
         let unseen = match seen {
             Ok(snapshot) => {
                 let again = invariants(&snapshot, &terms);

@@ -66,14 +66,22 @@ async fn main() -> ExitCode {
 async fn submit(options: load::Options) -> anyhow::Result<u8> {
     let json = options.json;
     let report = load::run(options).await?;
-    if json { println!("{}", serde_json::to_string_pretty(&report)?) } else { println!("{report}") }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?)
+    } else {
+        println!("{report}")
+    }
     Ok(u8::from(!report.complete()))
 }
 
 async fn look(options: check::Options) -> anyhow::Result<u8> {
-    let (json, urls) = (options.json, options.urls());
-    let outcome = check::run(options, &urls).await?;
-    if json { println!("{}", serde_json::to_string_pretty(&outcome)?) } else { println!("{outcome}") }
+    let json = options.json;
+    let outcome = check::run(options).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?)
+    } else {
+        println!("{outcome}")
+    }
     Ok(outcome.exit_code())
 }
 

@@ -79,9 +79,14 @@ impl Api {
         if let Some(cursor) = cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let answer = request.send().await.with_context(|| format!("{url} does not answer"))?;
+        let answer = request.send().await.map_err(reqwest::Error::without_url);
+        let answer = answer.with_context(|| format!("{url} does not answer"))?;
         let status = answer.status();
-        let body = answer.bytes().await.with_context(|| format!("{url} broke off its answer"))?;
+        let body = answer
+            .bytes()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .with_context(|| format!("{url} broke off its answer"))?;
         if !status.is_success() {
             bail!("{url} answers {status}: {}", excerpt(&body));
         }

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use millstream::Timestamp;
 use serde::Deserialize;
 
-use crate::whole::Urls;
+use super::Options;
 use crate::amount::Amount;
 use crate::wire::{Api, Line, Order, Product};
 
@@ -75,19 +75,22 @@ pub(super) type Unseen = (&'static str, String);
 impl Snapshot {
     /// Reads everything. The orders come last, so that what the others tell of an order is never newer than the order itself:
     /// whatever has an effect somewhere is in the list.
-    pub(super) async fn take(urls: &Urls, older_than: Duration, http: &reqwest::Client) -> Result<Self, Vec<Unseen>> {
-        let before = Timestamp::system() - older_than;
+    pub(super) async fn take(options: &Options, http: &reqwest::Client) -> Result<Self, Vec<Unseen>> {
+        let before = Timestamp::system() - options.older_than;
         let mut unseen = vec![];
         let mut note = |part, error: anyhow::Error| unseen.push((part, format!("{error:#}")));
-        let api = |url| Api::new(http, url);
-        let (orders, inventory) = (api(&urls.orders), api(&urls.inventory));
-        let (payments, gateway) = (api(&urls.payments), api(&urls.gateway));
+        let api = |url: &Option<String>, port| Api::new(http, &options.service(url.as_ref(), port));
+
+        let orders = api(&options.orders_url, 1);
+        let inventory = api(&options.inventory_url, 2);
+        let payments = api(&options.payments_url, 3);
+        let gateway = api(&options.gateway_url, 10);
         let (stock, reservations, payments, charges, broker) = tokio::join!(
             inventory.list("/stock", "products"),
             inventory.list("/reservations", "reservations"),
             payments.list("/payments", "payments"),
             gateway.list("/charges", "charges"),
-            broker(&urls.nats),
+            broker(&options.nats_url),
         );
         let products = stock.map_err(|error| note("stock of inventory", error)).unwrap_or_default();
         let reservations = reservations.map_err(|error| note("reservations of inventory", error)).unwrap_or_default();

@@ -233,8 +233,7 @@ fn the_exit_code_tells_broken_from_not_seen() {
 async fn a_system_that_is_not_there_is_not_seen_part_by_part() {
     let nats_url = "nats://127.0.0.1:1".into();
     let options = Options { port_base: 1, nats_url, looks: 1, ..Options::default() };
-    let urls = options.urls();
-    let outcome = run(options, &urls).await.unwrap();
+    let outcome = run(options).await.unwrap();
     let parts: Vec<_> = outcome.unseen.iter().map(|(part, _)| *part).collect();
     assert_eq!(parts, ["stock of inventory", "reservations of inventory", "payments", "gateway", "broker", "orders"]);
     assert_eq!(outcome.exit_code(), 2);

@@ -160,4 +160,39 @@ mod tests {
         let declined = orders.iter().filter(|order| order.body.contains(".13}")).count();
         assert!((5..40).contains(&declined), "{declined} of 200 at a share of 0.1");
     }
+
+    #[test]
+    fn the_sample_orders_add_up_are_of_the_sample_stock_and_hold_every_outcome() {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Sample {
+            items: Vec<SampleLine>,
+            total_amount: Amount,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct SampleLine {
+            product_id: String,
+            quantity: i64,
+            price: Amount,
+        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
+        let products = catalogue(&folder.join("stock.csv")).unwrap();
+        let orders = read(&std::fs::read_to_string(folder.join("orders.jsonl")).unwrap()).unwrap();
+        let (mut declined, mut stumbling, mut lost) = (0, 0, 0);
+        for order in &orders {
+            let sample: Sample = serde_json::from_str(&order.body).unwrap();
+            let sum: i64 = sample.items.iter().map(|line| line.price.0 * line.quantity).sum();
+            assert_eq!(sample.total_amount, Amount(sum), "{}", order.body);
+            assert!(sample.items.iter().all(|line| products.contains(&line.product_id)), "{}", order.body);
+            match sample.total_amount.cents() {
+                13 => declined += 1,
+                17 => stumbling += 1,
+                23 => lost += 1,
+                cents => assert_ne!(cents, 19, "the sample is not held up by a charge that hangs"),
+            }
+        }
+        let cancelled = orders.iter().filter(|order| order.cancel_after.is_some()).count();
+        assert_eq!((orders.len(), declined, stumbling, lost, cancelled), (300, 14, 11, 5, 14));
+    }
 }

@@ -94,7 +94,7 @@ async fn insist(
         let (trouble, asked) = match once(request()).await {
             Ok((status, body, _)) if !is_later(status) => return (Ok((status, body)), retries),
             Ok((status, body, after)) => (format!("{status}: {}", detail(&body)), after),
-            Err(error) => (format!("{:#}", anyhow::Error::from(error)), None),
+            Err(error) => (format!("{:#}", anyhow::Error::from(error.without_url())), None),
         };
         // Doubling from 50 ms, spread by half, so that those who were turned away together do not come back together.
         let backoff = Duration::from_millis(50 << retries.min(6)).mul_f64(0.5 + dice.roll());

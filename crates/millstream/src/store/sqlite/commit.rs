@@ -22,8 +22,8 @@ fn held(changed: usize, otherwise: CommitError) -> Result<(), Failure> {
 }
 
 fn raise_instance(tx: &Transaction<'_>, batch: &Batch) -> Result<(), Failure> {
-    let mut raise = tx
-        .prepare_cached("UPDATE instances SET version = version + 1, published = max(published, ?2) WHERE id = ?1")?;
+    let mut raise =
+        tx.prepare_cached("UPDATE instances SET version = version + 1, published = max(published, ?2) WHERE id = ?1")?;
     held(raise.execute(params![batch.instance.bytes(), int(batch.published_through)])?, CommitError::Fenced)
 }
 
@@ -108,8 +108,5 @@ fn idempotency_key(tx: &Transaction<'_>, key: &IdempotencyKey, now: Timestamp) -
          WHERE expires <= ?5",
     )?;
     let (expires, now) = (int(key.expires.millis()), int(now.millis()));
-    held(
-        put.execute(params![key.hash, key.command.bytes(), key.fingerprint, expires, now])?,
-        CommitError::Duplicate,
-    )
+    held(put.execute(params![key.hash, key.command.bytes(), key.fingerprint, expires, now])?, CommitError::Duplicate)
 }

@@ -18,8 +18,8 @@ use rusqlite::{OptionalExtension, params};
 
 use self::session::{Failure, Session, Thread, write};
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, Query, Settled, Store, StoreError, StoredDoc, WakesDue,
-    Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, Query, Settled, Store, StoreError, StoredDoc,
+    WakesDue, Wanted,
 };
 use crate::ids::{Id, Timestamp};
 
@@ -58,7 +58,9 @@ impl SqliteStore {
 fn path_of(url: &str) -> Result<PathBuf, StoreError> {
     let path = match url.split_once("://") {
         Some(("sqlite", path)) => path,
-        Some((scheme, _)) => return Err(StoreError(format!("`{scheme}://` is not SQLite: use sqlite:///path/to/file.db"))),
+        Some((scheme, _)) => {
+            return Err(StoreError(format!("`{scheme}://` is not SQLite: use sqlite:///path/to/file.db")));
+        }
         None => url,
     };
     // An in-memory database would be another one for each connection, and settings in a query would become part of the name.
@@ -118,8 +120,10 @@ impl Store for SqliteStore {
         let insert = move |session: &mut Session| {
             session.patient(|conn| {
                 write(conn, |tx| {
-                    tx.prepare_cached("INSERT INTO instances (id, version, published) VALUES (?, 0, 0) ON CONFLICT DO NOTHING")?
-                        .execute([id.bytes()])?;
+                    tx.prepare_cached(
+                        "INSERT INTO instances (id, version, published) VALUES (?, 0, 0) ON CONFLICT DO NOTHING",
+                    )?
+                    .execute([id.bytes()])?;
                     Ok(())
                 })
             })
@@ -144,9 +148,7 @@ impl Store for SqliteStore {
     }
 
     fn unpublished(&self, instance: Id, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
-        self.writer
-            .ask(move |session| session.patient(|conn| read::unpublished(conn, instance, after, limit)))
-            .boxed()
+        self.writer.ask(move |session| session.patient(|conn| read::unpublished(conn, instance, after, limit))).boxed()
     }
 
     fn count_unpublished(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -203,7 +205,9 @@ mod tests {
 
     #[test]
     fn a_url_without_a_file_is_refused_with_the_right_form() {
-        for url in ["", "sqlite://", "sqlite::memory:", ":memory:", "sqlite:///data/", "sqlite://a.db?mode=ro", "mysql://h/d"] {
+        for url in
+            ["", "sqlite://", "sqlite::memory:", ":memory:", "sqlite:///data/", "sqlite://a.db?mode=ro", "mysql://h/d"]
+        {
             let error = path_of(url).unwrap_err();
             assert!(error.0.contains("sqlite:///path/to/file.db"), "{url}: {error}");
         }

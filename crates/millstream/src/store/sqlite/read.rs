@@ -74,9 +74,8 @@ pub(super) fn due_wakes(
 ) -> Result<Vec<StoredDoc>, Failure> {
     let mut due = vec![];
     for Collection { name, .. } in collections {
-        let sql = format!(
-            "SELECT {DOC} FROM \"doc_{name}\" WHERE wake_kind = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?"
-        );
+        let sql =
+            format!("SELECT {DOC} FROM \"doc_{name}\" WHERE wake_kind = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?");
         for kind in kinds {
             let values = params![kind, int(now.millis()), limit(most)];
             due.extend(collect(conn, &sql, values, |row| doc(name, row))?);
@@ -113,9 +112,8 @@ pub(super) fn wakes_due(
 }
 
 pub(super) fn instances(conn: &mut Connection) -> Result<Vec<Instance>, Failure> {
-    let instance = |row: &Row<'_>| {
-        Ok(Instance { id: id_at(row, 0)?, version: uint(row, 1)?, published_through: uint(row, 2)? })
-    };
+    let instance =
+        |row: &Row<'_>| Ok(Instance { id: id_at(row, 0)?, version: uint(row, 1)?, published_through: uint(row, 2)? });
     collect(conn, "SELECT id, version, published FROM instances", [], instance)
 }
 
@@ -133,8 +131,7 @@ pub(super) fn count_unpublished(conn: &mut Connection) -> Result<u64, Failure> {
 }
 
 pub(super) fn settled(conn: &Connection, stream: &str) -> rusqlite::Result<Option<Settled>> {
-    let mark =
-        |row: &Row<'_>| Ok(Settled { stream: row.get(0)?, through: uint(row, 1)?, created: row.get(2)? });
+    let mark = |row: &Row<'_>| Ok(Settled { stream: row.get(0)?, through: uint(row, 1)?, created: row.get(2)? });
     conn.prepare_cached("SELECT stream, through, created FROM settled WHERE stream = ?")?
         .query_row([stream], mark)
         .optional()
@@ -166,7 +163,8 @@ fn wake(json: &str) -> rusqlite::Result<WakeInfo> {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let state = row.get(2)?;
-    let moment = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(|at| Timestamp(at.unsigned_abs())));
+    let moment =
+        |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(|at| Timestamp(at.unsigned_abs())));
     Ok(Entry {
         id: id_at(row, 0)?,
         version: uint(row, 1)?,

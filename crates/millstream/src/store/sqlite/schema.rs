@@ -82,10 +82,18 @@ fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "journal_size_limit", log_pages() * page)?;
     Ok(conn)
 }
-fn env(n:&str,d:i64)->i64{std::env::var(n).ok().and_then(|v|v.parse().ok()).unwrap_or(d)}
-fn page_size()->i64{env("PS",4096)}
-fn cache()->i64{env("CS",-16_000)}
-fn log_pages()->i64{env("LP",LOG_PAGES)}
+fn env(n: &str, d: i64) -> i64 {
+    std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d)
+}
+fn page_size() -> i64 {
+    env("PS", 4096)
+}
+fn cache() -> i64 {
+    env("CS", -16_000)
+}
+fn log_pages() -> i64 {
+    env("LP", LOG_PAGES)
+}
 
 fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.pragma_query_value(None, "user_version", |row| row.get(0))

@@ -132,7 +132,10 @@ impl Session {
         }
     }
 
-    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Failure>) -> Result<T, CommitError> {
+    pub(super) fn run<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T, CommitError> {
         let failure = match work(self.connection()?) {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
