@@ -59,7 +59,8 @@ type Message = (usize, Arc<str>);
 
 #[derive(Clone)]
 struct World {
-    benches: [Workbench; 3],
+    /// Shared between worlds until one of them changes it.
+    benches: [Arc<Workbench>; 3],
     desk: Desk,
     in_flight: Messages,
     handled: Messages,
@@ -98,6 +99,7 @@ impl World {
         let mut benches = services.map(|service| Workbench::of(&service));
         let set = SetStock { product_id: "chai".parse().unwrap(), name: None, initial: stock };
         benches[INVENTORY].command(order_id(), &set).unwrap();
+        let benches = benches.map(Arc::new);
         Self {
             benches,
             desk: Desk { forgetful, ..Desk::default() },
@@ -118,6 +120,10 @@ impl World {
         self.handled.keys().for_each(|message| message.hash(&mut hasher));
         (self.in_flight.len(), &self.desk, &self.told, self.duplicates, self.cancel, self.deadline).hash(&mut hasher);
         hasher.finish()
+    }
+
+    fn bench(&mut self, of: usize) -> &mut Workbench {
+        Arc::make_mut(&mut self.benches[of])
     }
 
     fn order(&self) -> Option<Order> {
@@ -163,13 +169,13 @@ impl World {
         let text = id.to_string();
         let mut add = |label: String, world| moves.push((label, world));
         match self.order() {
-            None => add("POST".into(), self.after(|world| commanded(world.benches[ORDERS].command(id, &place())))),
+            None => add("POST".into(), self.after(|world| commanded(world.bench(ORDERS).command(id, &place())))),
             Some(_) if self.cancel => {
                 let cancel = CancelOrder { id: id.into() };
                 let by = Id::derived(id.time(), "walk", b"cancel", 0);
                 let after = self.after(|world| {
                     world.cancel = false;
-                    commanded(world.benches[ORDERS].command(by, &cancel))
+                    commanded(world.bench(ORDERS).command(by, &cancel))
                 });
                 add("cancel".into(), after);
             }
@@ -178,7 +184,7 @@ impl World {
         if self.deadline && self.benches[ORDERS].wake_of::<Order>(&text).is_some() {
             let after = self.after(|world| {
                 world.deadline = false;
-                Ok(world.benches[ORDERS].fire(&Deadline, &text))
+                Ok(world.bench(ORDERS).fire(&Deadline, &text))
             });
             add("deadline".into(), after);
         }
@@ -203,7 +209,7 @@ impl World {
             self.handled.insert(message.clone(), emitted.clone());
             emitted
         };
-        let result = self.benches[message.0].deliver(&emitted).ok_or("a message that nobody handles")?;
+        let result = self.bench(message.0).deliver(&emitted).ok_or("a message that nobody handles")?;
         result.map_err(|fault| format!("{} failed on {}: {fault:?}", NAMES[message.0], message.1))
     }
 
@@ -216,7 +222,7 @@ impl World {
         let charges = wake.kind == "charge";
         if wake.attempt == 0 {
             let claim = |world: &mut Self| {
-                let bench = &mut world.benches[PAYMENTS];
+                let bench = world.bench(PAYMENTS);
                 let claimed = bench.claim::<ChargeCard<Unasked>>(id) || bench.claim::<RefundCharge<Unasked>>(id);
                 if claimed { Ok(vec![]) } else { Err("a wake that cannot be claimed".into()) }
             };
@@ -230,7 +236,7 @@ impl World {
             });
             let answered = self.after(|world| {
                 world.desk = done.clone();
-                Ok(world.benches[PAYMENTS].settle(&refund, id, ()))
+                Ok(world.bench(PAYMENTS).settle(&refund, id, ()))
             });
             return vec![("refund, answer lost", lost), ("refund", answered)];
         }
@@ -247,7 +253,7 @@ impl World {
             };
             let answered = self.after(|world| {
                 world.desk = desk.clone();
-                Ok(world.benches[PAYMENTS].settle(&charge, id, outcome))
+                Ok(world.bench(PAYMENTS).settle(&charge, id, outcome))
             });
             moves.push((label, answered));
         }
