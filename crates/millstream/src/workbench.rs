@@ -16,6 +16,9 @@ use crate::telemetry::Metric;
 use crate::unit::{Context, Ran, Rules, StoredDoc, Unit, View, run};
 use crate::work::AnyHandler;
 
+/// A document as JSON, and the kind of its wake and whether that was claimed.
+pub type DocumentState = (Key, Bytes, Option<(String, bool)>);
+
 /// The documents of one service, and the rules that its handlers run under.
 #[derive(Clone)]
 pub struct Workbench {
@@ -89,9 +92,8 @@ impl Workbench {
         self.docs.insert(key.clone(), StoredDoc { key, version, shape: D::SHAPE, body, wake: None });
     }
 
-    /// All that distinguishes one state from another: each document as JSON, and of its wake kind and whether it was claimed.
-    /// Versions and times are left out, so that a walk over states ends.
-    pub fn state(&self) -> Vec<(Key, Bytes, Option<(String, bool)>)> {
+    /// All that distinguishes one state from another. Versions and times are left out, so that a walk over states ends.
+    pub fn state(&self) -> Vec<DocumentState> {
         let wake = |doc: &StoredDoc| doc.wake.as_ref().map(|wake| (wake.kind.clone(), wake.attempt > 0));
         self.docs.values().map(|doc| (doc.key.clone(), doc.body.clone(), wake(doc))).collect()
     }
