@@ -1,1 +1,4 @@
+//! What holds for the whole: the saga over its real handlers, and the shop from outside.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod state_space;

@@ -16,6 +16,9 @@ use crate::telemetry::Metric;
 use crate::unit::{Context, Ran, Rules, StoredDoc, Unit, View, run};
 use crate::work::AnyHandler;
 
+/// A document as JSON, and the kind of its wake and whether that was claimed.
+pub type DocumentState = (Key, Bytes, Option<(String, bool)>);
+
 /// The documents of one service, and the rules that its handlers run under.
 #[derive(Clone)]
 pub struct Workbench {
@@ -89,12 +92,10 @@ impl Workbench {
         self.docs.insert(key.clone(), StoredDoc { key, version, shape: D::SHAPE, body, wake: None });
     }
 
-    /// All that distinguishes one state from another: each document, and of its wake kind and whether it was claimed.
-    /// Versions and times are left out, so that a walk over states ends.
-    pub fn state(&self) -> Vec<(String, Value, Option<(String, bool)>)> {
-        let of = |doc: &StoredDoc| serde_json::from_slice(&doc.body).unwrap_or(Value::Null);
+    /// All that distinguishes one state from another. Versions and times are left out, so that a walk over states ends.
+    pub fn state(&self) -> Vec<DocumentState> {
         let wake = |doc: &StoredDoc| doc.wake.as_ref().map(|wake| (wake.kind.clone(), wake.attempt > 0));
-        self.docs.values().map(|doc| (format!("{}/{}", doc.key.collection, doc.key.id), of(doc), wake(doc))).collect()
+        self.docs.values().map(|doc| (doc.key.clone(), doc.body.clone(), wake(doc))).collect()
     }
 
     /// An event as it would be received, with an id derived from its type and key.
@@ -116,6 +117,17 @@ impl Workbench {
         Ok(done.1)
     }
 
+    /// Whether the service declares a handler for a message's type.
+    pub fn handles(&self, message: &Emitted) -> bool {
+        self.handler_of(message).is_some()
+    }
+
+    fn handler_of(&self, message: &Emitted) -> Option<Arc<dyn AnyHandler>> {
+        let ce_type = message.header(header::TYPE)?;
+        let (event, _) = split_type(&ce_type)?;
+        self.handlers.iter().find(|handler| handler.event_type() == event).cloned()
+    }
+
     /// Hands a message to the handler that the service declares for its type, and gives what was emitted; `None` if it
     /// declares none.
     ///
@@ -125,9 +137,8 @@ impl Workbench {
     /// # Panics
     /// When the message is not in wire form, or the handler panics or stages what it must not.
     pub fn deliver(&mut self, message: &Emitted) -> Option<Result<Vec<Emitted>, Fault>> {
-        let ce_type = message.header(header::TYPE)?;
-        let (event, _) = split_type(&ce_type)?;
-        let handler = self.handlers.iter().find(|handler| handler.event_type() == event)?.clone();
+        let handler = self.handler_of(message)?;
+        let event = handler.event_type();
         let text = |name| message.header(name).unwrap_or_else(|| panic!("`{event}` has no `{name}`"));
         let meta = Meta {
             id: text(header::ID).parse().expect("an emitted id parses"),

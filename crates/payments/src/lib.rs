@@ -42,6 +42,8 @@ pub fn service(gateway: impl Gateway) -> Service {
 }
 
 #[cfg(test)]
+mod adapter;
+#[cfg(test)]
 mod keys_forgotten;
 #[cfg(test)]
 mod table;
