@@ -48,6 +48,7 @@ impl Document for Product {
 #[serde(rename_all = "camelCase")]
 pub struct Reservation {
     /// The order.
+    #[serde(rename = "orderId")]
     pub id: OrderId,
     /// Where it stands.
     pub status: Status,

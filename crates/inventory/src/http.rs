@@ -1,22 +1,19 @@
 //! The routes.
 
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{OrderId, ProductId};
+use millstream::FieldError;
 use millstream::commands::{Caller, Context};
-use millstream::http::{Body, Problem};
-use millstream::store::Query;
-use millstream::{Document, FieldError};
+use millstream::http::{Body, List, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::documents::{Product, Reservation};
 use crate::stock::{SetStock, Stock};
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 500;
 const MAX_INITIAL: u64 = 1_000_000_000;
 const MAX_NAME: usize = 200;
 
@@ -24,59 +21,36 @@ pub(crate) fn routes() -> Router<Context> {
     Router::new()
         .route("/stock", get(list))
         .route("/stock/{productId}", get(show).put(set))
+        .route("/reservations", get(reservations))
         .route("/reservations/{orderId}", get(reservation))
 }
 
 /// A page of products, by id.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct Products {
     products: Vec<Stock>,
     /// The `cursor` of the next page; `null` on the last.
-    next_cursor: Option<ProductId>,
+    next_cursor: Option<String>,
 }
 
-async fn list(
-    State(cx): State<Context>,
-    Parameters(parameters): Parameters<Vec<(String, String)>>,
-) -> Result<Json<Page>, Problem> {
-    let mut query = page_query(parameters).map_err(|errors| bad_request("the query is wrong", errors))?;
-    let limit = query.limit;
-    // One more than asked for tells whether there is a next page.
-    query.limit += 1;
-    let mut products = cx.find::<Product>(query).await?;
-    let more = products.len() > limit;
-    products.truncate(limit);
-    let next_cursor = products.last().filter(|_| more).map(|product| product.id.clone());
-    Ok(Json(Page { products: products.into_iter().map(Stock::from).collect(), next_cursor }))
+async fn list(State(cx): State<Context>, list: List) -> Result<Json<Products>, Problem> {
+    let page = cx.page::<Product>(list.query::<Product>(&[], false)?).await?;
+    Ok(Json(Products { products: page.items.into_iter().map(Stock::from).collect(), next_cursor: page.next }))
 }
 
-fn page_query(parameters: Vec<(String, String)>) -> Result<Query, Vec<FieldError>> {
-    let mut query = Query {
-        collection: Product::COLLECTION,
-        filters: vec![],
-        after: None,
-        descending: false,
-        limit: DEFAULT_LIMIT,
-    };
-    let mut errors = vec![];
-    for (field, value) in parameters {
-        let message = match (field.as_str(), value.parse::<usize>(), value.parse::<ProductId>()) {
-            ("limit", Ok(limit), _) if (1..=MAX_LIMIT).contains(&limit) => {
-                query.limit = limit;
-                continue;
-            }
-            ("cursor", _, Ok(_)) => {
-                query.after = Some(value);
-                continue;
-            }
-            ("limit", ..) => format!("must be a whole number from 1 to {MAX_LIMIT}"),
-            ("cursor", ..) => "must be a `nextCursor` as an earlier page gave it".into(),
-            _ => "is not known; there are limit and cursor".into(),
-        };
-        errors.push(FieldError { field, message });
-    }
-    if errors.is_empty() { Ok(query) } else { Err(errors) }
+/// A page of reservations, those of the newest orders first.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reservations {
+    reservations: Vec<Reservation>,
+    /// The `cursor` of the next page; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+async fn reservations(State(cx): State<Context>, list: List) -> Result<Json<Reservations>, Problem> {
+    let page = cx.page::<Reservation>(list.query::<Reservation>(&[], true)?).await?;
+    Ok(Json(Reservations { reservations: page.items, next_cursor: page.next }))
 }
 
 async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<Stock>, Problem> {
@@ -161,16 +135,6 @@ mod tests {
         );
         for wrong in ["{}", r#"{"initial": -1}"#, r#"{"initial": 1.5}"#, r#"{"initial": "5"}"#] {
             assert!(serde_json::from_str::<NewStock>(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn every_wrong_parameter_of_a_list_is_named() {
-        let query = |name: &str, value: &str| page_query(vec![(name.into(), value.into())]);
-        assert_eq!(query("limit", "500").unwrap().limit, 500);
-        assert_eq!(query("cursor", "chai").unwrap().after.as_deref(), Some("chai"));
-        for (name, value) in [("limit", "0"), ("limit", "501"), ("limit", "x"), ("cursor", "?"), ("status", "SOLD")] {
-            assert_eq!(query(name, value).unwrap_err()[0].field, name);
         }
     }
 }

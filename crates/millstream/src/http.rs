@@ -3,11 +3,13 @@
 
 mod extract;
 mod health;
+mod page;
 mod problem;
 mod shell;
 
 pub use extract::{BODY_LIMIT, Body, Query};
 pub use health::{ConsumerHealth, Health, Probe};
+pub use page::{Filter, List, MAX_PAGE, Page};
 pub use problem::Problem;
 pub use shell::{MAX_IN_FLIGHT, shell};
 

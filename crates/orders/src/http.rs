@@ -2,23 +2,19 @@
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use contracts::{OrderId, UserId};
+use millstream::FieldError;
 use millstream::commands::{Accepted, Caller, Context};
-use millstream::http::{Body, Problem};
-use millstream::store::Query;
-use millstream::{Document, FieldError};
+use millstream::http::{Body, Filter, List, Problem};
 use serde::Serialize;
 
 use crate::new_order::NewOrder;
 use crate::order::{Order, Status};
 use crate::{CancelOrder, Settings};
-
-const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 500;
 
 pub(crate) fn routes(settings: Settings) -> Router<Context> {
     let place = move |cx, caller, body| place(settings, cx, caller, body);
@@ -57,65 +53,21 @@ async fn cancel(State(cx): State<Context>, caller: Caller, Path(id): Path<String
 /// A page of orders, the newest first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct Orders {
     orders: Vec<Order>,
     /// The `cursor` of the next page; `null` on the last.
-    next_cursor: Option<OrderId>,
+    next_cursor: Option<String>,
 }
 
-async fn list(
-    State(cx): State<Context>,
-    Parameters(parameters): Parameters<Vec<(String, String)>>,
-) -> Result<Json<Page>, Problem> {
-    let mut query = page_query(parameters).map_err(|errors| bad_request("the query is wrong", errors))?;
-    let limit = query.limit;
-    // One more than asked for tells whether there is a next page.
-    query.limit += 1;
-    let mut orders = cx.find::<Order>(query).await?;
-    let more = orders.len() > limit;
-    orders.truncate(limit);
-    let next_cursor = orders.last().filter(|_| more).map(|order| order.id.clone());
-    Ok(Json(Page { orders, next_cursor }))
-}
+const USER: Filter = ("userId", |value| value.parse::<UserId>().map(drop).map_err(|error| error.to_string()));
+const STATUS: Filter = ("status", |value| {
+    let known = Status::ALL.into_iter().any(|status| status.name() == value);
+    if known { Ok(()) } else { Err(format!("must be one of {}", Status::ALL.map(Status::name).join(", "))) }
+});
 
-fn page_query(parameters: Vec<(String, String)>) -> Result<Query, Vec<FieldError>> {
-    let mut query =
-        Query { collection: Order::COLLECTION, filters: vec![], after: None, descending: true, limit: DEFAULT_LIMIT };
-    let mut errors = vec![];
-    let mut seen: Vec<String> = vec![];
-    for (name, value) in parameters {
-        let message = match name.as_str() {
-            _ if seen.contains(&name) => Some("is given twice".into()),
-            "userId" => {
-                value.parse::<UserId>().map(|_| query.filters.push(("userId", value))).err().map(|e| e.to_string())
-            }
-            "status" => match Status::ALL.into_iter().find(|status| status.name() == value) {
-                Some(status) => {
-                    query.filters.push(("status", status.name().into()));
-                    None
-                }
-                None => Some(format!("must be one of {}", Status::ALL.map(Status::name).join(", "))),
-            },
-            "limit" => match value.parse() {
-                Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => {
-                    query.limit = limit;
-                    None
-                }
-                _ => Some(format!("must be a whole number from 1 to {MAX_LIMIT}")),
-            },
-            "cursor" => match value.parse::<OrderId>() {
-                Ok(_) => {
-                    query.after = Some(value);
-                    None
-                }
-                Err(_) => Some("must be a `nextCursor` as an earlier page gave it".into()),
-            },
-            _ => Some("is not known; there are userId, status, limit and cursor".into()),
-        };
-        errors.extend(message.map(|message: String| FieldError { field: name.clone(), message }));
-        seen.push(name);
-    }
-    if errors.is_empty() { Ok(query) } else { Err(errors) }
+async fn list(State(cx): State<Context>, list: List) -> Result<Json<Orders>, Problem> {
+    let page = cx.page::<Order>(list.query::<Order>(&[USER, STATUS], true)?).await?;
+    Ok(Json(Orders { orders: page.items, next_cursor: page.next }))
 }
 
 /// The committed reply, byte for byte the same when a request is repeated; a header tells the repeat.
@@ -135,34 +87,4 @@ fn bad_request(detail: &str, errors: Vec<FieldError>) -> Problem {
 fn no_such_order(id: &str) -> Problem {
     let detail = format!("there is no order with the id {id}");
     Problem { status: StatusCode::NOT_FOUND, detail, errors: vec![] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn query(parameters: &[(&str, &str)]) -> Result<Query, Vec<FieldError>> {
-        page_query(parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
-    }
-
-    #[test]
-    fn a_list_is_filtered_limited_and_continued() {
-        let query = query(&[("userId", "ALFKI"), ("status", "PENDING"), ("limit", "500"), ("cursor", "01932f6e-7a00")])
-            .unwrap();
-        assert_eq!(query.filters, [("userId", "ALFKI".to_owned()), ("status", "PENDING".to_owned())]);
-        assert_eq!((query.limit, query.after.as_deref(), query.descending), (500, Some("01932f6e-7a00"), true));
-    }
-
-    #[test]
-    fn every_wrong_parameter_is_named_with_what_would_be_right() {
-        let wrong = [("userId", "a b"), ("status", "pending"), ("limit", "0"), ("cursor", "?"), ("sort", "x")];
-        let errors = query(&wrong).unwrap_err();
-        let said: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(said, wrong.map(|(name, _)| name));
-        assert!(errors[1].message.contains("PENDING, RESERVED, CONFIRMED, CANCELLED"));
-        for limit in ["-1", "501", "ten", "1.5", ""] {
-            assert!(query(&[("limit", limit)]).unwrap_err()[0].message.contains("1 to 500"), "{limit}");
-        }
-        assert_eq!(query(&[("limit", "1"), ("limit", "2")]).unwrap_err()[0].message, "is given twice");
-    }
 }

@@ -1,4 +1,4 @@
-//! The route.
+//! The routes.
 
 use axum::extract::{Path, State as Service};
 use axum::http::StatusCode;
@@ -6,13 +6,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{Currency, Money, OrderId, UserId};
 use millstream::commands::Context;
-use millstream::http::Problem;
+use millstream::http::{List, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::payment::{Payment, State, Terms};
 
 pub(crate) fn routes() -> Router<Context> {
-    Router::new().route("/payments/{orderId}", get(show))
+    Router::new().route("/payments", get(list)).route("/payments/{orderId}", get(show))
 }
 
 /// A payment, as callers see it.
@@ -60,6 +60,20 @@ impl From<Payment> for PaymentView {
         };
         Self { order_id: id, status, cancel_requested, amount, currency, customer, charge_id, reason }
     }
+}
+
+/// A page of payments, those of the newest orders first.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Payments {
+    payments: Vec<PaymentView>,
+    /// The `cursor` of the next page; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+async fn list(Service(cx): Service<Context>, list: List) -> Result<Json<Payments>, Problem> {
+    let page = cx.page::<Payment>(list.query::<Payment>(&[], true)?).await?;
+    Ok(Json(Payments { payments: page.items.into_iter().map(PaymentView::from).collect(), next_cursor: page.next }))
 }
 
 async fn show(Service(cx): Service<Context>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {

@@ -31,7 +31,7 @@ pub(super) struct Snapshot {
 pub(super) struct Reservation {
     pub(super) order_id: String,
     pub(super) status: String,
-    #[serde(default)]
+    #[serde(default, rename = "items")]
     pub(super) lines: Vec<Line>,
 }
 
