@@ -1,5 +1,7 @@
 //! The store port: what the engine asks of a database, and nothing more. An adapter passes [`conformance`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -11,6 +13,21 @@ pub use crate::unit::{DocWrite, NewDoc, StoredDoc};
 pub mod conformance;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+/// Opens the store that a URL names: `sqlite:///absolute/path.db`, `sqlite://relative/path.db`, or a plain path to such a file.
+///
+/// # Errors
+/// When the store cannot be opened, or this build has none of that kind. The URL itself may hold a password and is not repeated.
+pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once("://") {
+        #[cfg(feature = "sqlite")]
+        None | Some(("sqlite", _)) => Ok(Arc::new(sqlite::SqliteStore::open(url)?)),
+        Some(("mongodb" | "mongodb+srv", _)) => {
+            Err(StoreError("this build has no MongoDB store, only SQLite: use sqlite:///path/to/file.db".into()))
+        }
+        _ => Err(StoreError("a store's URL is of the form sqlite:///path/to/file.db".into())),
+    }
+}
 
 /// A database with documents, the journal, idempotency keys, instance rows and `settled` marks of one service.
 ///
