@@ -272,7 +272,7 @@ impl Consumer {
                 return None;
             }
         };
-        let (message, _) = message.split();
+        let message = message.message;
         let headers = message.headers.as_ref();
         let get = |name| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
         let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(published);

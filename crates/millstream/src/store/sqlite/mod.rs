@@ -132,7 +132,7 @@ impl Store for SqliteStore {
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<Instance>, StoreError>> {
-        self.writer.ask(|session| session.patient(|conn| read::instances(conn))).boxed()
+        self.writer.ask(|session| session.patient(read::instances)).boxed()
     }
 
     fn delete_instance(&self, id: Id, version: u64) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -152,7 +152,7 @@ impl Store for SqliteStore {
     }
 
     fn count_unpublished(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.reader.ask(|session| session.patient(|conn| read::count_unpublished(conn))).boxed()
+        self.reader.ask(|session| session.patient(read::count_unpublished)).boxed()
     }
 
     fn init_settled(&self, mark: Settled) -> BoxFuture<'_, Result<Settled, StoreError>> {

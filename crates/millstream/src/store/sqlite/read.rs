@@ -19,6 +19,10 @@ const DOC: &str = "id, version, shape, body, wake";
 const ENTRY: &str = "id, version, state, at, instance, batch, stream, seq, attempts, started, redrives, error, first_failure, \
                      last_failure, emitted, reply";
 
+/// `CROSS` keeps SQLite from walking the whole outbox and looking up each entry's instance.
+pub(super) const COUNT_UNPUBLISHED: &str = "SELECT count(*) FROM instances i CROSS JOIN journal j \
+    WHERE j.instance = i.id AND j.batch > i.published AND j.emitted IS NOT NULL";
+
 pub(super) fn load(conn: &mut Connection, wanted: &Wanted) -> Result<Loaded, Failure> {
     // One read transaction: all of it is of one moment, and the locks are taken once.
     let tx = conn.transaction()?;
@@ -125,9 +129,7 @@ pub(super) fn unpublished(conn: &mut Connection, instance: Id, after: u64, most:
 }
 
 pub(super) fn count_unpublished(conn: &mut Connection) -> Result<u64, Failure> {
-    let sql = "SELECT count(*) FROM instances i JOIN journal j \
-               ON j.instance = i.id AND j.batch > i.published AND j.emitted IS NOT NULL";
-    Ok(conn.prepare_cached(sql)?.query_row([], |row| uint(row, 0))?)
+    Ok(conn.prepare_cached(COUNT_UNPUBLISHED)?.query_row([], |row| uint(row, 0))?)
 }
 
 pub(super) fn settled(conn: &Connection, stream: &str) -> rusqlite::Result<Option<Settled>> {

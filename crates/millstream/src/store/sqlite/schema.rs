@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::session::{Failure, write};
 use crate::store::{Collection, StoreError};
@@ -16,8 +16,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Room for every statement that the engine repeats, for some dozen collections.
 const CACHED_STATEMENTS: usize = 128;
 
-/// The log is written back to the file each time it has grown by so many pages, and afterwards cut to that size.
-const LOG_PAGES: i64 = 4_000;
+/// In pages of this size a row of the journal with up to two kilobytes of emitted events lies beside others, and does not spill
+/// into a page of its own.
+const PAGE: i64 = 8_192;
+
+/// Once the log has grown by so many pages it is written back to the file, and begun anew in its place.
+const LOG_PAGES: i64 = 1_000;
+
+/// The pages kept in memory, for each of two connections.
+const CACHE_KIB: i64 = 16_000;
 
 /// The ids of the journal sort by time, so its rows are appended to a tree without row numbers. What has been emitted is NULL
 /// where there is nothing, and only the others are in the index: it is the outbox.
@@ -43,26 +50,29 @@ CREATE TABLE IF NOT EXISTS settled (
 /// Opens the file, created where there is none, with the tables that every service has.
 pub(super) fn create(path: &Path) -> rusqlite::Result<Connection> {
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-    match version(&conn)? {
-        VERSION => {}
-        0 => {
-            let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            tx.execute_batch(TABLES)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-            tx.commit()?;
-        }
-        other => return Err(foreign(other)),
+    let version = version(&conn)?;
+    if version != 0 && version != VERSION {
+        return Err(foreign(version));
+    }
+    conn.pragma_update(None, "page_size", PAGE)?;
+    configure(&conn)?;
+    if version == 0 {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(TABLES)?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+        tx.commit()?;
     }
     Ok(conn)
 }
 
-/// Opens a file that was there before. What is at its place now may be anything, and nothing is created in it.
+/// Opens a file that was there before. What is at its place now may be anything, and is not touched unless it is a store.
 pub(super) fn reopen(path: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(path, OpenFlags::empty())?;
     match version(&conn)? {
-        VERSION => Ok(conn),
-        other => Err(foreign(other)),
+        VERSION => configure(&conn)?,
+        other => return Err(foreign(other)),
     }
+    Ok(conn)
 }
 
 fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
@@ -70,29 +80,16 @@ fn connect(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-    let page = page_size();
-    if !create.is_empty() {
-        conn.pragma_update(None, "page_size", page)?;
-    }
+    Ok(conn)
+}
+
+fn configure(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
-    conn.pragma_update(None, "cache_size", cache())?;
-    conn.pragma_update(None, "wal_autocheckpoint", log_pages())?;
-    conn.pragma_update(None, "journal_size_limit", log_pages() * page)?;
-    Ok(conn)
-}
-fn env(n: &str, d: i64) -> i64 {
-    std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d)
-}
-fn page_size() -> i64 {
-    env("PS", 4096)
-}
-fn cache() -> i64 {
-    env("CS", -16_000)
-}
-fn log_pages() -> i64 {
-    env("LP", LOG_PAGES)
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    conn.pragma_update(None, "journal_size_limit", LOG_PAGES * PAGE)
 }
 
 fn version(conn: &Connection) -> rusqlite::Result<i64> {
@@ -140,4 +137,64 @@ pub(super) fn field_value(field: &str) -> rusqlite::Result<String> {
 /// SQLite's integers are signed; what does not fit is later than any time and higher than any count there will be.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::COUNT_UNPUBLISHED;
+    use super::*;
+
+    const ORDERS: Collection = Collection { name: "orders", indexed: &["userId"] };
+
+    fn database() -> (Connection, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut conn = create(&folder.path().join("store.db")).unwrap();
+        assert!(collections(&mut conn, &[ORDERS]).is_ok());
+        (conn, folder)
+    }
+
+    #[test]
+    fn every_connection_logs_ahead_and_syncs_at_each_commit() {
+        let (created, folder) = database();
+        let reopened = reopen(&folder.path().join("store.db")).unwrap();
+        for conn in [created, reopened] {
+            let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            let synchronous: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+            assert_eq!((&*mode, synchronous), ("wal", 2));
+        }
+    }
+
+    #[test]
+    fn what_the_engine_repeats_is_answered_by_an_index() {
+        let (conn, _folder) = database();
+        for (sql, index) in [
+            (
+                "SELECT wake FROM doc_orders WHERE wake_kind = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?",
+                "doc_orders.wake",
+            ),
+            (
+                &format!(
+                    "SELECT id FROM doc_orders WHERE true AND {} = ? AND id > ? ORDER BY id",
+                    field_value("userId").unwrap()
+                ),
+                "doc_orders.userId",
+            ),
+            (
+                "SELECT reply FROM journal WHERE instance = ? AND batch > ? AND emitted IS NOT NULL ORDER BY batch, id LIMIT ?",
+                "outbox",
+            ),
+            (COUNT_UNPUBLISHED, "INDEX outbox (instance=? AND batch>?)"),
+            ("SELECT hash FROM keys WHERE expires < ? ORDER BY expires LIMIT ?", "keys_expire"),
+        ] {
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let nulls = vec![rusqlite::types::Null; explain.parameter_count()];
+            let plan: Vec<String> = explain
+                .query_map(rusqlite::params_from_iter(nulls), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let plan = plan.join("; ");
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
 }
