@@ -6,6 +6,9 @@ use clap::{Parser, Subcommand};
 use shop::{check, demo, gateway, load, serve, up};
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 all is well; 1 it ran, and an order has not ended or an invariant does not hold; 2 the command line or the
 environment is wrong; 3 it could not start, or not go on.";
