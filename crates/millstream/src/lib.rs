@@ -1,4 +1,69 @@
 //! Event-driven services on NATS JetStream: at-least-once delivery, effectively-once effects.
+//!
+//! A service is documents and pure functions from an input and documents to changed documents and events. Everything that
+//! changes its data goes through one loop, the engine, which commits what an input changed together with a journal entry, and
+//! only then acks, answers, publishes and runs effects. What is still to do after a crash is found by one of two indexes:
+//! journal entries above a watermark, and documents with a due wake.
+//!
+//! | module | what is there |
+//! | --- | --- |
+//! | [`event`] | events, streams, and how they look on the wire |
+//! | [`handler`] | what a service is made of: documents, handlers, commands, timers, wakes |
+//! | [`unit`] | what one handling may read, and what it stages |
+//! | [`service`] | declaring a service, and running it |
+//! | [`commands`] | what routes work with |
+//! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
+//! | [`store`] | the port to the database, and SQLite |
+//! | [`dead_letter`] | what becomes of messages that cannot be handled |
+//! | [`http`], [`telemetry`], [`config`] | the chassis |
+//! | `workbench`, `testing` | for tests, with the feature `testing` |
+//!
+//! ```
+//! use millstream::{Document, Event, Fault, Handler, Keys, Received, Service, Start, Stream, Unit};
+//! use serde::{Deserialize, Serialize};
+//!
+//! const TEMPERATURES: Stream = Stream::new("TEMPERATURES", "temperatures");
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Measured { sensor: String, celsius: i32 }
+//!
+//! impl Event for Measured {
+//!     const TYPE: &'static str = "temperatures.measured";
+//!     const STREAM: Stream = TEMPERATURES;
+//!     fn key(&self) -> &str { &self.sensor }
+//! }
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Highest { sensor: String, celsius: i32 }
+//!
+//! impl Document for Highest {
+//!     const COLLECTION: &'static str = "highest";
+//!     fn id(&self) -> &str { &self.sensor }
+//! }
+//!
+//! struct Note;
+//!
+//! impl Handler for Note {
+//!     type On = Measured;
+//!     fn touches(&self, event: &Received<Measured>) -> Keys { Keys::one::<Highest>(&event.sensor) }
+//!     fn handle(&self, event: &Received<Measured>, unit: &mut Unit<'_>) -> Result<(), Fault> {
+//!         let Measured { sensor, celsius } = &event.event;
+//!         if unit.get::<Highest>(sensor)?.is_none_or(|highest| highest.celsius < *celsius) {
+//!             unit.put(Highest { sensor: sensor.clone(), celsius: *celsius });
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let service = Service::new("weather").keeps::<Highest>().reads(TEMPERATURES, Start::Beginning).on(Note);
+//!
+//! # #[cfg(feature = "testing")] {
+//! let mut bench = millstream::workbench::Workbench::of(&service);
+//! let event = bench.received(Measured { sensor: "roof".into(), celsius: 31 });
+//! bench.handle(&Note, &event).unwrap();
+//! assert_eq!(bench.get::<Highest>("roof").unwrap().celsius, 31);
+//! # }
+//! ```
 #![warn(missing_docs)]
 
 pub mod event;

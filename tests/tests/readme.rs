@@ -1,0 +1,110 @@
+//! The README's service and its test, as they stand there, and what else it promises of itself.
+#![allow(unreachable_pub, reason = "the README shows a library")]
+
+// README: service
+use axum::extract::{Path, State};
+use axum::{Json, Router, routing::get};
+use contracts::orders::{OrderConfirmed, STREAM};
+use millstream::{Document, Fault, Handler, Keys, Received, Service, Start, Unit};
+use millstream::{commands::Context, http::Problem};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Points {
+    pub customer: String,
+    pub balance: i64,
+}
+
+impl Document for Points {
+    const COLLECTION: &'static str = "points";
+    fn id(&self) -> &str {
+        &self.customer
+    }
+}
+
+/// A point for each euro of a confirmed order.
+pub struct Earn;
+
+impl Handler for Earn {
+    type On = OrderConfirmed;
+    fn touches(&self, order: &Received<OrderConfirmed>) -> Keys {
+        Keys::one::<Points>(order.user_id.to_string())
+    }
+    fn handle(&self, order: &Received<OrderConfirmed>, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        let customer = order.user_id.to_string();
+        let mut points = unit.get::<Points>(&customer)?.unwrap_or(Points { customer, balance: 0 });
+        points.balance += order.total.minor() / 100;
+        unit.put(points);
+        Ok(())
+    }
+}
+
+async fn show(State(cx): State<Context>, Path(customer): Path<String>) -> Result<Json<Option<Points>>, Problem> {
+    Ok(Json(cx.get::<Points>(&customer).await?))
+}
+
+pub fn service() -> Service {
+    Service::new("loyalty")
+        .keeps::<Points>()
+        .reads(STREAM, Start::Beginning)
+        .on(Earn)
+        .routes(Router::new().route("/points/{customer}", get(show)))
+}
+// README: end
+
+fn an_order() -> OrderConfirmed {
+    serde_json::from_str(include_str!("../../crates/contracts/golden/orders.confirmed.v1.json")).unwrap()
+}
+
+// README: test
+#[test]
+fn a_confirmed_order_earns_a_point_a_euro() {
+    let mut bench = millstream::workbench::Workbench::of(&service());
+    let order = bench.received(an_order());
+    let (customer, euros) = (order.user_id.to_string(), order.total.minor() / 100);
+    bench.handle(&Earn, &order).unwrap();
+    assert_eq!(bench.get::<Points>(&customer).unwrap().balance, euros);
+}
+// README: end
+
+#[test]
+fn the_readme_shows_the_service_and_the_test_that_are_run_here() {
+    let readme = include_str!("../../README.md");
+    let here = include_str!("readme.rs");
+    for part in ["service", "test"] {
+        let (_, from) = here.split_once(&format!("// README: {part}\n")).unwrap();
+        let (code, _) = from.split_once("// README: end").unwrap();
+        assert!(readme.contains(code.trim_end()), "the README's {part} is not what tests/tests/readme.rs has");
+    }
+}
+
+/// Every test that the README names as the proof of a promise is there.
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sources = sources(root);
+    let readme = include_str!("../../README.md");
+    let named: Vec<&str> = readme.split('`').skip(1).step_by(2).filter(|name| is_test_name(name)).collect();
+    assert!(named.len() >= 8, "the README names {} tests", named.len());
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "the README names a test `{name}`, which is not there");
+    }
+}
+
+fn is_test_name(text: &str) -> bool {
+    text.matches('_').count() >= 4
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+fn sources(folder: &std::path::Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "target" && name != ".git" {
+            all.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    all
+}
