@@ -365,15 +365,9 @@ async fn stop_engine(
             tracing::debug!("the last events are on their way");
         }
     }
-    let (store, instance, all) = (engine.store.clone(), engine.instance.id, engine.outbox.queued() == 0);
-    if all {
-        engine.write_watermark().await;
-        let rows = store.instances().await.unwrap_or_default();
-        if let Some(row) = rows.iter().find(|row| row.id == instance)
-            && let Err(error) = store.delete_instance(instance, row.version).await
-        {
-            tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
-        }
+    engine.write_watermark().await;
+    if let Err(error) = engine.delete_own_row().await {
+        tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
     }
     drop(engine);
     // Without the broker the publisher has work that cannot be done now.

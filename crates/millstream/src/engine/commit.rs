@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use fail::fail_point;
 
+use crate::commands::CommandError;
 use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;
@@ -53,7 +54,9 @@ impl Engine {
                 self.instance.batch = number;
                 self.instance.written = self.instance.written.max(through);
             }
-            Err(_) => commands().for_each(|command| command.ticket.requeue()),
+            // Whether it happened may be unknown, and then the commands are not taken back.
+            Err(Failed::Stopped) => {}
+            Err(Failed::Conflict(_)) => commands().for_each(|command| command.ticket.requeue()),
         }
         result
     }
@@ -80,6 +83,9 @@ impl Engine {
     }
 
     async fn commit_batch(&mut self, write: Batch) -> Result<(), Failed> {
+        if self.instance.unresolved {
+            return Err(Failed::Stopped);
+        }
         fail_point!("before_commit");
         let ids: Vec<_> = write.journal.iter().map(|entry| entry.id).collect();
         let (instance, number) = (write.instance, write.batch);
@@ -100,23 +106,20 @@ impl Engine {
                 Err(error) => self.away(&error.0).await,
             },
             CommitError::Away(error) => self.away(&error).await,
-            CommitError::Unknown(error) => {
-                self.away(&error)
-                    .await
-                    .or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
-                loop {
-                    let wanted = Wanted { journal: ids.clone(), ..Wanted::default() };
-                    match self.store.load(wanted).await {
-                        Ok(found) => {
-                            let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
-                            let committed = found.journal.iter().any(ours);
-                            return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
-                        }
-                        Err(error) if !self.store_is_away(&error.0).await => return Err(Failed::Stopped),
-                        Err(_) => {}
-                    }
+            CommitError::Unknown(mut error) => loop {
+                if !self.store_is_away(&error).await {
+                    self.instance.unresolved = true;
+                    return Err(Failed::Stopped);
                 }
-            }
+                match self.store.load(Wanted { journal: ids.clone(), ..Wanted::default() }).await {
+                    Ok(found) => {
+                        let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
+                        let committed = found.journal.iter().any(ours);
+                        return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
+                    }
+                    Err(again) => error = again.0,
+                }
+            },
         }
     }
 
@@ -149,7 +152,8 @@ impl Engine {
         self.status.store_up.store(up, Ordering::Release);
     }
 
-    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done.
+    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done, or that
+    /// nobody knows.
     pub(crate) fn abandon(&mut self, batch: Vec<Input>) {
         use async_nats::jetstream::AckKind;
         let mut naks = Vec::new();
@@ -160,7 +164,11 @@ impl Engine {
                     naks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, AckKind::Nak(None))));
                 }
                 Input::Command(command) => {
-                    let why = crate::commands::CommandError::Unavailable("the service is shutting down".into());
+                    let why = if command.ticket.withdraw() {
+                        CommandError::Unavailable("the service is shutting down".into())
+                    } else {
+                        CommandError::OutcomeUnknown
+                    };
                     drop(command.answer.send(Err(why)));
                 }
                 Input::Outcome(outcome) => {
