@@ -312,6 +312,7 @@ impl Parts {
             settled: HashMap::new(),
             distrust: (0, Instant::now()),
             expired_at: Instant::now(),
+            store_tries: 0,
             timing,
         };
         Started { engine, broker, consumers, helpers, publisher, acker: acker_task }

@@ -92,7 +92,7 @@ impl Engine {
         let error = match self.store.commit(write).await {
             Ok(()) => {
                 fail_point!("after_commit");
-                self.store_is_up(true);
+                self.store_is_up();
                 return Ok(());
             }
             Err(error) => error,
@@ -127,29 +127,35 @@ impl Engine {
         if self.store_is_away(error).await { Err(Failed::Conflict(false)) } else { Err(Failed::Stopped) }
     }
 
-    /// Waits until the store answers again, saying so once; `false` if the service stops meanwhile. Messages are kept: no nak,
-    /// no attempt is counted. Commands are taken back by their callers.
+    /// Waits until the store answers again, longer each time until something is committed; `false` if the service stops
+    /// meanwhile. Messages are kept: no nak, no attempt is counted. Commands are taken back by their callers.
     pub(crate) async fn store_is_away(&mut self, error: &str) -> bool {
-        self.store_is_up(false);
-        tracing::warn!(error, "the store is away; the loop waits");
+        self.store_is_down(error);
         let mut stop = self.stop.clone();
-        let mut tries = 0_u32;
         loop {
-            tries += 1;
+            self.store_tries = self.store_tries.saturating_add(1);
             tokio::select! {
                 () = told(&mut stop) => return false,
-                () = tokio::time::sleep(self.timing.gate_retry.delay(tries)) => {}
+                () = tokio::time::sleep(self.timing.gate_retry.delay(self.store_tries)) => {}
             }
             if self.store.ping().await.is_ok() {
-                self.store_is_up(true);
-                tracing::info!("the store is back");
                 return true;
             }
         }
     }
 
-    pub(crate) fn store_is_up(&self, up: bool) {
-        self.status.store_up.store(up, Ordering::Release);
+    /// Something was committed. Less does not count as up: what is on a full disk can still be read.
+    pub(crate) fn store_is_up(&mut self) {
+        self.store_tries = 0;
+        if !self.status.store_up.swap(true, Ordering::AcqRel) {
+            tracing::info!("the store is back");
+        }
+    }
+
+    pub(crate) fn store_is_down(&self, error: &str) {
+        if self.status.store_up.swap(false, Ordering::AcqRel) {
+            tracing::warn!(error, "the store is away");
+        }
     }
 
     /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done, or that

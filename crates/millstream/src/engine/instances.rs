@@ -66,12 +66,11 @@ impl Engine {
         match self.store.commit(batch).await {
             Ok(()) => {
                 self.instance.written = through;
-                self.store_is_up(true);
+                self.store_is_up();
             }
             Err(CommitError::Fenced) => drop(self.take_new_instance().await),
             Err(CommitError::Away(error) | CommitError::Unknown(error)) => {
-                tracing::debug!(error, "the watermark cannot be written now");
-                self.store_is_up(false);
+                self.store_is_down(&error);
             }
             Err(error) => tracing::debug!(%error, "the watermark cannot be written now"),
         }

@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
     pub(crate) expired_at: Instant,
+    /// How often in a row the store was waited for without a commit since.
+    pub(crate) store_tries: u32,
 }
 
 impl Engine {
