@@ -133,17 +133,22 @@ impl Consumer {
         };
         let mut failures = 0_u32;
         'declare: loop {
+            // The floor may be that of a stream that is gone; by it entries of the one in its place would expire.
+            self.progress.ack_floor.store(0, Ordering::Release);
             let declared = tokio::select! {
                 () = told(&mut stop) => break,
                 declared = self.declared.ensure(&self.broker) => declared,
             };
-            if let Err(error) = declared {
-                failures += 1;
-                self.progress.set_waits_for(Some(error));
-                let delay = self.timing.gate_retry.delay(failures);
-                tokio::select! {
-                    () = told(&mut stop) => break,
-                    () = tokio::time::sleep(delay) => continue,
+            match declared {
+                Ok(mark) => self.source.declare(mark),
+                Err(error) => {
+                    failures += 1;
+                    self.progress.set_waits_for(Some(error));
+                    let delay = self.timing.gate_retry.delay(failures);
+                    tokio::select! {
+                        () = told(&mut stop) => break,
+                        () = tokio::time::sleep(delay) => continue,
+                    }
                 }
             }
             let mut pull = Pull { outstanding: 0, heard: Instant::now(), failures: 0 };

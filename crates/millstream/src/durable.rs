@@ -27,8 +27,8 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    /// Makes the durable what is declared: created after the database's mark, or changed where it differs.
-    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<(), String> {
+    /// Makes the durable what is declared: created after the database's mark, or changed where it differs. Gives the mark.
+    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Settled, String> {
         let (name, durable) = (self.stream.name, self.durable);
         let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
@@ -101,7 +101,7 @@ impl Declared {
                 }
             }
         }
-        Ok(())
+        Ok(mark)
     }
 
     /// Keeps what is known of the durable up to date.

@@ -1,6 +1,5 @@
 //! A service that runs: its parts put together, started in any order with what it depends on, and stopped in order.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -247,7 +246,7 @@ impl Parts {
         let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
         let mut progress = Vec::new();
         for reading in reads {
-            let source = Arc::new(Source { stream: reading.stream.name, consumer: service });
+            let source = Arc::new(Source::new(reading.stream.name, service));
             let of_stream = Arc::new(Progress::default());
             progress.push((source.clone(), of_stream.clone()));
             let filters = reading.handlers.iter().map(|handler| format!("{}.*", handler.event_type())).collect();
@@ -309,7 +308,6 @@ impl Parts {
             gate,
             stop,
             instance,
-            settled: HashMap::new(),
             distrust: (0, Instant::now()),
             expired_at: Instant::now(),
             store_tries: 0,

@@ -17,7 +17,7 @@ pub(crate) mod suspects;
 pub mod timing;
 pub(crate) mod wakes;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,7 +39,7 @@ use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
 use crate::running::told;
-use crate::store::{Expiry, Settled, Store};
+use crate::store::{Expiry, Store};
 use crate::unit::Rules;
 
 /// The loop and what it works with.
@@ -61,8 +61,6 @@ pub(crate) struct Engine {
     pub(crate) gate: watch::Sender<bool>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) instance: Current,
-    /// How far each stream's entries have expired.
-    pub(crate) settled: HashMap<String, Settled>,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
     pub(crate) expired_at: Instant,
@@ -211,7 +209,7 @@ impl Engine {
         }
         for (source, _) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
-                self.settled.insert(mark.stream.clone(), mark);
+                source.raise(mark);
             }
         }
     }

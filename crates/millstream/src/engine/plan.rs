@@ -66,7 +66,7 @@ impl Engine {
         docs.sort_unstable();
         docs.dedup();
         let again = |input: &&Input| match input {
-            Input::Message(delivery) => ask || delivery.delivered > 1 || self.settled_through(delivery),
+            Input::Message(delivery) => ask || delivery.delivered > 1 || delivery.source.is_settled(delivery.seq),
             other => ask && other.journalled(),
         };
         let journal = batch.iter().filter(again).map(Input::id).collect();
@@ -78,11 +78,6 @@ impl Engine {
             loaded.journal.extend(self.store.load(wanted).await?.journal);
         }
         Ok(loaded)
-    }
-
-    /// Whether a delivery's entry may have expired.
-    fn settled_through(&self, delivery: &Delivery) -> bool {
-        self.settled.get(delivery.source.stream).is_some_and(|mark| delivery.seq <= mark.through)
     }
 
     /// Handles a batch in order over one view of its documents.
@@ -119,7 +114,7 @@ impl Engine {
 
     fn message(&self, plan: &mut Plan, delivery: &Delivery, journal: &Journal, doomed: &HashSet<Id>) -> End {
         let entry = journal.get(&delivery.id);
-        if entry.is_some_and(Entry::answers) || (entry.is_none() && self.settled_through(delivery)) {
+        if entry.is_some_and(Entry::answers) || (entry.is_none() && delivery.source.is_settled(delivery.seq)) {
             return End::Ack(Fate::Duplicate);
         }
         let failure = match &delivery.work {
