@@ -4,6 +4,7 @@
 //! way, and hand it back, which needs the subscription.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::running::told;
+use crate::unit::panic_text;
 use crate::work::AnyHandler;
 
 /// What is known of a consumer, for readiness, expiry and deadlines.
@@ -328,7 +330,10 @@ impl Consumer {
             let known = handler.version();
             return (name, Err(format!("this release knows version {known} of `{name}`, not {version}")));
         }
-        (name, handler.clone().decode(meta.clone(), payload))
+        // A panic here would end the consumer and leave it deaf.
+        let decode = || handler.clone().decode(meta.clone(), payload);
+        let decoded = catch_unwind(AssertUnwindSafe(decode));
+        (name, decoded.unwrap_or_else(|panic| Err(format!("reading it panicked: {}", panic_text(&*panic)))))
     }
 
     fn give_back(&self, delivery: Delivery) {

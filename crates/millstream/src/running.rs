@@ -143,13 +143,21 @@ impl Running {
         let upkeep = telemetry.clone();
         let upkeep = tokio::spawn(async move { upkeep.upkeep(std::future::pending()).await });
         let (engine_stop, engine_stopped) = watch::channel(false);
-        let engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
-        shutdown.await;
+        let mut engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
+        let died = tokio::select! {
+            () = shutdown => None,
+            ended = &mut engine => Some(ended),
+        };
         async {
             tracing::info!("stopping");
             status.draining.store(true, Ordering::Release);
             engine_stop.send_replace(true);
-            if let Err(error) = engine.await {
+            let by_itself = died.is_some();
+            let ended = match died {
+                Some(ended) => ended,
+                None => engine.await,
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the engine has not stopped in order");
             }
             stop.send_replace(true);
@@ -158,6 +166,7 @@ impl Running {
             tracing::info!("stopped");
             match served {
                 Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
+                _ if by_itself => Err(RunError::Engine { service: name }),
                 // Idle connections that their clients keep open do not hold up the end.
                 _ => Ok(()),
             }
