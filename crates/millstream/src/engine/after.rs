@@ -31,7 +31,6 @@ impl Engine {
                 (Input::Command(command), End::Answer(answer)) => answers.push((command.answer, answer)),
                 (Input::Command(_), _) => {}
                 (Input::Outcome(outcome), end) => {
-                    self.board.release(&outcome.key);
                     self.gate_effects(&outcome.key, &outcome.wake, &end);
                 }
                 (Input::Due(due), _) => self.board.dequeue(&due.key),

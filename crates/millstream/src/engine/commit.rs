@@ -177,9 +177,8 @@ impl Engine {
                     };
                     drop(command.answer.send(Err(why)));
                 }
-                Input::Outcome(outcome) => {
-                    self.board.release(&outcome.key);
-                }
+                // Its lease runs out, and another instance tries again.
+                Input::Outcome(_) => {}
                 Input::Due(due) => self.board.dequeue(&due.key),
             }
         }

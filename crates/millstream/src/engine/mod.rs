@@ -111,6 +111,12 @@ impl Engine {
 
     /// Handles inputs to their end: in one batch, or after conflicts in smaller ones.
     pub(crate) async fn process(&mut self, inputs: Vec<Input>) {
+        for input in &inputs {
+            // The effect has ended: its slot is free for those that this very batch claims, the next of its document too.
+            if let Input::Outcome(outcome) = input {
+                self.board.release(&outcome.key);
+            }
+        }
         let mut begun = HashSet::new();
         let mut batches = VecDeque::from([inputs]);
         while let Some(batch) = batches.pop_front() {

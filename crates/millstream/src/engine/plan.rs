@@ -294,8 +294,12 @@ impl Engine {
         End::Due
     }
 
-    /// Claims the effects that this batch has set and that are due at once, as many as there are slots for.
+    /// Claims the effects that this batch has set and that are due at once, as many as there are slots for. A service that stops
+    /// leaves them to the next instance.
     fn claim_fresh(&self, plan: &mut Plan) {
+        if *self.stop.borrow() {
+            return;
+        }
         let fresh = |(key, wake): (&Key, &crate::handler::WakeInfo)| {
             (wake.attempt == 0 && wake.at <= plan.now && self.kinds.wakes.contains_key(wake.kind.as_str()))
                 .then(|| key.clone())
