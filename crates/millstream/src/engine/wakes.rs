@@ -15,6 +15,7 @@ use crate::engine::meters::Meters;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::handler::{Key, Outage, WakeInfo};
+use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
 use crate::unit::{StoredDoc, outcome_meta, panic_text};
@@ -84,7 +85,8 @@ const TIMERS: usize = 256;
 
 impl Sweep {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut phase = 0_u32;
+        let random = Id::random(self.clock.now());
+        let mut phase = random.bytes().last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         loop {
             let started = tokio::time::Instant::now();
             let looked = self.once().await;
