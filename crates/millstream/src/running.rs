@@ -318,7 +318,7 @@ impl Parts {
             stop,
             instance,
             distrust: (0, Instant::now()),
-            expired_at: Instant::now(),
+            expire_at: Instant::now(),
             store_tries: 0,
             timing,
         };

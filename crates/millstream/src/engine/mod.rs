@@ -42,6 +42,9 @@ use crate::running::told;
 use crate::store::{Expiry, Store};
 use crate::unit::Rules;
 
+/// How many old journal entries go at once: some milliseconds' work.
+const EXPIRED_AT_ONCE: usize = 1000;
+
 /// The loop and what it works with.
 pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
@@ -63,7 +66,8 @@ pub(crate) struct Engine {
     pub(crate) instance: Current,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
-    pub(crate) expired_at: Instant,
+    /// When old journal entries are looked for next.
+    pub(crate) expire_at: Instant,
     /// How often in a row the store was waited for without a commit since.
     pub(crate) store_tries: u32,
 }
@@ -97,6 +101,9 @@ impl Engine {
                 self.write_watermark().await;
                 self.keep_house().await;
                 heartbeat = Instant::now() + self.timing.heartbeat;
+            }
+            if Instant::now() >= self.expire_at {
+                self.expire().await;
             }
             self.set_gate();
         }
@@ -193,7 +200,7 @@ impl Engine {
         Instant::now() < self.distrust.1
     }
 
-    /// Counts what waits to be published, and now and then deletes a few old journal entries.
+    /// Counts what waits to be published.
     async fn keep_house(&mut self) {
         if let Ok(count) = self.store.count_unpublished().await {
             self.status.unpublished.store(count, Ordering::Relaxed);
@@ -201,17 +208,21 @@ impl Engine {
         let (store, waiting) =
             (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
         self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()));
-        if self.expired_at.elapsed() < self.timing.expiry_every {
-            return;
-        }
-        self.expired_at = Instant::now();
+    }
+
+    /// Deletes a few old journal entries. While there are more, a chunk goes after each batch, which writes fewer than that.
+    async fn expire(&mut self) {
         let now = self.clock.now();
         let consumers = self.status.consumers();
         let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
         let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
-        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
-        if let Err(error) = self.store.expire(expiry).await {
+        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
+        let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "old journal entries cannot be deleted now");
+            0
+        });
+        if gone < EXPIRED_AT_ONCE {
+            self.expire_at = Instant::now() + self.timing.expiry_every;
         }
         for (source, _) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
