@@ -201,12 +201,19 @@ impl Parts {
             started = self.start(stop) => started,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
-        let timing = engine.timing.clone();
-        let engine = engine.run().await;
-        let deadline = Instant::now() + timing.shutdown;
-        let stopping = stop_engine(engine, &broker, consumers, helpers, publisher, acker, deadline);
-        if tokio::time::timeout_at(deadline, stopping).await.is_err() {
-            tracing::warn!("stopping took too long; what is left is swept by the next instance");
+        let (mut stop, limit) = (engine.stop.clone(), engine.timing.shutdown);
+        let work = async {
+            let engine = engine.run().await;
+            stop_engine(engine, &broker, consumers, helpers, publisher, acker).await;
+        };
+        // The batch in hand counts too: a store that is locked or hangs must not hold up the end.
+        let late = async {
+            told(&mut stop).await;
+            tokio::time::sleep(limit).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = late => tracing::warn!("stopping took too long; what is left is swept by the next instance"),
         }
     }
 
@@ -341,7 +348,6 @@ async fn stop_engine(
     mut helpers: JoinSet<()>,
     publisher: tokio::task::JoinHandle<()>,
     acker: tokio::task::JoinHandle<()>,
-    deadline: Instant,
 ) {
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
@@ -355,7 +361,7 @@ async fn stop_engine(
             engine.process(ended).await;
         }
     }
-    let grace = (Instant::now() + engine.timing.effect_grace).min(deadline);
+    let grace = Instant::now() + engine.timing.effect_grace;
     while !engine.board.running().is_empty() {
         match tokio::time::timeout_at(grace, engine.intake.ends.recv()).await {
             Ok(Some(ended)) => engine.process(vec![ended]).await,
@@ -380,7 +386,7 @@ async fn stop_engine(
     drop(engine);
     // Without the broker the publisher has work that cannot be done now.
     publisher.abort();
-    if tokio::time::timeout_at(deadline, acker).await.is_ok()
+    if acker.await.is_ok()
         && let Err(error) = broker.client.flush().await
     {
         tracing::debug!(%error, "the last acks may be lost");
