@@ -15,8 +15,7 @@ impl Engine {
     pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
         let started = tokio::time::Instant::now();
         self.meters.committed(&batch, &plan);
-        let entries = plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64;
-        if !plan.entries.is_empty() {
+        if let Some(entries) = plan.emitting {
             self.publish(plan.emitted, entries);
         }
         let mut acks = Vec::with_capacity(batch.len());

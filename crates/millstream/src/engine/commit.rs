@@ -35,6 +35,8 @@ impl Engine {
             return Err(Failed::Conflict(false));
         }
         let number = self.instance.batch + u64::from(!plan.entries.is_empty());
+        plan.emitting = (!plan.entries.is_empty())
+            .then(|| plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64);
         for entry in &mut plan.entries {
             (entry.instance, entry.batch) = (self.instance.id, number);
         }
@@ -44,8 +46,8 @@ impl Engine {
             batch: number,
             published_through: through,
             docs,
-            journal: plan.entries.clone(),
-            keys: plan.keys.clone(),
+            journal: std::mem::take(&mut plan.entries),
+            keys: std::mem::take(&mut plan.keys),
             now: plan.now,
         };
         let result = self.commit_batch(write).await;

@@ -140,7 +140,7 @@ impl Engine {
                 return;
             }
             let started = Instant::now();
-            let loaded = match self.load(&batch, ask).await {
+            let mut loaded = match self.load(&batch, ask).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     if !self.store_is_away(&error.0).await {
@@ -151,7 +151,7 @@ impl Engine {
             };
             self.meters.stage("load", started);
             fail_point!("loaded");
-            let journal = loaded.journal.iter().map(|entry| (entry.id, entry.clone())).collect();
+            let journal = loaded.journal.drain(..).map(|entry| (entry.id, entry)).collect();
             let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
                 Ok(journal) => journal,
                 Err(Failed::Conflict(_)) => {

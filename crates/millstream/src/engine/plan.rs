@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) entries: Vec<Entry>,
     pub(crate) keys: Vec<IdempotencyKey>,
     pub(crate) emitted: Vec<Emitted>,
+    /// How many of the entries have emitted something; `None` if there are no entries. Known with the commit, which takes them.
+    pub(crate) emitting: Option<u64>,
     pub(crate) counts: Vec<Count>,
     pub(crate) claims: Vec<Claimed>,
     /// For each input of the batch, in order.
@@ -71,7 +73,7 @@ impl Engine {
         };
         let journal = batch.iter().filter(again).map(Input::id).collect();
         let keys = batch.iter().filter_map(|input| idempotency(input)).map(|key| key.hash).collect();
-        let mut loaded = self.store.load(Wanted { docs: docs.clone(), journal, keys }).await?;
+        let mut loaded = self.store.load(Wanted { docs, journal, keys }).await?;
         let originals: Vec<Id> = loaded.keys.iter().map(|key| key.command).collect();
         if !originals.is_empty() {
             let wanted = Wanted { journal: originals, ..Wanted::default() };
@@ -90,6 +92,7 @@ impl Engine {
             entries: Vec::with_capacity(batch.len()),
             keys: vec![],
             emitted: vec![],
+            emitting: None,
             counts: vec![],
             claims: vec![],
             ends: Vec::with_capacity(batch.len()),
