@@ -8,6 +8,7 @@ use std::time::Duration;
 use fail::fail_point;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 use crate::engine::board::Board;
 use crate::engine::input::{DueInput, Ended, Input, OutcomeInput};
@@ -46,7 +47,8 @@ pub(crate) fn start(
     meters: Arc<Meters>,
 ) {
     let Claimed { key, wake, document, shape } = claimed;
-    tokio::spawn(async move {
+    let span = tracing::error_span!("effect", kind = wake.kind, correlation = wake.correlation);
+    let run = async move {
         fail_point!("before_effect");
         let started = tokio::time::Instant::now();
         let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
@@ -64,7 +66,8 @@ pub(crate) fn start(
         let meta = outcome_meta(service, &key, &wake);
         // When the loop has ended, the lease runs out and another instance tries again.
         let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended })));
-    });
+    };
+    tokio::spawn(run.instrument(span));
 }
 
 /// Finds due wakes and sends them to the loop.
