@@ -177,8 +177,10 @@ impl Consumer {
                                 tracing::warn!(why, stream = self.source.stream, "declaring the consumer again");
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
-                                tokio::time::sleep(self.timing.gate_retry.delay(failures)).await;
-                                continue 'declare;
+                                tokio::select! {
+                                    () = told(&mut stop) => break 'declare,
+                                    () = tokio::time::sleep(self.timing.gate_retry.delay(failures)) => continue 'declare,
+                                }
                             }
                         }
                     }
@@ -253,16 +255,15 @@ impl Consumer {
                 self.progress.pulling.store(true, Ordering::Release);
                 Received::Status
             }
-            Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer"),
-            Some(_) => {
-                if message.description.as_deref() == Some("Consumer Deleted") {
-                    return Received::Declare("the consumer was deleted");
-                }
+            Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer".into()),
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
                 let left = left.and_then(|left| left.as_str().parse().ok()).unwrap_or(self.timing.batch_inputs);
                 pull.outstanding = pull.outstanding.saturating_sub(left);
                 Received::Status
             }
+            // The consumer was deleted, the server goes down, too many pulls wait: pulling on at once would be a hot loop.
+            Some(status) => Received::Declare(message.description.unwrap_or_else(|| status.to_string())),
         }
     }
 
@@ -370,7 +371,7 @@ struct Pull {
 enum Received {
     Message,
     Status,
-    Declare(&'static str),
+    Declare(String),
 }
 
 fn nanos(duration: Duration) -> u64 {
