@@ -131,7 +131,7 @@ impl Context {
     /// When the store is away, or the document does not parse.
     pub async fn get<D: Document>(&self, id: &str) -> Result<Option<D>, StoreError> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
-        let found = self.0.store.load(Wanted { docs: vec![key], ..Wanted::default() }).await?;
+        let found = self.in_time(self.0.store.load(Wanted { docs: vec![key], ..Wanted::default() })).await?;
         found.docs.first().map(read).transpose()
     }
 
@@ -140,7 +140,13 @@ impl Context {
     /// # Errors
     /// When the store is away, or a document does not parse.
     pub async fn find<D: Document>(&self, query: Query) -> Result<Vec<D>, StoreError> {
-        self.0.store.find(query).await?.iter().map(read).collect()
+        self.in_time(self.0.store.find(query)).await?.iter().map(read).collect()
+    }
+
+    /// A read waits for the store no longer than a command does.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let within = tokio::time::timeout(self.0.timing.command_timeout, answer).await;
+        within.unwrap_or_else(|_| Err(StoreError("the store does not answer in time".into())))
     }
 }
 

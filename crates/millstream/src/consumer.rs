@@ -4,6 +4,7 @@
 //! way, and hand it back, which needs the subscription.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::running::told;
+use crate::unit::panic_text;
 use crate::work::AnyHandler;
 
 /// What is known of a consumer, for readiness, expiry and deadlines.
@@ -133,17 +135,22 @@ impl Consumer {
         };
         let mut failures = 0_u32;
         'declare: loop {
+            // The floor may be that of a stream that is gone; by it entries of the one in its place would expire.
+            self.progress.ack_floor.store(0, Ordering::Release);
             let declared = tokio::select! {
                 () = told(&mut stop) => break,
                 declared = self.declared.ensure(&self.broker) => declared,
             };
-            if let Err(error) = declared {
-                failures += 1;
-                self.progress.set_waits_for(Some(error));
-                let delay = self.timing.gate_retry.delay(failures);
-                tokio::select! {
-                    () = told(&mut stop) => break,
-                    () = tokio::time::sleep(delay) => continue,
+            match declared {
+                Ok(mark) => self.source.declare(mark),
+                Err(error) => {
+                    failures += 1;
+                    self.progress.set_waits_for(Some(error));
+                    let delay = self.timing.gate_retry.delay(failures);
+                    tokio::select! {
+                        () = told(&mut stop) => break,
+                        () = tokio::time::sleep(delay) => continue,
+                    }
                 }
             }
             let mut pull = Pull { outstanding: 0, heard: Instant::now(), failures: 0 };
@@ -170,8 +177,10 @@ impl Consumer {
                                 tracing::warn!(why, stream = self.source.stream, "declaring the consumer again");
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
-                                tokio::time::sleep(self.timing.gate_retry.delay(failures)).await;
-                                continue 'declare;
+                                tokio::select! {
+                                    () = told(&mut stop) => break 'declare,
+                                    () = tokio::time::sleep(self.timing.gate_retry.delay(failures)) => continue 'declare,
+                                }
                             }
                         }
                     }
@@ -246,16 +255,15 @@ impl Consumer {
                 self.progress.pulling.store(true, Ordering::Release);
                 Received::Status
             }
-            Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer"),
-            Some(_) => {
-                if message.description.as_deref() == Some("Consumer Deleted") {
-                    return Received::Declare("the consumer was deleted");
-                }
+            Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer".into()),
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
                 let left = left.and_then(|left| left.as_str().parse().ok()).unwrap_or(self.timing.batch_inputs);
                 pull.outstanding = pull.outstanding.saturating_sub(left);
                 Received::Status
             }
+            // The consumer was deleted, the server goes down, too many pulls wait: pulling on at once would be a hot loop.
+            Some(status) => Received::Declare(message.description.unwrap_or_else(|| status.to_string())),
         }
     }
 
@@ -323,7 +331,10 @@ impl Consumer {
             let known = handler.version();
             return (name, Err(format!("this release knows version {known} of `{name}`, not {version}")));
         }
-        (name, handler.clone().decode(meta.clone(), payload))
+        // A panic here would end the consumer and leave it deaf.
+        let decode = || handler.clone().decode(meta.clone(), payload);
+        let decoded = catch_unwind(AssertUnwindSafe(decode));
+        (name, decoded.unwrap_or_else(|panic| Err(format!("reading it panicked: {}", panic_text(&*panic)))))
     }
 
     fn give_back(&self, delivery: Delivery) {
@@ -360,7 +371,7 @@ struct Pull {
 enum Received {
     Message,
     Status,
-    Declare(&'static str),
+    Declare(String),
 }
 
 fn nanos(duration: Duration) -> u64 {

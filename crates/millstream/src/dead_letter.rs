@@ -86,7 +86,12 @@ impl Parked<'_> {
         let mut headers: Vec<(String, String)> =
             vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
         let theirs = |name: &str| !name.starts_with("Nats-") && !name.starts_with("Millstream-");
-        headers.extend(self.headers.iter().filter(|(name, _)| theirs(name)).cloned());
+        // One value that is not printable ASCII would make other clients drop all headers.
+        let plain = |value: &str| value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let wire = |value: &String| if plain(value) { value.clone() } else { encode_header(value) };
+        headers.extend(
+            self.headers.iter().filter(|(name, _)| theirs(name)).map(|(name, value)| (name.clone(), wire(value))),
+        );
         let mut put = |name: &str, value: &str| headers.push((format!("Millstream-{name}"), encode_header(value)));
         put("Id", &self.id.to_string());
         put("Service", self.service);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::consumer::Progress;
@@ -27,8 +28,8 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    /// Makes the durable what is declared: created after the database's mark, or changed where it differs.
-    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<(), String> {
+    /// Makes the durable what is declared: created after the database's mark, or changed where it differs. Gives the mark.
+    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Settled, String> {
         let (name, durable) = (self.stream.name, self.durable);
         let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
@@ -101,28 +102,36 @@ impl Declared {
                 }
             }
         }
-        Ok(())
+        Ok(mark)
     }
 
     /// Keeps what is known of the durable up to date.
     pub(crate) async fn watch(self: Arc<Self>, broker: Broker, progress: Arc<Progress>) {
-        let mut drained = 0_u32;
+        let mut empty_since = None;
+        let mut of_epoch = 0;
         loop {
             let epoch = broker.link.borrow().epoch;
+            if epoch != of_epoch {
+                (of_epoch, empty_since) = (epoch, None);
+            }
             let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
             let pause = if behind { self.timing.wake_sweep } else { Duration::from_secs(2) };
             tokio::time::sleep(pause).await;
             let Ok(info) = info(&broker, self.stream.name, self.durable).await else {
-                drained = 0;
+                empty_since = None;
                 continue;
             };
             progress.pending.store(info.num_pending, Ordering::Release);
             progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
             progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
             let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
-            drained = if empty { drained + 1 } else { 0 };
-            // A delivery may be on the wire at the moment of one look; with nothing unacked, or at a second look, it is not.
-            if drained >= 2 || (empty && info.num_ack_pending == 0) {
+            let since = *empty_since.get_or_insert_with(Instant::now);
+            if !empty {
+                empty_since = None;
+            }
+            // What is unacked and not here went to a process that died, and comes back after the ack wait; or it waits to be
+            // tried again, which may take long.
+            if empty && (info.num_ack_pending == 0 || since.elapsed() > self.timing.ack_wait + pause * 2) {
                 progress.drained_in.store(epoch, Ordering::Release);
             }
         }

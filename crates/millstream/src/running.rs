@@ -1,6 +1,5 @@
 //! A service that runs: its parts put together, started in any order with what it depends on, and stopped in order.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -144,13 +143,21 @@ impl Running {
         let upkeep = telemetry.clone();
         let upkeep = tokio::spawn(async move { upkeep.upkeep(std::future::pending()).await });
         let (engine_stop, engine_stopped) = watch::channel(false);
-        let engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
-        shutdown.await;
+        let mut engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
+        let died = tokio::select! {
+            () = shutdown => None,
+            ended = &mut engine => Some(ended),
+        };
         async {
             tracing::info!("stopping");
             status.draining.store(true, Ordering::Release);
             engine_stop.send_replace(true);
-            if let Err(error) = engine.await {
+            let by_itself = died.is_some();
+            let ended = match died {
+                Some(ended) => ended,
+                None => engine.await,
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the engine has not stopped in order");
             }
             stop.send_replace(true);
@@ -159,6 +166,7 @@ impl Running {
             tracing::info!("stopped");
             match served {
                 Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
+                _ if by_itself => Err(RunError::Engine { service: name }),
                 // Idle connections that their clients keep open do not hold up the end.
                 _ => Ok(()),
             }
@@ -193,12 +201,19 @@ impl Parts {
             started = self.start(stop) => started,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
-        let timing = engine.timing.clone();
-        let engine = engine.run().await;
-        let deadline = Instant::now() + timing.shutdown;
-        let stopping = stop_engine(engine, &broker, consumers, helpers, publisher, acker, deadline);
-        if tokio::time::timeout_at(deadline, stopping).await.is_err() {
-            tracing::warn!("stopping took too long; what is left is swept by the next instance");
+        let (mut stop, limit) = (engine.stop.clone(), engine.timing.shutdown);
+        let work = async {
+            let engine = engine.run().await;
+            stop_engine(engine, &broker, consumers, helpers, publisher, acker).await;
+        };
+        // The batch in hand counts too: a store that is locked or hangs must not hold up the end.
+        let late = async {
+            told(&mut stop).await;
+            tokio::time::sleep(limit).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = late => tracing::warn!("stopping took too long; what is left is swept by the next instance"),
         }
     }
 
@@ -247,7 +262,7 @@ impl Parts {
         let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
         let mut progress = Vec::new();
         for reading in reads {
-            let source = Arc::new(Source { stream: reading.stream.name, consumer: service });
+            let source = Arc::new(Source::new(reading.stream.name, service));
             let of_stream = Arc::new(Progress::default());
             progress.push((source.clone(), of_stream.clone()));
             let filters = reading.handlers.iter().map(|handler| format!("{}.*", handler.event_type())).collect();
@@ -309,9 +324,9 @@ impl Parts {
             gate,
             stop,
             instance,
-            settled: HashMap::new(),
             distrust: (0, Instant::now()),
-            expired_at: Instant::now(),
+            expire_at: Instant::now(),
+            store_tries: 0,
             timing,
         };
         Started { engine, broker, consumers, helpers, publisher, acker: acker_task }
@@ -333,7 +348,6 @@ async fn stop_engine(
     mut helpers: JoinSet<()>,
     publisher: tokio::task::JoinHandle<()>,
     acker: tokio::task::JoinHandle<()>,
-    deadline: Instant,
 ) {
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
@@ -347,7 +361,7 @@ async fn stop_engine(
             engine.process(ended).await;
         }
     }
-    let grace = (Instant::now() + engine.timing.effect_grace).min(deadline);
+    let grace = Instant::now() + engine.timing.effect_grace;
     while !engine.board.running().is_empty() {
         match tokio::time::timeout_at(grace, engine.intake.ends.recv()).await {
             Ok(Some(ended)) => engine.process(vec![ended]).await,
@@ -365,20 +379,14 @@ async fn stop_engine(
             tracing::debug!("the last events are on their way");
         }
     }
-    let (store, instance, all) = (engine.store.clone(), engine.instance.id, engine.outbox.queued() == 0);
-    if all {
-        engine.write_watermark().await;
-        let rows = store.instances().await.unwrap_or_default();
-        if let Some(row) = rows.iter().find(|row| row.id == instance)
-            && let Err(error) = store.delete_instance(instance, row.version).await
-        {
-            tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
-        }
+    engine.write_watermark().await;
+    if let Err(error) = engine.delete_own_row().await {
+        tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
     }
     drop(engine);
     // Without the broker the publisher has work that cannot be done now.
     publisher.abort();
-    if tokio::time::timeout_at(deadline, acker).await.is_ok()
+    if acker.await.is_ok()
         && let Err(error) = broker.client.flush().await
     {
         tracing::debug!(%error, "the last acks may be lost");

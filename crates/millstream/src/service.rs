@@ -173,7 +173,7 @@ impl Service {
     /// It starts before its broker and other services, and waits for them unready.
     ///
     /// # Errors
-    /// When the store cannot be opened, or HTTP cannot be served.
+    /// When the store cannot be opened, HTTP cannot be served, or the engine dies.
     pub async fn run(
         self,
         config: Config,
@@ -204,6 +204,12 @@ pub enum RunError {
         service: &'static str,
         /// Why.
         error: StoreError,
+    },
+    /// The engine has died of a defect of its own; a process that lived on would only look healthy.
+    #[error("the engine of `{service}` has died: start the service again; the log has the reason")]
+    Engine {
+        /// The service.
+        service: &'static str,
     },
     /// HTTP cannot be served.
     #[error("`{service}` cannot serve HTTP: {error}")]

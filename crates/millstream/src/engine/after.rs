@@ -15,8 +15,7 @@ impl Engine {
     pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
         let started = tokio::time::Instant::now();
         self.meters.committed(&batch, &plan);
-        let entries = plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64;
-        if !plan.entries.is_empty() {
+        if let Some(entries) = plan.emitting {
             self.publish(plan.emitted, entries);
         }
         let mut acks = Vec::with_capacity(batch.len());
@@ -31,7 +30,6 @@ impl Engine {
                 (Input::Command(command), End::Answer(answer)) => answers.push((command.answer, answer)),
                 (Input::Command(_), _) => {}
                 (Input::Outcome(outcome), end) => {
-                    self.board.release(&outcome.key);
                     self.gate_effects(&outcome.key, &outcome.wake, &end);
                 }
                 (Input::Due(due), _) => self.board.dequeue(&due.key),

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use fail::fail_point;
 
+use crate::commands::CommandError;
 use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;
@@ -34,6 +35,8 @@ impl Engine {
             return Err(Failed::Conflict(false));
         }
         let number = self.instance.batch + u64::from(!plan.entries.is_empty());
+        plan.emitting = (!plan.entries.is_empty())
+            .then(|| plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64);
         for entry in &mut plan.entries {
             (entry.instance, entry.batch) = (self.instance.id, number);
         }
@@ -43,8 +46,8 @@ impl Engine {
             batch: number,
             published_through: through,
             docs,
-            journal: plan.entries.clone(),
-            keys: plan.keys.clone(),
+            journal: std::mem::take(&mut plan.entries),
+            keys: std::mem::take(&mut plan.keys),
             now: plan.now,
         };
         let result = self.commit_batch(write).await;
@@ -53,7 +56,9 @@ impl Engine {
                 self.instance.batch = number;
                 self.instance.written = self.instance.written.max(through);
             }
-            Err(_) => commands().for_each(|command| command.ticket.requeue()),
+            // Whether it happened may be unknown, and then the commands are not taken back.
+            Err(Failed::Stopped) => {}
+            Err(Failed::Conflict(_)) => commands().for_each(|command| command.ticket.requeue()),
         }
         result
     }
@@ -80,13 +85,16 @@ impl Engine {
     }
 
     async fn commit_batch(&mut self, write: Batch) -> Result<(), Failed> {
+        if self.instance.unresolved {
+            return Err(Failed::Stopped);
+        }
         fail_point!("before_commit");
         let ids: Vec<_> = write.journal.iter().map(|entry| entry.id).collect();
         let (instance, number) = (write.instance, write.batch);
         let error = match self.store.commit(write).await {
             Ok(()) => {
                 fail_point!("after_commit");
-                self.store_is_up(true);
+                self.store_is_up();
                 return Ok(());
             }
             Err(error) => error,
@@ -100,23 +108,20 @@ impl Engine {
                 Err(error) => self.away(&error.0).await,
             },
             CommitError::Away(error) => self.away(&error).await,
-            CommitError::Unknown(error) => {
-                self.away(&error)
-                    .await
-                    .or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
-                loop {
-                    let wanted = Wanted { journal: ids.clone(), ..Wanted::default() };
-                    match self.store.load(wanted).await {
-                        Ok(found) => {
-                            let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
-                            let committed = found.journal.iter().any(ours);
-                            return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
-                        }
-                        Err(error) if !self.store_is_away(&error.0).await => return Err(Failed::Stopped),
-                        Err(_) => {}
-                    }
+            CommitError::Unknown(mut error) => loop {
+                if !self.store_is_away(&error).await {
+                    self.instance.unresolved = true;
+                    return Err(Failed::Stopped);
                 }
-            }
+                match self.store.load(Wanted { journal: ids.clone(), ..Wanted::default() }).await {
+                    Ok(found) => {
+                        let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
+                        let committed = found.journal.iter().any(ours);
+                        return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
+                    }
+                    Err(again) => error = again.0,
+                }
+            },
         }
     }
 
@@ -124,32 +129,39 @@ impl Engine {
         if self.store_is_away(error).await { Err(Failed::Conflict(false)) } else { Err(Failed::Stopped) }
     }
 
-    /// Waits until the store answers again, saying so once; `false` if the service stops meanwhile. Messages are kept: no nak,
-    /// no attempt is counted. Commands are taken back by their callers.
+    /// Waits until the store answers again, longer each time until something is committed; `false` if the service stops
+    /// meanwhile. Messages are kept: no nak, no attempt is counted. Commands are taken back by their callers.
     pub(crate) async fn store_is_away(&mut self, error: &str) -> bool {
-        self.store_is_up(false);
-        tracing::warn!(error, "the store is away; the loop waits");
+        self.store_is_down(error);
         let mut stop = self.stop.clone();
-        let mut tries = 0_u32;
         loop {
-            tries += 1;
+            self.store_tries = self.store_tries.saturating_add(1);
             tokio::select! {
                 () = told(&mut stop) => return false,
-                () = tokio::time::sleep(self.timing.gate_retry.delay(tries)) => {}
+                () = tokio::time::sleep(self.timing.gate_retry.delay(self.store_tries)) => {}
             }
             if self.store.ping().await.is_ok() {
-                self.store_is_up(true);
-                tracing::info!("the store is back");
                 return true;
             }
         }
     }
 
-    pub(crate) fn store_is_up(&self, up: bool) {
-        self.status.store_up.store(up, Ordering::Release);
+    /// Something was committed. Less does not count as up: what is on a full disk can still be read.
+    pub(crate) fn store_is_up(&mut self) {
+        self.store_tries = 0;
+        if !self.status.store_up.swap(true, Ordering::AcqRel) {
+            tracing::info!("the store is back");
+        }
     }
 
-    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done.
+    pub(crate) fn store_is_down(&self, error: &str) {
+        if self.status.store_up.swap(false, Ordering::AcqRel) {
+            tracing::warn!(error, "the store is away");
+        }
+    }
+
+    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done, or that
+    /// nobody knows.
     pub(crate) fn abandon(&mut self, batch: Vec<Input>) {
         use async_nats::jetstream::AckKind;
         let mut naks = Vec::new();
@@ -160,12 +172,15 @@ impl Engine {
                     naks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, AckKind::Nak(None))));
                 }
                 Input::Command(command) => {
-                    let why = crate::commands::CommandError::Unavailable("the service is shutting down".into());
+                    let why = if command.ticket.withdraw() {
+                        CommandError::Unavailable("the service is shutting down".into())
+                    } else {
+                        CommandError::OutcomeUnknown
+                    };
                     drop(command.answer.send(Err(why)));
                 }
-                Input::Outcome(outcome) => {
-                    self.board.release(&outcome.key);
-                }
+                // Its lease runs out, and another instance tries again.
+                Input::Outcome(_) => {}
                 Input::Due(due) => self.board.dequeue(&due.key),
             }
         }

@@ -1,7 +1,7 @@
 //! What comes into the loop: messages, commands, outcomes of effects, due wakes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::consumer::InEngine;
 use crate::event::Meta;
 use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
-use crate::store::KeyHash;
+use crate::store::{KeyHash, Settled};
 use crate::unit::Work;
 
 pub(crate) enum Input {
@@ -53,6 +53,32 @@ pub(crate) struct Delivery {
 pub(crate) struct Source {
     pub(crate) stream: &'static str,
     pub(crate) consumer: &'static str,
+    /// How far the stream's entries have expired; known once the durable is declared.
+    settled: Mutex<Option<Settled>>,
+}
+
+impl Source {
+    pub(crate) fn new(stream: &'static str, consumer: &'static str) -> Self {
+        Self { stream, consumer, settled: Mutex::new(None) }
+    }
+
+    /// Takes the mark that holds from now on: of this stream, or of another that was made in its place.
+    pub(crate) fn declare(&self, mark: Settled) {
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
+    }
+
+    /// Takes a later mark, unless it is of another stream than the declared one.
+    pub(crate) fn raise(&self, mark: Settled) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.as_ref().is_some_and(|declared| declared.created == mark.created) {
+            *settled = Some(mark);
+        }
+    }
+
+    /// Whether the entry of the message with this sequence may have expired.
+    pub(crate) fn is_settled(&self, seq: u64) -> bool {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|mark| seq <= mark.through)
+    }
 }
 
 pub(crate) struct CommandInput {

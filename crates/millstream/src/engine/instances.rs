@@ -22,6 +22,9 @@ pub(crate) struct Current {
     pub(crate) watermark: Arc<Watermark>,
     /// The watermark as last written.
     pub(crate) written: u64,
+    /// Set when the loop stopped before it knew whether its last batch was committed. Nothing more is committed under this
+    /// id, for it would have that batch's number, and the row stays for a sweep.
+    pub(crate) unresolved: bool,
 }
 
 impl Current {
@@ -29,7 +32,7 @@ impl Current {
     pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let id = Id::random(now);
         store.insert_instance(id).await?;
-        Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0 })
+        Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, unresolved: false })
     }
 
     /// Whether more is published than is written.
@@ -63,16 +66,27 @@ impl Engine {
         match self.store.commit(batch).await {
             Ok(()) => {
                 self.instance.written = through;
-                self.store_is_up(true);
+                self.store_is_up();
             }
             Err(CommitError::Fenced) => drop(self.take_new_instance().await),
             Err(CommitError::Away(error) | CommitError::Unknown(error)) => {
-                tracing::debug!(error, "the watermark cannot be written now");
-                self.store_is_up(false);
+                self.store_is_down(&error);
             }
             Err(error) => tracing::debug!(%error, "the watermark cannot be written now"),
         }
         fail::fail_point!("after_watermark");
+    }
+
+    /// Deletes this instance's row, unless something of it may be unpublished.
+    pub(crate) async fn delete_own_row(&self) -> Result<(), StoreError> {
+        if self.instance.unresolved || self.outbox.queued() > 0 {
+            return Ok(());
+        }
+        let rows = self.store.instances().await?;
+        if let Some(row) = rows.iter().find(|row| row.id == self.instance.id) {
+            self.store.delete_instance(row.id, row.version).await?;
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) mod suspects;
 pub mod timing;
 pub(crate) mod wakes;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,8 +39,11 @@ use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
 use crate::running::told;
-use crate::store::{Expiry, Settled, Store};
+use crate::store::{Expiry, Store};
 use crate::unit::Rules;
+
+/// How many old journal entries go at once: some milliseconds' work.
+const EXPIRED_AT_ONCE: usize = 1000;
 
 /// The loop and what it works with.
 pub(crate) struct Engine {
@@ -61,11 +64,12 @@ pub(crate) struct Engine {
     pub(crate) gate: watch::Sender<bool>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) instance: Current,
-    /// How far each stream's entries have expired.
-    pub(crate) settled: HashMap<String, Settled>,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
-    pub(crate) expired_at: Instant,
+    /// When old journal entries are looked for next.
+    pub(crate) expire_at: Instant,
+    /// How often in a row the store was waited for without a commit since.
+    pub(crate) store_tries: u32,
 }
 
 impl Engine {
@@ -98,6 +102,9 @@ impl Engine {
                 self.keep_house().await;
                 heartbeat = Instant::now() + self.timing.heartbeat;
             }
+            if Instant::now() >= self.expire_at {
+                self.expire().await;
+            }
             self.set_gate();
         }
         self
@@ -111,6 +118,12 @@ impl Engine {
 
     /// Handles inputs to their end: in one batch, or after conflicts in smaller ones.
     pub(crate) async fn process(&mut self, inputs: Vec<Input>) {
+        for input in &inputs {
+            // The effect has ended: its slot is free for those that this very batch claims, the next of its document too.
+            if let Input::Outcome(outcome) = input {
+                self.board.release(&outcome.key);
+            }
+        }
         let mut begun = HashSet::new();
         let mut batches = VecDeque::from([inputs]);
         while let Some(batch) = batches.pop_front() {
@@ -127,7 +140,7 @@ impl Engine {
                 return;
             }
             let started = Instant::now();
-            let loaded = match self.load(&batch, ask).await {
+            let mut loaded = match self.load(&batch, ask).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     if !self.store_is_away(&error.0).await {
@@ -138,7 +151,7 @@ impl Engine {
             };
             self.meters.stage("load", started);
             fail_point!("loaded");
-            let journal = loaded.journal.iter().map(|entry| (entry.id, entry.clone())).collect();
+            let journal = loaded.journal.drain(..).map(|entry| (entry.id, entry)).collect();
             let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
                 Ok(journal) => journal,
                 Err(Failed::Conflict(_)) => {
@@ -187,7 +200,7 @@ impl Engine {
         Instant::now() < self.distrust.1
     }
 
-    /// Counts what waits to be published, and now and then deletes a few old journal entries.
+    /// Counts what waits to be published.
     async fn keep_house(&mut self) {
         if let Ok(count) = self.store.count_unpublished().await {
             self.status.unpublished.store(count, Ordering::Relaxed);
@@ -195,21 +208,25 @@ impl Engine {
         let (store, waiting) =
             (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
         self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()));
-        if self.expired_at.elapsed() < self.timing.expiry_every {
-            return;
-        }
-        self.expired_at = Instant::now();
+    }
+
+    /// Deletes a few old journal entries. While there are more, a chunk goes after each batch, which writes fewer than that.
+    async fn expire(&mut self) {
         let now = self.clock.now();
         let consumers = self.status.consumers();
         let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
         let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
-        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
-        if let Err(error) = self.store.expire(expiry).await {
+        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
+        let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "old journal entries cannot be deleted now");
+            0
+        });
+        if gone < EXPIRED_AT_ONCE {
+            self.expire_at = Instant::now() + self.timing.expiry_every;
         }
         for (source, _) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
-                self.settled.insert(mark.stream.clone(), mark);
+                source.raise(mark);
             }
         }
     }

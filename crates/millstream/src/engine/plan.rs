@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) entries: Vec<Entry>,
     pub(crate) keys: Vec<IdempotencyKey>,
     pub(crate) emitted: Vec<Emitted>,
+    /// How many of the entries have emitted something; `None` if there are no entries. Known with the commit, which takes them.
+    pub(crate) emitting: Option<u64>,
     pub(crate) counts: Vec<Count>,
     pub(crate) claims: Vec<Claimed>,
     /// For each input of the batch, in order.
@@ -66,23 +68,18 @@ impl Engine {
         docs.sort_unstable();
         docs.dedup();
         let again = |input: &&Input| match input {
-            Input::Message(delivery) => ask || delivery.delivered > 1 || self.settled_through(delivery),
+            Input::Message(delivery) => ask || delivery.delivered > 1 || delivery.source.is_settled(delivery.seq),
             other => ask && other.journalled(),
         };
         let journal = batch.iter().filter(again).map(Input::id).collect();
         let keys = batch.iter().filter_map(|input| idempotency(input)).map(|key| key.hash).collect();
-        let mut loaded = self.store.load(Wanted { docs: docs.clone(), journal, keys }).await?;
+        let mut loaded = self.store.load(Wanted { docs, journal, keys }).await?;
         let originals: Vec<Id> = loaded.keys.iter().map(|key| key.command).collect();
         if !originals.is_empty() {
             let wanted = Wanted { journal: originals, ..Wanted::default() };
             loaded.journal.extend(self.store.load(wanted).await?.journal);
         }
         Ok(loaded)
-    }
-
-    /// Whether a delivery's entry may have expired.
-    fn settled_through(&self, delivery: &Delivery) -> bool {
-        self.settled.get(delivery.source.stream).is_some_and(|mark| delivery.seq <= mark.through)
     }
 
     /// Handles a batch in order over one view of its documents.
@@ -95,6 +92,7 @@ impl Engine {
             entries: Vec::with_capacity(batch.len()),
             keys: vec![],
             emitted: vec![],
+            emitting: None,
             counts: vec![],
             claims: vec![],
             ends: Vec::with_capacity(batch.len()),
@@ -119,7 +117,7 @@ impl Engine {
 
     fn message(&self, plan: &mut Plan, delivery: &Delivery, journal: &Journal, doomed: &HashSet<Id>) -> End {
         let entry = journal.get(&delivery.id);
-        if entry.is_some_and(Entry::answers) || (entry.is_none() && self.settled_through(delivery)) {
+        if entry.is_some_and(Entry::answers) || (entry.is_none() && delivery.source.is_settled(delivery.seq)) {
             return End::Ack(Fate::Duplicate);
         }
         let failure = match &delivery.work {
@@ -299,8 +297,12 @@ impl Engine {
         End::Due
     }
 
-    /// Claims the effects that this batch has set and that are due at once, as many as there are slots for.
+    /// Claims the effects that this batch has set and that are due at once, as many as there are slots for. A service that stops
+    /// leaves them to the next instance.
     fn claim_fresh(&self, plan: &mut Plan) {
+        if *self.stop.borrow() {
+            return;
+        }
         let fresh = |(key, wake): (&Key, &crate::handler::WakeInfo)| {
             (wake.attempt == 0 && wake.at <= plan.now && self.kinds.wakes.contains_key(wake.kind.as_str()))
                 .then(|| key.clone())

@@ -249,7 +249,7 @@ fn verdict(ack: &async_nats::Message) -> Result<(), String> {
 async fn send(broker: &Broker, inbox: &str, number: u64, message: &Emitted) {
     let mut headers = HeaderMap::new();
     for (name, value) in &message.headers {
-        headers.insert(name.as_str(), HeaderValue::from(value.as_str()));
+        headers.append(name.as_str(), HeaderValue::from(value.as_str()));
     }
     let reply = format!("{inbox}.{number}");
     let (subject, payload) = (message.subject.clone(), message.payload.clone());

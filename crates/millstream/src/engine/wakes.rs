@@ -8,6 +8,7 @@ use std::time::Duration;
 use fail::fail_point;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 use crate::engine::board::Board;
 use crate::engine::input::{DueInput, Ended, Input, OutcomeInput};
@@ -15,6 +16,7 @@ use crate::engine::meters::Meters;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::handler::{Key, Outage, WakeInfo};
+use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
 use crate::unit::{StoredDoc, outcome_meta, panic_text};
@@ -45,7 +47,8 @@ pub(crate) fn start(
     meters: Arc<Meters>,
 ) {
     let Claimed { key, wake, document, shape } = claimed;
-    tokio::spawn(async move {
+    let span = tracing::error_span!("effect", kind = wake.kind, correlation = wake.correlation);
+    let run = async move {
         fail_point!("before_effect");
         let started = tokio::time::Instant::now();
         let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
@@ -63,7 +66,8 @@ pub(crate) fn start(
         let meta = outcome_meta(service, &key, &wake);
         // When the loop has ended, the lease runs out and another instance tries again.
         let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended })));
-    });
+    };
+    tokio::spawn(run.instrument(span));
 }
 
 /// Finds due wakes and sends them to the loop.
@@ -84,7 +88,8 @@ const TIMERS: usize = 256;
 
 impl Sweep {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut phase = 0_u32;
+        let random = Id::random(self.clock.now());
+        let mut phase = random.bytes().last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         loop {
             let started = tokio::time::Instant::now();
             let looked = self.once().await;
