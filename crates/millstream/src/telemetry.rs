@@ -6,7 +6,7 @@ mod recorder;
 
 pub(crate) use logs::check_filter;
 pub use logs::{BadFilter, LogFormat, init_logs, init_logs_to};
-pub use recorder::{CONTENT_TYPE, Labels, Telemetry};
+pub use recorder::{CONTENT_TYPE, Labels, Telemetry, record};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]

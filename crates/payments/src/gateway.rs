@@ -1,10 +1,12 @@
 //! The card gateway: a port, and the adapter that speaks HTTP.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contracts::{Currency, Money, OrderId, UserId};
 use millstream::Outage;
+use millstream::telemetry::metrics::HTTP_CLIENT_DURATION;
+use millstream::telemetry::record;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -172,7 +174,19 @@ impl Gateway for HttpGateway {
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, Outage> {
-    request.send().await.map_err(|error| Outage(format!("the gateway did not answer: {}", chain(&error))))
+    let (client, request) = request.build_split();
+    let request = request.map_err(|error| Outage(format!("the request cannot be made: {}", chain(&error))))?;
+    let (method, server) = (request.method().clone(), request.url().host_str().unwrap_or_default().to_owned());
+    let started = Instant::now();
+    let result = client.execute(request).await;
+    let (status, error) = match &result {
+        Ok(response) => (response.status().as_str().to_owned(), ""),
+        Err(error) if error.is_timeout() => (String::new(), "timeout"),
+        Err(error) if error.is_connect() => (String::new(), "connect"),
+        Err(_) => (String::new(), "broken_off"),
+    };
+    record(&HTTP_CLIENT_DURATION, &[method.as_str(), &server, &status, error], started.elapsed().as_secs_f64());
+    result.map_err(|error| Outage(format!("the gateway did not answer: {}", chain(&error))))
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Outage> {

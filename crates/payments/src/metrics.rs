@@ -1,9 +1,10 @@
 //! The service's figures.
 
+use millstream::telemetry::metrics::HTTP_CLIENT_DURATION;
 use millstream::telemetry::{Kind, Metric};
 
 /// All of them.
-pub(crate) const ALL: [&Metric; 1] = [&PAYMENTS];
+pub(crate) const ALL: [&Metric; 2] = [&PAYMENTS, &HTTP_CLIENT_DURATION];
 
 pub(crate) static PAYMENTS: Metric = Metric {
     name: "shop_payments_total",

@@ -15,7 +15,7 @@ use crate::store::{CommitError, WakesDue};
 use crate::telemetry::{Telemetry, metrics as table};
 
 pub(crate) struct Meters {
-    telemetry: Telemetry,
+    pub(crate) telemetry: Telemetry,
     group: &'static str,
     stages: HashMap<&'static str, Histogram>,
     batch_sizes: [Histogram; 3],

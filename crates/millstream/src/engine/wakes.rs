@@ -52,6 +52,7 @@ pub(crate) fn start(
         fail_point!("before_effect");
         let started = tokio::time::Instant::now();
         let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
+        let run = meters.telemetry.scope(run);
         let result = match tokio::time::timeout(timeout, run).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Outage(panic_text(&*panic))),

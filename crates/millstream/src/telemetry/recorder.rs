@@ -57,7 +57,24 @@ pub struct Labels<'a> {
     pub timers: &'a [&'a str],
 }
 
+tokio::task_local! {
+    /// The service on whose behalf a task runs an effect.
+    static CURRENT: Telemetry;
+}
+
+/// Within an effect ([`Wake::run`](crate::Wake::run)): counts or observes `value` for a metric of the service that runs it. Elsewhere it does
+/// nothing.
+pub fn record(metric: &'static Metric, labels: &[&str], value: f64) {
+    // Outside of an effect there is no service to record for.
+    let _ = CURRENT.try_with(|telemetry| telemetry.record(metric, labels, value));
+}
+
 impl Telemetry {
+    /// Runs `effect` with [`record`] recording here.
+    pub(crate) fn scope<F: Future>(&self, effect: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), effect)
+    }
+
     /// The metrics of `service`: the toolkit's and its own. Every series whose labels are known is there from now on, at 0.
     pub fn new(service: &'static str, own: &[&'static Metric]) -> Self {
         let all = || ALL.iter().chain(own).copied();
