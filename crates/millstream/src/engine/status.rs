@@ -1,7 +1,7 @@
 //! What the rest of the process may know of the engine: health, admission, whether timers may fire.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
@@ -18,17 +18,16 @@ pub(crate) struct Status {
     pub(crate) draining: AtomicBool,
     pub(crate) outbox: Outbox,
     /// Set once the broker was reached for the first time.
-    online: Mutex<Option<Online>>,
+    online: OnceLock<Online>,
     /// A sentence that says what start-up waits for.
     waits_for: Mutex<Option<String>>,
 }
 
 /// What is there from the first connection on.
-#[derive(Clone)]
 struct Online {
     broker: Broker,
     consumers: Vec<(Arc<Source>, Arc<Progress>)>,
-    since: Arc<Mutex<(u64, Instant)>>,
+    since: Mutex<(u64, Instant)>,
 }
 
 impl Status {
@@ -38,15 +37,15 @@ impl Status {
             unpublished: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             outbox,
-            online: Mutex::new(None),
+            online: OnceLock::new(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
         }
     }
 
     pub(crate) fn go_online(&self, broker: Broker, consumers: Vec<(Arc<Source>, Arc<Progress>)>) {
-        let since = Arc::new(Mutex::new((0, Instant::now())));
-        let online = Online { broker, consumers, since };
-        *self.online.lock().unwrap_or_else(PoisonError::into_inner) = Some(online);
+        let since = Mutex::new((0, Instant::now()));
+        // An engine starts once.
+        let _ = self.online.set(Online { broker, consumers, since });
         self.set_waits_for(None);
     }
 
@@ -54,12 +53,8 @@ impl Status {
         *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    fn online(&self) -> Option<Online> {
-        self.online.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub(crate) fn broker_up(&self) -> bool {
-        self.online().is_some_and(|online| online.broker.is_up())
+        self.online.get().is_some_and(|online| online.broker.is_up())
     }
 
     /// How many more entries may wait to be published.
@@ -73,7 +68,7 @@ impl Status {
         if self.draining.load(Ordering::Acquire) {
             return Some("the service is shutting down");
         }
-        if self.online().is_none() {
+        if self.online.get().is_none() {
             return Some("the broker has not been reached yet");
         }
         if !self.store_up.load(Ordering::Acquire) {
@@ -94,7 +89,7 @@ impl Status {
         if !self.store_up.load(Ordering::Acquire) {
             waits.push("the store".into());
         }
-        let Some(online) = self.online() else { return waits };
+        let Some(online) = self.online.get() else { return waits };
         if !online.broker.is_up() {
             waits.push("the broker".into());
         }
@@ -112,13 +107,13 @@ impl Status {
     }
 
     pub(crate) fn consumers(&self) -> Vec<(Arc<Source>, Arc<Progress>)> {
-        self.online().map_or(vec![], |online| online.consumers)
+        self.online.get().map_or(vec![], |online| online.consumers.clone())
     }
 
     /// Whether deadlines may fire: the broker is there, and since it last came every durable was once drained, or a good
     /// while has passed. A fact that is already there beats a deadline.
     pub(crate) fn timers_may_fire(&self, timing: &Timing) -> bool {
-        let Some(online) = self.online() else { return false };
+        let Some(online) = self.online.get() else { return false };
         let link = *online.broker.link.borrow();
         if !link.up {
             return false;
