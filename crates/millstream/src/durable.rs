@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::consumer::Progress;
@@ -28,7 +29,7 @@ pub(crate) struct Declared {
 
 impl Declared {
     /// Makes the durable what is declared: created after the database's mark, or changed where it differs.
-    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<(), String> {
+    pub(crate) async fn ensure(&self, broker: &Broker, progress: &Progress) -> Result<(), String> {
         let (name, durable) = (self.stream.name, self.durable);
         let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
@@ -37,13 +38,14 @@ impl Declared {
             _ => format!("stream {name}: {error}"),
         })?;
         let info = stream.cached_info();
-        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
         let created = info.created.to_string();
         let existing = match stream.consumer_info(durable).await {
             Ok(info) => Some(info),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             Err(error) => return Err(format!("consumer {durable} on {name}: {error}")),
         };
+        // Read after the durable: a replica that starts at the same time writes the mark first.
+        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
         if existing.is_some() && known.is_none() {
             return Err(format!(
                 "consumer {durable} on {name} exists, but this database has never read the stream: \
@@ -56,6 +58,7 @@ impl Declared {
         };
         let mark = Settled { stream: name.into(), through, created };
         let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
+        progress.declared(mark.clone());
         match existing {
             None => {
                 let wanted = pull::Config {
@@ -106,23 +109,24 @@ impl Declared {
 
     /// Keeps what is known of the durable up to date.
     pub(crate) async fn watch(self: Arc<Self>, broker: Broker, progress: Arc<Progress>) {
-        let mut drained = 0_u32;
+        let mut empty_since = None;
         loop {
             let epoch = broker.link.borrow().epoch;
             let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
             let pause = if behind { self.timing.wake_sweep } else { Duration::from_secs(2) };
             tokio::time::sleep(pause).await;
             let Ok(info) = info(&broker, self.stream.name, self.durable).await else {
-                drained = 0;
+                empty_since = None;
                 continue;
             };
             progress.pending.store(info.num_pending, Ordering::Release);
             progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
             progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
             let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
-            drained = if empty { drained + 1 } else { 0 };
-            // A delivery may be on the wire at the moment of one look; with nothing unacked, or at a second look, it is not.
-            if drained >= 2 || (empty && info.num_ack_pending == 0) {
+            let since = if empty { *empty_since.get_or_insert_with(Instant::now) } else { Instant::now() };
+            empty_since = empty.then_some(since);
+            // What is unacked may be on the wire, or was given to a process that has died: then it comes back in time.
+            if empty && (info.num_ack_pending == 0 || since.elapsed() > self.timing.ack_wait) {
                 progress.drained_in.store(epoch, Ordering::Release);
             }
         }

@@ -173,7 +173,7 @@ impl Service {
     /// It starts before its broker and other services, and waits for them unready.
     ///
     /// # Errors
-    /// When the store cannot be opened, or HTTP cannot be served.
+    /// When the store cannot be opened, HTTP cannot be served, or the engine dies.
     pub async fn run(
         self,
         config: Config,
@@ -204,6 +204,14 @@ pub enum RunError {
         service: &'static str,
         /// Why.
         error: StoreError,
+    },
+    /// The engine has panicked: a bug of the toolkit. What was committed goes on with the next start.
+    #[error("the engine of `{service}` has died: {error}")]
+    Engine {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        error: String,
     },
     /// HTTP cannot be served.
     #[error("`{service}` cannot serve HTTP: {error}")]

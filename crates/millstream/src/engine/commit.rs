@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use fail::fail_point;
 
+use crate::commands::CommandError;
 use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;
@@ -101,6 +102,7 @@ impl Engine {
             },
             CommitError::Away(error) => self.away(&error).await,
             CommitError::Unknown(error) => {
+                self.instance.uncertain = true;
                 self.away(&error)
                     .await
                     .or_else(|failed| if failed == Failed::Stopped { Err(failed) } else { Ok(()) })?;
@@ -110,6 +112,7 @@ impl Engine {
                         Ok(found) => {
                             let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
                             let committed = found.journal.iter().any(ours);
+                            self.instance.uncertain = false;
                             return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
                         }
                         Err(error) if !self.store_is_away(&error.0).await => return Err(Failed::Stopped),
@@ -149,8 +152,8 @@ impl Engine {
         self.status.store_up.store(up, Ordering::Release);
     }
 
-    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done.
-    pub(crate) fn abandon(&mut self, batch: Vec<Input>) {
+    /// Lets go of a batch without handling it: messages go back to the broker, callers get `answer`.
+    pub(crate) fn abandon(&mut self, batch: Vec<Input>, answer: &CommandError) {
         use async_nats::jetstream::AckKind;
         let mut naks = Vec::new();
         for input in batch {
@@ -160,8 +163,7 @@ impl Engine {
                     naks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, AckKind::Nak(None))));
                 }
                 Input::Command(command) => {
-                    let why = crate::commands::CommandError::Unavailable("the service is shutting down".into());
-                    drop(command.answer.send(Err(why)));
+                    drop(command.answer.send(Err(answer.clone())));
                 }
                 Input::Outcome(outcome) => {
                     self.board.release(&outcome.key);

@@ -22,6 +22,9 @@ pub(crate) struct Current {
     pub(crate) watermark: Arc<Watermark>,
     /// The watermark as last written.
     pub(crate) written: u64,
+    /// Whether nobody knows if its last batch was committed. Then its row must stay, for the events of that batch may wait in
+    /// the journal.
+    pub(crate) uncertain: bool,
 }
 
 impl Current {
@@ -29,7 +32,7 @@ impl Current {
     pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let id = Id::random(now);
         store.insert_instance(id).await?;
-        Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0 })
+        Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, uncertain: false })
     }
 
     /// Whether more is published than is written.

@@ -17,7 +17,7 @@ pub(crate) mod suspects;
 pub mod timing;
 pub(crate) mod wakes;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Link;
+use crate::commands::{CommandError, stopping};
 use crate::consumer::Acker;
 use crate::engine::board::Board;
 use crate::engine::commit::Failed;
@@ -39,7 +40,7 @@ use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
 use crate::running::told;
-use crate::store::{Expiry, Settled, Store};
+use crate::store::{Expiry, Store};
 use crate::unit::Rules;
 
 /// The loop and what it works with.
@@ -61,8 +62,6 @@ pub(crate) struct Engine {
     pub(crate) gate: watch::Sender<bool>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) instance: Current,
-    /// How far each stream's entries have expired.
-    pub(crate) settled: HashMap<String, Settled>,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
     pub(crate) expired_at: Instant,
@@ -131,7 +130,7 @@ impl Engine {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     if !self.store_is_away(&error.0).await {
-                        return self.abandon(batch);
+                        return self.abandon(batch, &stopping());
                     }
                     continue;
                 }
@@ -145,7 +144,7 @@ impl Engine {
                     ask = true;
                     continue;
                 }
-                Err(Failed::Stopped) => return self.abandon(batch),
+                Err(Failed::Stopped) => return self.abandon(batch, &stopping()),
             };
             if batch.is_empty() {
                 return;
@@ -164,7 +163,8 @@ impl Engine {
                         self.board.release(&claimed.key);
                     }
                     if matches!(failed, Failed::Stopped) {
-                        return self.abandon(batch);
+                        let unknown = self.instance.uncertain;
+                        return self.abandon(batch, &if unknown { CommandError::OutcomeUnknown } else { stopping() });
                     }
                     ask = true;
                     failures += u32::from(matches!(failed, Failed::Conflict(true)));
@@ -203,13 +203,15 @@ impl Engine {
         let consumers = self.status.consumers();
         let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
         let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
-        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
+        // An idempotency key is answered from its command's entry.
+        let retention = self.timing.journal_retention.max(self.timing.key_retention);
+        let expiry = Expiry { before: now - retention, floors, now, limit: 1000 };
         if let Err(error) = self.store.expire(expiry).await {
             tracing::debug!(%error, "old journal entries cannot be deleted now");
         }
-        for (source, _) in consumers {
+        for (source, progress) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
-                self.settled.insert(mark.stream.clone(), mark);
+                progress.expired(mark);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::broker::DEAD_LETTER_ROOM;
 use crate::commands::{Accepted, CommandError};
 use crate::dead_letter::{Parked, Reason};
 use crate::engine::Engine;
@@ -82,7 +83,7 @@ impl Engine {
 
     /// Whether a delivery's entry may have expired.
     fn settled_through(&self, delivery: &Delivery) -> bool {
-        self.settled.get(delivery.source.stream).is_some_and(|mark| delivery.seq <= mark.through)
+        delivery.in_engine.settled_through(delivery.seq)
     }
 
     /// Handles a batch in order over one view of its documents.
@@ -176,7 +177,7 @@ impl Engine {
             headers: &delivery.wire_headers(),
             payload: delivery.payload.clone(),
         };
-        let letter = letter.letter(self.rules.max_message);
+        let letter = letter.letter(self.rules.max_message + DEAD_LETTER_ROOM);
         plan.entries.push(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
         plan.emitted.push(letter);
     }
@@ -190,8 +191,10 @@ impl Engine {
         journal: &Journal,
     ) -> Result<Accepted, CommandError> {
         let own = journal.get(&command.id);
-        if let Some(reply) = own.and_then(|entry| entry.reply.clone()) {
-            return Ok(Accepted { id: command.id, reply, repeated: false });
+        if let Some(entry) = own {
+            // An earlier attempt was committed after all. Without a key its reply was not kept.
+            let accepted = |reply| Accepted { id: command.id, reply, repeated: false };
+            return entry.reply.clone().map(accepted).ok_or(CommandError::OutcomeUnknown);
         }
         if let Some(key) = command.idempotency {
             if let Some((first, accepted)) = answered.get(&key.hash) {
@@ -233,7 +236,7 @@ impl Engine {
     }
 
     fn outcome(&self, plan: &mut Plan, outcome: &OutcomeInput) -> End {
-        let OutcomeInput { key, wake, meta, ended } = outcome;
+        let OutcomeInput { key, wake, meta, ended, .. } = outcome;
         let Some(standing) = plan.view.wake(key) else { return End::Late };
         if (standing.kind.as_str(), standing.generation) != (wake.kind.as_str(), wake.generation) {
             return End::Late;

@@ -42,27 +42,31 @@ pub(crate) fn start(
     effect: Arc<dyn AnyWake>,
     ends: mpsc::UnboundedSender<Input>,
     timeout: Duration,
-    meters: Arc<Meters>,
 ) {
     let Claimed { key, wake, document, shape } = claimed;
     tokio::spawn(async move {
         fail_point!("before_effect");
         let started = tokio::time::Instant::now();
         let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
-        let result = match tokio::time::timeout(timeout, run).await {
+        let ran = tokio::select! {
+            ran = tokio::time::timeout(timeout, run) => ran,
+            // The service has given the effect back, and another instance may run it.
+            () = ends.closed() => return,
+        };
+        let result = match ran {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Outage(panic_text(&*panic))),
             Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
         };
         fail_point!("after_effect");
-        meters.effect_ran(&wake.kind, if result.is_ok() { "settled" } else { "outage" }, started.elapsed());
         let ended = match result {
             Ok(outcome) => Ended::Outcome(effect.settle(key.id.clone(), outcome)),
             Err(outage) => Ended::Outage(outage),
         };
         let meta = outcome_meta(service, &key, &wake);
         // When the loop has ended, the lease runs out and another instance tries again.
-        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended })));
+        let took = started.elapsed();
+        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended, took })));
     });
 }
 
