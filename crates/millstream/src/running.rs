@@ -404,7 +404,9 @@ async fn stop_engine(
     drop(engine);
     // Without the broker the publisher has work that cannot be done now.
     publisher.abort();
+    // A flush without a connection waits for the next one.
     if tokio::time::timeout_at(deadline, acker).await.is_ok()
+        && broker.is_up()
         && let Err(error) = broker.client.flush().await
     {
         tracing::debug!(%error, "the last acks may be lost");
