@@ -18,6 +18,9 @@ use crate::retry::Retry;
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
 pub(crate) const IN_FLIGHT: usize = 1000;
 
+/// What a dead letter may be larger than the message that it is of.
+pub(crate) const DEAD_LETTER_ROOM: usize = 16 << 10;
+
 /// A connection that keeps itself up.
 #[derive(Clone)]
 pub(crate) struct Broker {
@@ -108,10 +111,10 @@ impl Broker {
         self.refused.borrow().clone()
     }
 
-    /// The largest message, headers and body, that a service may emit: what the server takes less 16 KiB, so that a dead
-    /// letter of it fits too.
+    /// The largest message, headers and body, that a service may emit: what the server takes, less the room that makes a dead
+    /// letter of it fit too.
     pub(crate) fn max_message(&self) -> usize {
-        self.client.max_payload().saturating_sub(16 << 10)
+        self.client.max_payload().saturating_sub(DEAD_LETTER_ROOM)
     }
 
     /// Declares a domain's stream: file storage, kept until trimmed, refusing what exceeds its size.

@@ -77,6 +77,11 @@ pub enum CommandError {
     Panicked,
 }
 
+/// What a command is told that comes while the service stops.
+pub(crate) fn stopping() -> CommandError {
+    CommandError::Unavailable("the service is shutting down".into())
+}
+
 impl Context {
     /// Executes a command: answers once its commit is durable.
     ///
@@ -106,7 +111,7 @@ impl Context {
         }
         match tokio::time::timeout(shared.timing.command_timeout, answered).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(CommandError::Unavailable("the service is shutting down".into())),
+            Ok(Err(_)) => Err(stopping()),
             Err(_) if ticket.withdraw() => {
                 Err(CommandError::Unavailable("the service did not get to it in time; nothing was done".into()))
             }

@@ -38,13 +38,14 @@ impl Declared {
             _ => format!("stream {name}: {error}"),
         })?;
         let info = stream.cached_info();
-        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
         let created = info.created.to_string();
         let existing = match stream.consumer_info(durable).await {
             Ok(info) => Some(info),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             Err(error) => return Err(format!("consumer {durable} on {name}: {error}")),
         };
+        // Read after the durable: a replica that starts at the same time writes the mark first.
+        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
         if existing.is_some() && known.is_none() {
             return Err(format!(
                 "consumer {durable} on {name} exists, but this database has never read the stream: \
@@ -57,6 +58,7 @@ impl Declared {
         };
         let mark = Settled { stream: name.into(), through, created };
         let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
+        progress.declared(mark.clone());
         match existing {
             None => {
                 let wanted = pull::Config {

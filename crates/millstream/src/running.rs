@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::broker::{Broker, DeclareError};
-use crate::commands::{Context, Shared};
+use crate::commands::{Context, Shared, stopping};
 use crate::config::Config;
 use crate::consumer::{Acker, Consumer, Progress};
 use crate::durable::Declared;
@@ -41,6 +41,10 @@ pub(crate) struct Running {
     router: Router,
     listener: TcpListener,
     telemetry: Telemetry,
+    #[cfg(feature = "testing")]
+    context: Context,
+    #[cfg(feature = "testing")]
+    probe: Arc<dyn Probe>,
 }
 
 /// What the engine is put together from.
@@ -99,8 +103,8 @@ impl Running {
             timing: timing.clone(),
             clock: options.clock.clone(),
         }));
-        let probe = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
-        let router = shell(service.routes, context, probe, telemetry.clone(), MAX_IN_FLIGHT);
+        let probe: Arc<dyn Probe> = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
+        let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
         let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
         let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
         let rules = Rules {
@@ -126,12 +130,27 @@ impl Running {
             publisher,
             commands,
         };
-        Ok(Self { parts, router, listener, telemetry })
+        Ok(Self {
+            parts,
+            router,
+            listener,
+            telemetry,
+            #[cfg(feature = "testing")]
+            context,
+            #[cfg(feature = "testing")]
+            probe,
+        })
+    }
+
+    /// What a test in the same process looks at.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inside(&self) -> (Context, Arc<dyn Probe>, Telemetry) {
+        (self.context.clone(), self.probe.clone(), self.telemetry.clone())
     }
 
     /// Runs until `shutdown`, then stops.
     pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
-        let Self { parts, router, listener, telemetry } = self;
+        let Self { parts, router, listener, telemetry, .. } = self;
         let (name, span) = (parts.service, telemetry.span());
         let (stop, stopped) = watch::channel(false);
         let mut served = stopped;
@@ -164,6 +183,8 @@ impl Running {
             let served = tokio::time::timeout(Duration::from_secs(1), http).await;
             upkeep.abort();
             tracing::info!("stopped");
+            // Without its engine the process would look alive and do nothing.
+            ended.map_err(|error| RunError::Engine { service: name, error: error.to_string() })?;
             match served {
                 Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
                 _ if by_itself => Err(RunError::Engine { service: name }),
@@ -351,11 +372,11 @@ async fn stop_engine(
 ) {
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
-    engine.abandon(others);
+    engine.abandon(others, &stopping());
     while consumers.join_next().await.is_some() {}
     let others = engine.intake.rest();
     let (more, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
-    engine.abandon(others);
+    engine.abandon(others, &stopping());
     for ended in [ends, more] {
         if !ended.is_empty() {
             engine.process(ended).await;
@@ -367,6 +388,11 @@ async fn stop_engine(
             Ok(Some(ended)) => engine.process(vec![ended]).await,
             _ => break,
         }
+    }
+    // Ends the effects that still run: whoever claims them next must not run them beside ours.
+    engine.intake.ends.close();
+    while let Ok(ended) = engine.intake.ends.try_recv() {
+        engine.process(vec![ended]).await;
     }
     let given_back: Vec<Input> =
         engine.board.running().into_iter().map(|running| give_back(&engine, running)).collect();
@@ -395,7 +421,7 @@ async fn stop_engine(
 
 fn give_back(engine: &Engine, (key, wake): (Key, crate::handler::WakeInfo)) -> Input {
     let meta = outcome_meta(engine.rules.service, &key, &wake);
-    Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended: Ended::GivenBack }))
+    Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended: Ended::GivenBack, took: Duration::ZERO }))
 }
 
 /// Tells the health routes how the engine is.

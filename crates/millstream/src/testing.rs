@@ -1,5 +1,9 @@
 //! The test kit: the real parts on free ports and in folders of their own, and waiting without sleeping.
 
+mod bench;
+
+pub use bench::{Bench, TestService, fresh_meta};
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -31,6 +31,14 @@ pub(crate) struct Context<'a> {
     pub(crate) settles: Option<Key>,
 }
 
+impl Context<'_> {
+    /// The event or command behind this input: itself, or what set the wake, for an outcome is neither.
+    fn origin(&self) -> Id {
+        let set_by = self.settles.as_ref().and(self.cause.causation.as_ref());
+        set_by.and_then(|id| id.parse().ok()).unwrap_or(self.cause.id)
+    }
+}
+
 /// What a service may stage.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
@@ -230,7 +238,7 @@ fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -
         at,
         attempt: 0,
         generation: version.unwrap_or(0) + 1,
-        cause: cx.cause.id,
+        cause: cx.origin(),
         correlation: cx.cause.correlation.clone(),
         traceparent: cx.cause.traceparent.clone(),
     }
@@ -383,7 +391,7 @@ impl<'a> Unit<'a> {
             id: Id::derived(cause.time, rules.service, cause.id.bytes(), ordinal),
             time: self.cx.now,
             correlation: cause.correlation.clone(),
-            causation: Some(cause.id.to_string()),
+            causation: Some(self.cx.origin().to_string()),
             traceparent: cause.traceparent.clone(),
         };
         match Emitted::event(rules.service, &meta, event) {

@@ -45,8 +45,7 @@ impl Engine {
         self.meters.stage("ack", started);
         for claimed in plan.claims {
             let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
-            let (ends, timeout, meters) = (self.ends.clone(), self.timing.effect_timeout, self.meters.clone());
-            wakes::start(self.rules.service, claimed, effect.clone(), ends, timeout, meters);
+            wakes::start(self.rules.service, claimed, effect.clone(), self.ends.clone(), self.timing.effect_timeout);
         }
     }
 

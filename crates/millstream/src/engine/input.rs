@@ -44,7 +44,7 @@ pub(crate) struct Delivery {
     /// Further deliveries of the same message, acked with it.
     pub(crate) twins: Vec<Delivery>,
     /// Counts it as being here until it is dropped.
-    pub(crate) _in_engine: InEngine,
+    pub(crate) in_engine: InEngine,
     pub(crate) received: tokio::time::Instant,
 }
 
@@ -133,6 +133,8 @@ pub(crate) struct OutcomeInput {
     pub(crate) wake: WakeInfo,
     pub(crate) meta: Meta,
     pub(crate) ended: Ended,
+    /// How long it ran.
+    pub(crate) took: Duration,
 }
 
 /// How a run of an effect ended.

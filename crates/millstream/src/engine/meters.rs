@@ -131,7 +131,7 @@ impl Meters {
         }
     }
 
-    pub(crate) fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
+    fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
         self.telemetry.counter(&table::EFFECTS, &[kind, outcome]).increment(1);
         self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());
     }
@@ -181,7 +181,17 @@ impl Meters {
                     self.message(delivery, end, plan.now);
                 }
                 Input::Command(_) => sizes[1] += 1,
-                Input::Outcome(_) | Input::Due(_) => sizes[2] += 1,
+                Input::Outcome(outcome) => {
+                    sizes[2] += 1;
+                    let ended = match end {
+                        End::Settled => "settled",
+                        End::Outage(_) => "outage",
+                        End::Late => "lease_lost",
+                        _ => continue,
+                    };
+                    self.effect_ran(&outcome.wake.kind, ended, outcome.took);
+                }
+                Input::Due(_) => sizes[2] += 1,
             }
         }
         for (size, histogram) in sizes.into_iter().zip(&self.batch_sizes) {

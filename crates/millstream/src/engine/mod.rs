@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Link;
+use crate::commands::{CommandError, stopping};
 use crate::consumer::Acker;
 use crate::engine::board::Board;
 use crate::engine::commit::Failed;
@@ -144,7 +145,7 @@ impl Engine {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     if !self.store_is_away(&error.0).await {
-                        return self.abandon(batch);
+                        return self.abandon(batch, &stopping());
                     }
                     continue;
                 }
@@ -158,7 +159,7 @@ impl Engine {
                     ask = true;
                     continue;
                 }
-                Err(Failed::Stopped) => return self.abandon(batch),
+                Err(Failed::Stopped) => return self.abandon(batch, &stopping()),
             };
             if batch.is_empty() {
                 return;
@@ -177,7 +178,8 @@ impl Engine {
                         self.board.release(&claimed.key);
                     }
                     if matches!(failed, Failed::Stopped) {
-                        return self.abandon(batch);
+                        let unknown = self.instance.uncertain;
+                        return self.abandon(batch, &if unknown { CommandError::OutcomeUnknown } else { stopping() });
                     }
                     ask = true;
                     failures += u32::from(matches!(failed, Failed::Conflict(true)));
@@ -224,7 +226,7 @@ impl Engine {
         if gone < EXPIRED_AT_ONCE {
             self.expire_at = Instant::now() + self.timing.expiry_every;
         }
-        for (source, _) in consumers {
+        for (source, progress) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
                 source.raise(mark);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::broker::DEAD_LETTER_ROOM;
 use crate::commands::{Accepted, CommandError};
 use crate::dead_letter::{Parked, Reason};
 use crate::engine::Engine;
@@ -174,7 +175,7 @@ impl Engine {
             headers: &delivery.wire_headers(),
             payload: delivery.payload.clone(),
         };
-        let letter = letter.letter(self.rules.max_message);
+        let letter = letter.letter(self.rules.max_message + DEAD_LETTER_ROOM);
         plan.entries.push(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
         plan.emitted.push(letter);
     }
@@ -188,8 +189,10 @@ impl Engine {
         journal: &Journal,
     ) -> Result<Accepted, CommandError> {
         let own = journal.get(&command.id);
-        if let Some(reply) = own.and_then(|entry| entry.reply.clone()) {
-            return Ok(Accepted { id: command.id, reply, repeated: false });
+        if let Some(entry) = own {
+            // An earlier attempt was committed after all. Without a key its reply was not kept.
+            let accepted = |reply| Accepted { id: command.id, reply, repeated: false };
+            return entry.reply.clone().map(accepted).ok_or(CommandError::OutcomeUnknown);
         }
         if let Some(key) = command.idempotency {
             if let Some((first, accepted)) = answered.get(&key.hash) {
@@ -231,7 +234,7 @@ impl Engine {
     }
 
     fn outcome(&self, plan: &mut Plan, outcome: &OutcomeInput) -> End {
-        let OutcomeInput { key, wake, meta, ended } = outcome;
+        let OutcomeInput { key, wake, meta, ended, .. } = outcome;
         let Some(standing) = plan.view.wake(key) else { return End::Late };
         if (standing.kind.as_str(), standing.generation) != (wake.kind.as_str(), wake.generation) {
             return End::Late;

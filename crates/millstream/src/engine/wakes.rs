@@ -44,7 +44,6 @@ pub(crate) fn start(
     effect: Arc<dyn AnyWake>,
     ends: mpsc::UnboundedSender<Input>,
     timeout: Duration,
-    meters: Arc<Meters>,
 ) {
     let Claimed { key, wake, document, shape } = claimed;
     let span = tracing::error_span!("effect", kind = wake.kind, correlation = wake.correlation);
@@ -59,7 +58,6 @@ pub(crate) fn start(
             Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
         };
         fail_point!("after_effect");
-        meters.effect_ran(&wake.kind, if result.is_ok() { "settled" } else { "outage" }, started.elapsed());
         let ended = match result {
             Ok(outcome) => Ended::Outcome(effect.settle(key.id.clone(), outcome)),
             Err(outage) => Ended::Outage(outage),

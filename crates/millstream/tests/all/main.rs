@@ -1,4 +1,20 @@
 //! The toolkit from outside: over real stores and brokers.
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
+mod bank;
+mod batches;
+mod broker_away;
+mod commands;
+mod dead_letters;
+mod declared;
+mod effects;
+mod expiry;
+mod intents;
+mod metrics;
+mod provenance;
+mod replicas;
+mod retries;
+mod shutdown;
 mod sqlite;
+mod store_away;
+mod timers;

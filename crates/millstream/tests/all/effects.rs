@@ -1,0 +1,140 @@
+//! Effects: run after the commit, tried again for as long as it takes, never two at once.
+
+use std::time::Duration;
+
+use millstream::engine::timing::Timing;
+use millstream::retry::Retry;
+use millstream::testing::TestService;
+
+use crate::bank::*;
+
+async fn log(service: &TestService, account: &str) -> Vec<String> {
+    service.get::<Account>(account).await.map_or(vec![], |account| account.log)
+}
+
+async fn until_paid(service: &TestService, account: &str) {
+    until(&format!("{account} to be paid"), async || log(service, account).await.contains(&"paid".into())).await;
+}
+
+fn effects(service: &TestService, outcome: &str) -> Option<f64> {
+    service.metric("millstream_effects_total", &[("kind", "charge"), ("outcome", outcome)])
+}
+
+#[tokio::test]
+async fn a_slow_effect_does_not_hold_up_the_others() {
+    let bench = bench().await;
+    let world = World::default();
+    world.answer("slow", [Answer::Hang, Answer::Paid]);
+    let service = bench.run(ledger(&world), Timing { effect_timeout: LONG, lease: LONG * 2, ..short() }).await;
+    publish(&bench, "slow", "charge", Act::Charge).await;
+    until("the slow charge to run", async || !world.calls_of("slow").is_empty()).await;
+    for at in 0..20 {
+        publish(&bench, &format!("fast{at}"), "charge", Act::Charge).await;
+    }
+    for at in 0..20 {
+        until_paid(&service, &format!("fast{at}")).await;
+    }
+    assert_eq!(log(&service, "slow").await, ["charge"], "the slow one still runs");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_effect_that_hangs_or_panics_is_an_outage_and_is_tried_again_until_it_is_settled_once() {
+    let bench = bench().await;
+    let world = World::default();
+    world.answer("a", [Answer::Down, Answer::Hang, Answer::Panic, Answer::Down, Answer::Paid]);
+    let retry = Retry { first: Duration::from_millis(100), longest: LONG, jitter: 0.2, attempts: u32::MAX };
+    let timing = Timing { effect_retry: retry, effect_timeout: Duration::from_millis(300), ..short() };
+    let service = bench.run(ledger(&world), timing).await;
+    publish(&bench, "a", "charge", Act::Charge).await;
+    until_paid(&service, "a").await;
+    let calls = world.calls_of("a");
+    assert_eq!(calls.iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for (attempt, pair) in (1..).zip(calls.windows(2)) {
+        let least = (retry.first * 2_u32.pow(attempt - 1)).mul_f64(0.8);
+        assert!(pair[1].at - pair[0].at + Duration::from_millis(2) >= least, "{attempt}: {:?}", pair[1].at - pair[0].at);
+    }
+    assert_eq!(log(&service, "a").await, ["charge", "paid"]);
+    assert_eq!(bench.expect::<Ended>(1).await.len(), 1);
+    assert_eq!((effects(&service, "settled"), effects(&service, "outage")), (Some(1.0), Some(4.0)));
+    assert!(world.outside().overlaps.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_cannot_be_settled_is_an_outage_and_the_document_keeps_its_state() {
+    let bench = bench().await;
+    let world = World::default();
+    world.answer("a", [Answer::Absurd, Answer::Absurd, Answer::Paid]);
+    let service = bench.run(ledger(&world), short()).await;
+    publish(&bench, "a", "charge", Act::Charge).await;
+    until("a second attempt", async || world.calls_of("a").len() >= 2).await;
+    assert!(!log(&service, "a").await.contains(&"absurd".into()));
+    until_paid(&service, "a").await;
+    assert_eq!(log(&service, "a").await, ["charge", "paid"]);
+    assert_eq!((effects(&service, "settled"), effects(&service, "outage")), (Some(1.0), Some(2.0)));
+    assert!(bench.dead_letters(SERVICE).await.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn after_five_outages_on_different_documents_only_probes_go_out_until_one_is_answered() {
+    let bench = bench().await;
+    let world = World::default();
+    world.outside().otherwise = Some(Answer::Down);
+    let timing = Timing { lease: Duration::from_millis(100), ..short() };
+    let service = bench.run(ledger(&world), timing).await;
+    for at in 0..5 {
+        publish(&bench, &format!("a{at}"), "charge", Act::Charge).await;
+        until("its first attempt", async || !world.calls_of(&format!("a{at}")).is_empty()).await;
+    }
+    until("five outages", async || effects(&service, "outage") >= Some(5.0)).await;
+    // From here on probes hang, so that one holds the only way out.
+    world.outside().otherwise = Some(Answer::Hang);
+    let accounts: Vec<String> = (5..60).map(|at| format!("a{at}")).collect();
+    let before = world.outside().calls.len();
+    for account in &accounts {
+        publish(&bench, account, "charge", Act::Charge).await;
+    }
+    bench.until_handled(&BANK, SERVICE).await;
+    let outages = effects(&service, "outage").unwrap();
+    until("two more probes", async || effects(&service, "outage") >= Some(outages + 2.0)).await;
+    let probes = {
+        let outside = world.outside();
+        outside.calls[before..].to_vec()
+    };
+    let alone = effects(&service, "outage").unwrap() - outages;
+    assert!((probes.len() as f64) <= alone + 3.0, "{} calls for {alone} outages", probes.len());
+    for pair in probes.windows(2) {
+        assert_ne!(pair[0].account, pair[1].account, "each probe goes to another document");
+    }
+    // Any answer opens it for all.
+    world.outside().otherwise = Some(Answer::Paid);
+    for account in &accounts {
+        until_paid(&service, account).await;
+    }
+    assert!(world.outside().overlaps.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_run_each_charge_once_and_never_two_of_one_document_at_once() {
+    let bench = bench().await;
+    let world = World::default();
+    let (one, two) = (bench.run(ledger(&world), short()).await, bench.run(ledger(&world), short()).await);
+    let accounts: Vec<String> = (0..100).map(|at| format!("a{at}")).collect();
+    for account in &accounts {
+        publish(&bench, account, "charge", Act::Charge).await;
+    }
+    for account in &accounts {
+        until_paid(&one, account).await;
+        assert_eq!(log(&one, account).await, ["charge", "paid"]);
+    }
+    assert_eq!(bench.expect::<Ended>(100).await.len(), 100);
+    let outside = world.outside();
+    assert!(outside.overlaps.is_empty(), "{:?}", outside.overlaps);
+    assert_eq!(outside.calls.len(), 100);
+    drop(outside);
+    one.stop().await;
+    two.stop().await;
+}
