@@ -36,12 +36,10 @@ pub(crate) struct Progress {
     pub(crate) pending: AtomicU64,
     pub(crate) ack_pending: AtomicU64,
     pub(crate) ack_floor: AtomicU64,
-    /// How far the stream's entries have expired: a delivery at or below it without an entry is a duplicate.
-    settled: Mutex<Option<Settled>>,
     /// The connection epoch in which the durable was last seen drained.
     pub(crate) drained_in: AtomicU64,
     /// Why it does not pull, in a sentence.
-    waits_for: Mutex<Option<String>>,
+    waits_for: std::sync::Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -57,39 +55,12 @@ impl Progress {
             *waits = what;
         }
     }
-
-    /// Takes the mark of a stream as declared. One of another `created` is of another stream of that name: what was known of
-    /// the old one does not hold for it.
-    pub(crate) fn declared(&self, mark: Settled) {
-        let mut settled = self.settled();
-        if settled.as_ref().is_some_and(|old| old.created != mark.created) {
-            self.ack_floor.store(0, Ordering::Release);
-        }
-        *settled = Some(mark);
-    }
-
-    /// Takes the mark as raised by an expiry, unless the stream has become another one meanwhile.
-    pub(crate) fn expired(&self, mark: Settled) {
-        let mut settled = self.settled();
-        if settled.as_ref().is_some_and(|old| old.created == mark.created) {
-            *settled = Some(mark);
-        }
-    }
-
-    fn settled(&self) -> std::sync::MutexGuard<'_, Option<Settled>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A delivery's share in [`Progress::in_engine`].
 pub(crate) struct InEngine(Arc<Progress>);
 
 impl InEngine {
-    /// Whether the entry of a delivery of this sequence may have expired.
-    pub(crate) fn settled_through(&self, seq: u64) -> bool {
-        self.0.settled().as_ref().is_some_and(|mark| seq <= mark.through)
-    }
-
     pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
         progress.in_engine.fetch_add(1, Ordering::AcqRel);
         Self(progress.clone())
@@ -168,7 +139,7 @@ impl Consumer {
             self.progress.ack_floor.store(0, Ordering::Release);
             let declared = tokio::select! {
                 () = told(&mut stop) => break,
-                declared = self.declared.ensure(&self.broker, &self.progress) => declared,
+                declared = self.declared.ensure(&self.broker) => declared,
             };
             match declared {
                 Ok(mark) => self.source.declare(mark),
@@ -338,7 +309,7 @@ impl Consumer {
             delivered,
             reply: message.reply,
             twins: vec![],
-            in_engine: InEngine::enter(&self.progress),
+            _in_engine: InEngine::enter(&self.progress),
             received: Instant::now(),
         })
     }

@@ -58,7 +58,6 @@ impl Declared {
         };
         let mark = Settled { stream: name.into(), through, created };
         let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
-        progress.declared(mark.clone());
         match existing {
             None => {
                 let wanted = pull::Config {

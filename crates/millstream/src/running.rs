@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::broker::{Broker, DeclareError};
-use crate::commands::{Context, Shared, stopping};
+use crate::commands::{Context, Shared};
 use crate::config::Config;
 use crate::consumer::{Acker, Consumer, Progress};
 use crate::durable::Declared;
@@ -183,8 +183,6 @@ impl Running {
             let served = tokio::time::timeout(Duration::from_secs(1), http).await;
             upkeep.abort();
             tracing::info!("stopped");
-            // Without its engine the process would look alive and do nothing.
-            ended.map_err(|error| RunError::Engine { service: name, error: error.to_string() })?;
             match served {
                 Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
                 _ if by_itself => Err(RunError::Engine { service: name }),
@@ -372,11 +370,11 @@ async fn stop_engine(
 ) {
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
-    engine.abandon(others, &stopping());
+    engine.abandon(others);
     while consumers.join_next().await.is_some() {}
     let others = engine.intake.rest();
     let (more, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
-    engine.abandon(others, &stopping());
+    engine.abandon(others);
     for ended in [ends, more] {
         if !ended.is_empty() {
             engine.process(ended).await;

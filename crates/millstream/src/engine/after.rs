@@ -45,7 +45,9 @@ impl Engine {
         self.meters.stage("ack", started);
         for claimed in plan.claims {
             let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
-            wakes::start(self.rules.service, claimed, effect.clone(), self.ends.clone(), self.timing.effect_timeout);
+            let (ends, timeout, telemetry) =
+                (self.ends.clone(), self.timing.effect_timeout, self.meters.telemetry.clone());
+            wakes::start(self.rules.service, claimed, effect.clone(), ends, timeout, telemetry);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
@@ -44,7 +45,7 @@ pub(crate) struct Delivery {
     /// Further deliveries of the same message, acked with it.
     pub(crate) twins: Vec<Delivery>,
     /// Counts it as being here until it is dropped.
-    pub(crate) in_engine: InEngine,
+    pub(crate) _in_engine: InEngine,
     pub(crate) received: tokio::time::Instant,
 }
 

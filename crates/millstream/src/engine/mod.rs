@@ -26,7 +26,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Link;
-use crate::commands::{CommandError, stopping};
 use crate::consumer::Acker;
 use crate::engine::board::Board;
 use crate::engine::commit::Failed;
@@ -145,7 +144,7 @@ impl Engine {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     if !self.store_is_away(&error.0).await {
-                        return self.abandon(batch, &stopping());
+                        return self.abandon(batch);
                     }
                     continue;
                 }
@@ -159,7 +158,7 @@ impl Engine {
                     ask = true;
                     continue;
                 }
-                Err(Failed::Stopped) => return self.abandon(batch, &stopping()),
+                Err(Failed::Stopped) => return self.abandon(batch),
             };
             if batch.is_empty() {
                 return;
@@ -178,8 +177,7 @@ impl Engine {
                         self.board.release(&claimed.key);
                     }
                     if matches!(failed, Failed::Stopped) {
-                        let unknown = self.instance.uncertain;
-                        return self.abandon(batch, &if unknown { CommandError::OutcomeUnknown } else { stopping() });
+                        return self.abandon(batch);
                     }
                     ask = true;
                     failures += u32::from(matches!(failed, Failed::Conflict(true)));
@@ -226,7 +224,7 @@ impl Engine {
         if gone < EXPIRED_AT_ONCE {
             self.expire_at = Instant::now() + self.timing.expiry_every;
         }
-        for (source, progress) in consumers {
+        for (source, _) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {
                 source.raise(mark);
             }

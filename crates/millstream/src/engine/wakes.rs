@@ -19,6 +19,7 @@ use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::unit::{StoredDoc, outcome_meta, panic_text};
 use crate::work::{AnyTimer, AnyWake};
 
@@ -44,6 +45,7 @@ pub(crate) fn start(
     effect: Arc<dyn AnyWake>,
     ends: mpsc::UnboundedSender<Input>,
     timeout: Duration,
+    telemetry: Telemetry,
 ) {
     let Claimed { key, wake, document, shape } = claimed;
     let span = tracing::error_span!("effect", kind = wake.kind, correlation = wake.correlation);
@@ -51,8 +53,13 @@ pub(crate) fn start(
         fail_point!("before_effect");
         let started = tokio::time::Instant::now();
         let run = AssertUnwindSafe(async { effect.clone().run(&document, shape, wake.clone()).await }).catch_unwind();
-        let run = meters.telemetry.scope(run);
-        let result = match tokio::time::timeout(timeout, run).await {
+        let run = telemetry.scope(tokio::time::timeout(timeout, run));
+        let ran = tokio::select! {
+            ran = run => ran,
+            // The service has given the effect back, and another instance may run it.
+            () = ends.closed() => return,
+        };
+        let result = match ran {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Outage(panic_text(&*panic))),
             Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
@@ -64,7 +71,8 @@ pub(crate) fn start(
         };
         let meta = outcome_meta(service, &key, &wake);
         // When the loop has ended, the lease runs out and another instance tries again.
-        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended })));
+        let took = started.elapsed();
+        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended, took })));
     };
     tokio::spawn(run.instrument(span));
 }
