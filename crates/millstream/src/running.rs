@@ -335,6 +335,7 @@ async fn stop_engine(
     acker: tokio::task::JoinHandle<()>,
     deadline: Instant,
 ) {
+    fail::fail_point!("stopping");
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
     engine.abandon(others);
@@ -369,11 +370,13 @@ async fn stop_engine(
     if all {
         engine.write_watermark().await;
         let rows = store.instances().await.unwrap_or_default();
+        fail::fail_point!("before_row_deleted");
         if let Some(row) = rows.iter().find(|row| row.id == instance)
             && let Err(error) = store.delete_instance(instance, row.version).await
         {
             tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
         }
+        fail::fail_point!("after_row_deleted");
     }
     drop(engine);
     // Without the broker the publisher has work that cannot be done now.

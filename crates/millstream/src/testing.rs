@@ -178,6 +178,49 @@ pub fn skip(what: &str, why: &str) {
     }
 }
 
+/// Kills this process with SIGABRT when it reaches a crash point for the `nth` time from now on, after it has named the point on
+/// standard error. A name that the engine does not have is never reached.
+///
+/// # Panics
+/// When crash points are compiled out.
+#[cfg(feature = "failpoints")]
+pub fn crash_at(point: &str, nth: u64) {
+    at_point(point, nth, |point| {
+        eprintln!("crash point `{point}` reached");
+        std::process::abort();
+    });
+}
+
+/// Stops this process with SIGSTOP when it reaches a crash point for the `nth` time from now on, after it has named the point on
+/// standard error. It goes on from there after a SIGCONT.
+///
+/// # Panics
+/// When crash points are compiled out.
+#[cfg(feature = "failpoints")]
+pub fn stop_at(point: &str, nth: u64) {
+    at_point(point, nth, |point| {
+        eprintln!("stopping at crash point `{point}`");
+        crate::embedded::signal(std::process::id(), "STOP");
+        // The signal may take effect on another thread a moment before this one.
+        std::thread::sleep(Duration::from_millis(50));
+    });
+}
+
+#[cfg(feature = "failpoints")]
+fn at_point(point: &str, nth: u64, act: impl Fn(&str) + Send + Sync + 'static) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    assert!(fail::has_failpoints(), "crash points are compiled out: build with the feature `failpoints`");
+    let reached = AtomicU64::new(0);
+    let name = point.to_owned();
+    let callback = move || {
+        if reached.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+            act(&name);
+        }
+    };
+    fail::cfg_callback(point, callback).expect("a callback is always accepted");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
