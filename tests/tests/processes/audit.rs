@@ -20,6 +20,8 @@ pub(super) struct Place {
     pub(super) broker: Broker,
     store: TestStore,
     jetstream: jetstream::Context,
+    /// How many numbers were given out.
+    numbers: u64,
     /// How each entry was asked for. A command is [`How::AtOnce`].
     asked: BTreeMap<u64, How>,
     /// The entries that may be booked or not: commands without an answer.
@@ -37,7 +39,14 @@ impl Place {
         let broker = Broker::start().await;
         let client = async_nats::connect(broker.url()).await.unwrap();
         let jetstream = jetstream::context::ContextBuilder::new().max_ack_inflight(1000).build(client);
-        Self { broker, store: TestStore::new(), jetstream, asked: BTreeMap::new(), perhaps: BTreeSet::new() }
+        Self {
+            broker,
+            store: TestStore::new(),
+            jetstream,
+            numbers: 0,
+            asked: BTreeMap::new(),
+            perhaps: BTreeSet::new(),
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -61,16 +70,15 @@ impl Place {
     }
 
     /// Asks for an entry by a message.
-    pub(super) async fn publish(&mut self, how: How) -> u64 {
-        self.publish_all(&[how]).await
+    pub(super) async fn publish(&mut self, how: How) {
+        self.publish_all(&[how]).await;
     }
 
-    /// Asks for entries by messages, a number each, and waits until the broker has them. Gives the number of the last.
-    pub(super) async fn publish_all(&mut self, how: &[How]) -> u64 {
+    /// Asks for entries by messages, a number each, and waits until the broker has them.
+    pub(super) async fn publish_all(&mut self, how: &[How]) {
         let mut acks = Vec::new();
-        let mut n = self.asked.len() as u64;
         for how in how {
-            n = self.number(*how);
+            let n = self.number(*how);
             let now = Timestamp::system();
             let id = Id::random(now);
             let meta = Meta { id, time: now, correlation: format!("n-{n}"), causation: None, traceparent: None };
@@ -85,14 +93,18 @@ impl Place {
         for ack in acks {
             ack.await.unwrap();
         }
-        n
     }
 
     /// The number of a new entry.
     pub(super) fn number(&mut self, how: How) -> u64 {
-        let n = self.asked.len() as u64 + 1;
-        self.asked.insert(n, how);
-        n
+        self.numbers += 1;
+        self.asked.insert(self.numbers, how);
+        self.numbers
+    }
+
+    /// Notes that an entry was asked for by a command and answered.
+    pub(super) fn commanded(&mut self, n: u64) {
+        self.asked.insert(n, How::AtOnce);
     }
 
     /// Notes that nobody knows whether an entry was booked.

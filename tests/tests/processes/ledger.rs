@@ -261,7 +261,7 @@ pub(super) struct Errand {
     pub(super) stop: Option<(String, u64)>,
     /// Whether the watermark is written only after something was published, and not also as a sign of life.
     pub(super) silent: bool,
-    /// The instance rows of others are left alone.
+    /// Whether the instance rows of others are swept.
     pub(super) sweeps: bool,
     /// For how long after a connect the journal is asked for every delivery.
     pub(super) distrust_ms: u64,
