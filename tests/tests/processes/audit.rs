@@ -147,6 +147,30 @@ impl Place {
         ids.map(Result::unwrap).collect()
     }
 
+    /// The sum of the versions of the instance rows.
+    pub(super) fn instance_versions(&self) -> u64 {
+        self.count("SELECT coalesce(sum(version), 0) FROM instances")
+    }
+
+    /// Holds the database's lock for writing until it is dropped.
+    pub(super) fn lock(&self) -> Connection {
+        let conn = self.open();
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        conn
+    }
+
+    /// How many messages are delivered to the ledgers and not acked.
+    pub(super) async fn ack_pending(&self) -> usize {
+        let stream = self.jetstream.get_stream(ASKED.name).await.unwrap();
+        stream.consumer_info(NAME).await.unwrap().num_ack_pending
+    }
+
+    /// The calls to the outside, by entry.
+    pub(super) fn calls(&self) -> Vec<u64> {
+        let calls = std::fs::read_to_string(calls(self.folder())).unwrap_or_default();
+        calls.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
     /// What is still under way.
     async fn quiet(&self, alive: usize) -> Result<(), String> {
         let is = |what: &str, have: usize, want: usize| {
@@ -241,8 +265,7 @@ impl Place {
         let ids: BTreeSet<&str> = told.iter().map(|seen| seen.id.as_str()).collect();
         assert_eq!((ids.len(), told.len()), (booked.len(), booked.len()), "one event an entry, each with its own id");
 
-        let calls = std::fs::read_to_string(calls(self.folder())).unwrap_or_default();
-        let called: BTreeSet<u64> = calls.lines().map(|line| line.parse().unwrap()).collect();
+        let called: BTreeSet<u64> = self.calls().into_iter().collect();
         assert_eq!(called, outside, "the outside was called for each entry that needs it");
         assert_eq!(self.dead_letters().await, dead, "dead letters");
         let open = self.count("SELECT count(*) FROM journal WHERE state = 0");

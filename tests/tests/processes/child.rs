@@ -64,14 +64,21 @@ impl Child {
         self.said.lock().unwrap().clone()
     }
 
-    /// Where its route for commands is.
-    pub(super) fn entries(&self) -> String {
-        format!("http://127.0.0.1:{}/entries", self.port)
+    /// Where one of its routes is.
+    pub(super) fn url(&self, route: &str) -> String {
+        format!("http://127.0.0.1:{}{route}", self.port)
+    }
+
+    /// The sum of a metric over its labels.
+    pub(super) async fn metric(&self, name: &str) -> f64 {
+        let page = reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap();
+        let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
     /// Waits until it can do its whole job.
     pub(super) async fn ready(&self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let url = self.url("/readyz");
         let answers = async || match reqwest::get(&url).await {
             Ok(answer) => answer.status().is_success(),
             Err(_) => false,

@@ -211,6 +211,6 @@ async fn dies_of(place: &mut Place, deadly: &Errand, how: How) {
 
 /// Asks for an entry by a command; says whether it was answered that it is booked.
 async fn asks(child: &Child, n: u64) -> bool {
-    let answer = reqwest::Client::new().post(child.entries()).json(&serde_json::json!({ "n": n })).send().await;
+    let answer = reqwest::Client::new().post(child.url("/entries")).json(&serde_json::json!({ "n": n })).send().await;
     answer.is_ok_and(|answer| answer.status().is_success())
 }

@@ -23,6 +23,8 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::accounts::{self, Account};
+
 pub(super) const NAME: &str = "ledger";
 pub(super) const ASKED: Stream = Stream::new("ASKED", "asked");
 pub(super) const TOLD: Stream = Stream::new("TOLD", "told");
@@ -247,7 +249,8 @@ fn service(folder: &Path) -> Service {
         .on(OnAsked { folder: folder.into() })
         .wake(CallOutside { folder: folder.into() })
         .timer(Ring)
-        .routes(Router::new().route("/entries", post(ask)))
+        .keeps::<Account>()
+        .routes(Router::new().route("/entries", post(ask)).merge(accounts::routes()))
 }
 
 /// What a process is told, in the variable that is named by [`ERRAND`].

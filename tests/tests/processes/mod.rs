@@ -2,8 +2,10 @@
 //!
 //! [`ledger`] is the service that they run, [`child`] starts it, [`audit`] looks at broker and database from outside.
 
+mod accounts;
 mod audit;
 mod child;
+mod commit;
 mod crash;
 mod ledger;
 mod poison;

@@ -113,7 +113,7 @@ impl Callers {
 
     /// From now on these replicas are called.
     fn turn_to(&self, replicas: &[Child]) {
-        *self.shared.urls.lock().unwrap() = replicas.iter().map(Child::entries).collect();
+        *self.shared.urls.lock().unwrap() = replicas.iter().map(|replica| replica.url("/entries")).collect();
     }
 
     /// Lets each command that was given come to its answer; all of them are booked then.

@@ -1,6 +1,6 @@
 //! A process that was taken for dead and swept, and goes on: it may not commit as the one that it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream::testing::eventually;
 
@@ -32,7 +32,9 @@ async fn stopped_at(point: &str, nth: u64) {
 
     zombie.signal("CONT");
     // What it does next under its old id is refused, and only then does it have a new one.
+    let until = Instant::now() + PATIENCE;
     while place.instances().len() < 2 {
+        assert!(Instant::now() < until, "{point}: the one that was swept goes on under its old id");
         place.publish_all(&MIXED).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -71,4 +73,23 @@ async fn a_zombie_stopped_before_it_writes_its_watermark_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zombie_stopped_in_an_effect_settles_it_once() {
     stopped_at("after_effect", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_while_its_owner_is_being_swept_is_published() {
+    let mut place = Place::new().await;
+    let plain = place.errand();
+    // It gives no sign of life, lives all the same, and dies before it has published.
+    let silent = Errand { silent: true, sweeps: false, crash: Some(("before_publish".into(), 1)), ..plain.clone() };
+    let mut owner = Child::start(&silent);
+    owner.ready().await;
+    let point = "before_row_deleted";
+    let sweeper = Child::start(&Errand { stop: Some((point.into(), 1)), ..plain.clone() });
+    sweeper.says(&format!("stopping at crash point `{point}`")).await;
+    let n = place.number(How::AtOnce);
+    let asked = reqwest::Client::new().post(owner.url("/entries")).json(&serde_json::json!({ "n": n })).send();
+    drop(asked.await);
+    owner.dies_at("before_publish").await;
+    sweeper.signal("CONT");
+    place.balances(1, PATIENCE).await;
 }
