@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod readme;
+mod processes;
 mod state_space;

@@ -58,6 +58,7 @@ impl Declared {
         };
         let mark = Settled { stream: name.into(), through, created };
         let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
+        fail::fail_point!("marked");
         match existing {
             None => {
                 let wanted = pull::Config {

@@ -368,6 +368,7 @@ async fn stop_engine(
     publisher: tokio::task::JoinHandle<()>,
     acker: tokio::task::JoinHandle<()>,
 ) {
+    fail::fail_point!("stopping");
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
     engine.abandon(others);

@@ -182,6 +182,59 @@ pub fn skip(what: &str, why: &str) {
     }
 }
 
+/// Kills this process with SIGABRT when it reaches a crash point for the `nth` time from now on, after it has named the point on
+/// standard error. A name that the engine does not have is never reached.
+///
+/// # Panics
+/// When crash points are compiled out.
+#[cfg(feature = "failpoints")]
+pub fn crash_at(point: &str, nth: u64) {
+    at_point(point, nth, |point| {
+        eprintln!("crash point `{point}` reached");
+        std::process::abort();
+    });
+}
+
+/// Stops this process with SIGSTOP when it reaches a crash point for the `nth` time from now on, after it has named the point on
+/// standard error. It goes on from there after a SIGCONT.
+///
+/// It is stopped outside of transactions: within one it would keep the lock of a SQLite file, and no other process could write
+/// before it goes on or is killed.
+///
+/// # Panics
+/// When crash points are compiled out.
+#[cfg(feature = "failpoints")]
+pub fn stop_at(point: &str, nth: u64) {
+    at_point(point, nth, |point| {
+        let others = ["before_commit", "before_watermark"].into_iter().filter(|other| *other != point);
+        for other in others.clone() {
+            fail::cfg(other, "pause").expect("`pause` is an action");
+        }
+        // A transaction that has begun comes to its end.
+        std::thread::sleep(Duration::from_millis(200));
+        eprintln!("stopping at crash point `{point}`");
+        crate::embedded::signal(std::process::id(), "STOP");
+        // The signal may take effect on another thread a moment before this one.
+        std::thread::sleep(Duration::from_millis(50));
+        others.for_each(fail::remove);
+    });
+}
+
+#[cfg(feature = "failpoints")]
+fn at_point(point: &str, nth: u64, act: impl Fn(&str) + Send + Sync + 'static) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    assert!(fail::has_failpoints(), "crash points are compiled out: build with the feature `failpoints`");
+    let reached = AtomicU64::new(0);
+    let name = point.to_owned();
+    let callback = move || {
+        if reached.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+            act(&name);
+        }
+    };
+    fail::cfg_callback(point, callback).expect("a callback is always accepted");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -229,7 +229,8 @@ impl Drop for Server {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a process a signal by its name.
+pub(crate) fn signal(pid: u32, name: &str) {
     if pid != 0 {
         // The shell's own `kill`, since a bare machine has no program of that name. A process that has ended is no fault.
         let script = format!("kill -{name} {pid} 2>/dev/null");

@@ -36,12 +36,12 @@ impl Engine {
             }
         }
         self.acker.send(acks);
-        fail_point!("before_answer");
         for (answer, with) in answers {
+            fail_point!("before_answer");
             // The caller may have given up waiting.
             let _ = answer.send(with);
+            fail_point!("after_answer");
         }
-        fail_point!("after_answer");
         self.meters.stage("ack", started);
         for claimed in plan.claims {
             let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };

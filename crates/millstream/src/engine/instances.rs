@@ -32,6 +32,7 @@ impl Current {
     pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         let id = Id::random(now);
         store.insert_instance(id).await?;
+        fail::fail_point!("enrolled");
         Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, unresolved: false })
     }
 
@@ -83,9 +84,11 @@ impl Engine {
             return Ok(());
         }
         let rows = self.store.instances().await?;
+        fail::fail_point!("before_row_deleted");
         if let Some(row) = rows.iter().find(|row| row.id == self.instance.id) {
             self.store.delete_instance(row.id, row.version).await?;
         }
+        fail::fail_point!("after_row_deleted");
         Ok(())
     }
 }
@@ -153,6 +156,8 @@ impl InstanceSweep {
             out.await.map_err(|_| StoreError("the publisher has stopped".into()))?;
         }
         fail::fail_point!("before_row_deleted");
-        self.store.delete_instance(id, version).await
+        let deleted = self.store.delete_instance(id, version).await;
+        fail::fail_point!("after_row_deleted");
+        deleted
     }
 }

@@ -162,6 +162,7 @@ impl Sweep {
             let fires = self.kinds.timers.get(wake.kind.as_str()).map(|timer| timer.clone().fire(doc.key.id.clone()));
             let meta = outcome_meta(self.service, &doc.key, &wake);
             let due = Box::new(DueInput { key: doc.key, wake, meta, fires });
+            fail_point!("due");
             if self.due.send(Input::Due(due)).await.is_err() {
                 return;
             }

@@ -1,0 +1,274 @@
+//! What the ledger has done, as seen with a NATS client and a SQLite connection of the test's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::{self, Message};
+use futures_util::StreamExt;
+use millstream::event::{Emitted, Meta, header};
+use millstream::testing::{Broker, TestStore};
+use millstream::{Id, Timestamp};
+use rusqlite::{Connection, OpenFlags};
+
+use super::ledger::{ASKED, Asked, Errand, How, NAME, Slip, TOLD, Told, calls};
+
+/// A broker, a folder, and everything that was asked of the ledgers there.
+pub(super) struct Place {
+    pub(super) broker: Broker,
+    store: TestStore,
+    jetstream: jetstream::Context,
+    /// How many numbers were given out.
+    numbers: u64,
+    /// How each entry was asked for. A command is [`How::AtOnce`].
+    asked: BTreeMap<u64, How>,
+    /// The entries that may be booked or not: commands without an answer.
+    perhaps: BTreeSet<u64>,
+}
+
+/// An event as the test's own client has it.
+struct Seen {
+    id: String,
+    n: u64,
+}
+
+impl Place {
+    pub(super) async fn new() -> Self {
+        let broker = Broker::start().await;
+        let client = async_nats::connect(broker.url()).await.unwrap();
+        let jetstream = jetstream::context::ContextBuilder::new().max_ack_inflight(1000).build(client);
+        Self {
+            broker,
+            store: TestStore::new(),
+            jetstream,
+            numbers: 0,
+            asked: BTreeMap::new(),
+            perhaps: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.store.folder()
+    }
+
+    fn database(&self) -> PathBuf {
+        self.store.path(NAME)
+    }
+
+    pub(super) fn errand(&self) -> Errand {
+        Errand {
+            nats: self.broker.url(),
+            folder: self.folder().into(),
+            crash: None,
+            stop: None,
+            silent: false,
+            sweeps: true,
+            distrust_ms: 60_000,
+        }
+    }
+
+    /// Asks for an entry by a message.
+    pub(super) async fn publish(&mut self, how: How) {
+        self.publish_all(&[how]).await;
+    }
+
+    /// Asks for entries by messages, a number each, and waits until the broker has them.
+    pub(super) async fn publish_all(&mut self, how: &[How]) {
+        let mut acks = Vec::new();
+        for how in how {
+            let n = self.number(*how);
+            let now = Timestamp::system();
+            let id = Id::random(now);
+            let meta = Meta { id, time: now, correlation: format!("n-{n}"), causation: None, traceparent: None };
+            let message = Emitted::event("test", &meta, &Asked { n, how: *how }).unwrap();
+            let mut headers = HeaderMap::new();
+            for (name, value) in &message.headers {
+                headers.insert(name.as_str(), value.as_str());
+            }
+            let sent = self.jetstream.publish_with_headers(message.subject, headers, message.payload).await;
+            acks.push(sent.unwrap());
+        }
+        for ack in acks {
+            ack.await.unwrap();
+        }
+    }
+
+    /// The number of a new entry.
+    pub(super) fn number(&mut self, how: How) -> u64 {
+        self.numbers += 1;
+        self.asked.insert(self.numbers, how);
+        self.numbers
+    }
+
+    /// Notes that an entry was asked for by a command and answered.
+    pub(super) fn commanded(&mut self, n: u64) {
+        self.asked.insert(n, How::AtOnce);
+    }
+
+    /// Notes that nobody knows whether an entry was booked.
+    pub(super) fn unanswered(&mut self, n: u64) {
+        self.perhaps.insert(n);
+    }
+
+    /// Waits until everything is booked and quiet while `alive` ledgers run; then nothing may be lost or doubled.
+    pub(super) async fn balances(&self, alive: usize, deadline: Duration) {
+        self.balances_while(alive, deadline, async || ()).await;
+    }
+
+    /// The same, with something to be done between two looks.
+    pub(super) async fn balances_while(&self, alive: usize, deadline: Duration, mut meanwhile: impl AsyncFnMut()) {
+        let until = Instant::now() + deadline;
+        while let Err(missing) = self.quiet(alive).await {
+            assert!(Instant::now() < until, "waited {deadline:?} in vain for quiet: {missing}");
+            meanwhile().await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        self.assert_books().await;
+    }
+
+    fn open(&self) -> Connection {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(self.database(), flags).unwrap();
+        conn.busy_timeout(Duration::from_secs(5)).unwrap();
+        conn
+    }
+
+    fn count(&self, sql: &str) -> u64 {
+        self.open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
+    }
+
+    /// The ids of the instance rows.
+    pub(super) fn instances(&self) -> BTreeSet<Vec<u8>> {
+        let conn = self.open();
+        let mut ids = conn.prepare("SELECT id FROM instances").unwrap();
+        let ids = ids.query_map([], |row| row.get(0)).unwrap();
+        ids.map(Result::unwrap).collect()
+    }
+
+    /// The sum of the versions of the instance rows.
+    pub(super) fn instance_versions(&self) -> u64 {
+        self.count("SELECT coalesce(sum(version), 0) FROM instances")
+    }
+
+    /// Holds the database's lock for writing until it is dropped.
+    pub(super) fn lock(&self) -> Connection {
+        let conn = self.open();
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        conn
+    }
+
+    /// How many messages are delivered to the ledgers and not acked.
+    pub(super) async fn ack_pending(&self) -> usize {
+        let stream = self.jetstream.get_stream(ASKED.name).await.unwrap();
+        stream.consumer_info(NAME).await.unwrap().num_ack_pending
+    }
+
+    /// The calls to the outside, by entry.
+    pub(super) fn calls(&self) -> Vec<u64> {
+        let calls = std::fs::read_to_string(calls(self.folder())).unwrap_or_default();
+        calls.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// What is still under way.
+    async fn quiet(&self, alive: usize) -> Result<(), String> {
+        let is = |what: &str, have: usize, want: usize| {
+            if have == want { Ok(()) } else { Err(format!("{what}: {have}, not {want}")) }
+        };
+        let stream = self.jetstream.get_stream(ASKED.name).await.map_err(|error| error.to_string())?;
+        let durable = stream.consumer_info(NAME).await.map_err(|error| error.to_string())?;
+        is("messages not yet delivered", usize::try_from(durable.num_pending).unwrap(), 0)?;
+        is("messages delivered and not acked", durable.num_ack_pending, 0)?;
+        let wakes = self.count("SELECT count(*) FROM doc_slips WHERE wake_at IS NOT NULL");
+        is("open wakes", usize::try_from(wakes).unwrap(), 0)?;
+        is("instance rows", self.instances().len(), alive)?;
+        let unpublished = self.count(
+            "SELECT count(*) FROM journal j JOIN instances i ON j.instance = i.id \
+             WHERE j.batch > i.published AND j.emitted IS NOT NULL",
+        );
+        is("entries not known to be published", usize::try_from(unpublished).unwrap(), 0)
+    }
+
+    async fn messages(&self, stream: &str) -> Vec<Message> {
+        let stream = self.jetstream.get_stream(stream).await.unwrap();
+        let count = usize::try_from(stream.cached_info().state.messages).unwrap();
+        if count == 0 {
+            return vec![];
+        }
+        let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let batch = consumer.fetch().max_messages(count).expires(Duration::from_secs(20)).messages().await.unwrap();
+        let messages: Vec<Message> = batch.map(|message| message.unwrap()).collect().await;
+        assert_eq!(messages.len(), count, "the broker gives all that it has");
+        messages
+    }
+
+    async fn told(&self) -> Vec<Seen> {
+        let seen = |message: Message| {
+            let id = message.headers.as_ref().unwrap().get(header::ID).unwrap().to_string();
+            Seen { id, n: serde_json::from_slice::<Told>(&message.payload).unwrap().n }
+        };
+        self.messages(TOLD.name).await.into_iter().map(seen).collect()
+    }
+
+    /// The numbers of the entries that are told to be booked.
+    pub(super) async fn events(&self) -> Vec<u64> {
+        self.told().await.into_iter().map(|seen| seen.n).collect()
+    }
+
+    /// The reasons of the dead letters, by entry.
+    pub(super) async fn dead_letters(&self) -> Vec<(u64, String)> {
+        let letter = |message: Message| {
+            let reason = message.headers.as_ref().unwrap().get("Millstream-Reason").unwrap().to_string();
+            (serde_json::from_slice::<Asked>(&message.payload).unwrap().n, reason)
+        };
+        let mut letters: Vec<_> = self.messages("DLQ_LEDGER").await.into_iter().map(letter).collect();
+        letters.sort_unstable();
+        letters
+    }
+
+    fn slips(&self) -> BTreeMap<u64, Slip> {
+        let conn = self.open();
+        let mut rows = conn.prepare("SELECT id, body FROM doc_slips").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+        rows.map(Result::unwrap).map(|(id, body)| (id.parse().unwrap(), serde_json::from_str(&body).unwrap())).collect()
+    }
+
+    /// Documents, events, calls and dead letters say the same: each entry once.
+    async fn assert_books(&self) {
+        let slips = self.slips();
+        let (mut booked, mut at_once, mut outside, mut dead) = (BTreeSet::new(), 0, BTreeSet::new(), vec![]);
+        for (n, how) in &self.asked {
+            match how {
+                How::Refused => dead.push((*n, "rejected".to_owned())),
+                How::Deadly | How::AgainThenDeadly => dead.push((*n, "crash".to_owned())),
+                _ if self.perhaps.contains(n) && !slips.contains_key(n) => {}
+                How::AtOnce | How::Again | How::Outside | How::Later => {
+                    booked.insert(*n);
+                    at_once += u64::from(matches!(how, How::AtOnce | How::Again));
+                    outside.extend((*how == How::Outside).then_some(*n));
+                }
+            }
+        }
+        let lost: Vec<_> = booked.iter().filter(|n| !slips.contains_key(n)).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        let odd = |n: &u64, slip: &Slip| (slip.asked, slip.booked) != (1, 1) || !booked.contains(n);
+        let odd: Vec<_> = slips.iter().filter(|(n, slip)| odd(n, slip)).collect();
+        assert!(odd.is_empty(), "not booked exactly once: {odd:?}");
+        let tallied = self.count("SELECT coalesce(sum(json_extract(body, '$.count')), 0) FROM doc_tallies");
+        assert_eq!(tallied, at_once, "the tallies against the entries that were booked at once");
+
+        let told = self.told().await;
+        let numbers: BTreeSet<u64> = told.iter().map(|seen| seen.n).collect();
+        assert_eq!(numbers, booked, "an event for each entry that is booked, and no other");
+        let ids: BTreeSet<&str> = told.iter().map(|seen| seen.id.as_str()).collect();
+        assert_eq!((ids.len(), told.len()), (booked.len(), booked.len()), "one event an entry, each with its own id");
+
+        let called: BTreeSet<u64> = self.calls().into_iter().collect();
+        assert_eq!(called, outside, "the outside was called for each entry that needs it");
+        assert_eq!(self.dead_letters().await, dead, "dead letters");
+        let open = self.count("SELECT count(*) FROM journal WHERE state = 0");
+        assert_eq!(open, 0, "every entry of the journal has come to its end");
+    }
+}

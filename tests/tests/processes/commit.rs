@@ -1,0 +1,67 @@
+//! What may only happen after a commit does not happen before it, and what was committed is published whatever comes.
+
+use std::time::Duration;
+
+use millstream::testing::eventually;
+use serde_json::json;
+
+use super::audit::Place;
+use super::child::Child;
+use super::ledger::{Errand, How};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acked_answered_published_or_done_outside_before_its_commit() {
+    let mut place = Place::new().await;
+    let child = Child::start(&Errand { sweeps: false, ..place.errand() });
+    child.ready().await;
+    let conflicts = async || child.metric("millstream_engine_conflicts_total").await;
+    let before = conflicts().await;
+    let lock = place.lock();
+    let command = place.number(How::AtOnce);
+    let asked = reqwest::Client::new().post(child.url("/entries")).json(&json!({ "n": command })).send();
+    let asked = tokio::spawn(asked);
+    place.publish_all(&[How::AtOnce, How::Outside]).await;
+    // By then the engine has tried to commit, and what it does after a commit it would have done.
+    eventually("commits that are in the way of another writer", PATIENCE, async || conflicts().await >= before + 2.0)
+        .await;
+    assert_eq!(place.ack_pending().await, 2, "nothing is acked");
+    assert_eq!(place.events().await, [0; 0], "nothing is published");
+    assert_eq!(place.calls(), [0; 0], "nothing is done outside");
+    let answered = asked.is_finished() && asked.await.unwrap().is_ok_and(|answer| answer.status().is_success());
+    assert!(!answered, "the command is not answered as done");
+    place.unanswered(command);
+    drop(lock);
+    place.balances(1, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_the_broker_has_not_acked_is_published_after_a_kill() {
+    let mut place = Place::new().await;
+    let mut child = Child::start(&place.errand());
+    child.ready().await;
+    place.broker.pause();
+    let n = place.number(How::AtOnce);
+    let asked = reqwest::Client::new().post(child.url("/entries")).json(&json!({ "n": n })).send().await.unwrap();
+    assert!(asked.status().is_success(), "while only the broker is away commands go on: {}", asked.status());
+    // The watermark is written with each sign of life, and these come after the commit.
+    let begun = place.instance_versions();
+    let twice = async || place.instance_versions() >= begun + 2;
+    eventually("two signs of life", PATIENCE, twice).await;
+    child.signal("KILL");
+    child.end("a process that was killed").await;
+    place.broker.resume();
+    let next = Child::start(&place.errand());
+    next.ready().await;
+    place.balances(1, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_asks_to_be_tried_again_is_handled_in_the_end() {
+    let mut place = Place::new().await;
+    let child = Child::start(&place.errand());
+    child.ready().await;
+    place.publish_all(&[How::Again, How::AtOnce, How::Again]).await;
+    place.balances(1, PATIENCE).await;
+}
