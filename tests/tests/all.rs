@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod state_space;
+
+mod bad_days;
+mod bad_input;
+mod harness;
+mod sagas;
