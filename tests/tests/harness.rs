@@ -91,8 +91,7 @@ pub(crate) fn count(conn: &rusqlite::Connection, sql: &str) -> i64 {
 
 /// JetStream for the test's own client.
 pub(crate) async fn jetstream(url: &str) -> jetstream::Context {
-    let context = jetstream::new(async_nats::connect(url).await.unwrap());
-    let mut context = context;
+    let mut context = jetstream::new(async_nats::connect(url).await.unwrap());
     context.set_timeout(Duration::from_secs(20));
     context
 }

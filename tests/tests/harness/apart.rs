@@ -113,6 +113,8 @@ impl Apart {
         let Running { stop, task } = self.running.remove(part).unwrap();
         stop.send(()).unwrap();
         task.await.unwrap().unwrap();
+        // A request on a connection of the part that is gone would be lost.
+        self.caller = Caller::new(self.caller.urls.clone());
     }
 
     /// The test's own connection to a service's store, which writes nothing.
@@ -120,8 +122,9 @@ impl Apart {
         read_only(&self.stores.path(service))
     }
 
-    pub(crate) fn database(&self, service: &str) -> std::path::PathBuf {
-        self.stores.path(service)
+    /// A caller of its own, for use while a part is stopped or started.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.clone()
     }
 
     /// Sees that everything is as it should be once all orders have ended, and stops.

@@ -124,11 +124,16 @@ impl Caller {
 
     /// Waits until all of so many orders have ended.
     pub(crate) async fn all_ended(&self, count: usize) -> Vec<Value> {
-        let all = async || {
-            let orders = self.orders().await;
-            (orders.len() == count && orders.iter().all(at_rest)).then_some(orders)
-        };
-        eventually(&format!("the end of {count} orders"), SOON * 2, all).await
+        for status in ["PENDING", "RESERVED"] {
+            let url = format!("{}/orders?limit=1&status={status}", self.urls.orders);
+            let none = async || self.found(url.clone()).await["orders"].as_array().unwrap().is_empty();
+            eventually(&format!("the end of all {status} orders"), SOON * 2, none).await;
+        }
+        let orders = self.orders().await;
+        assert_eq!(orders.len(), count);
+        // An order that was still PENDING in the one look may not be seen RESERVED in the other.
+        assert!(orders.iter().all(at_rest), "{orders:?}");
+        orders
     }
 
     pub(crate) async fn payment(&self, id: &str) -> Option<Value> {
