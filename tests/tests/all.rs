@@ -4,3 +4,14 @@
 mod readme;
 mod processes;
 mod state_space;
+
+mod bad_days;
+mod bad_input;
+mod harness;
+mod health;
+mod killed;
+mod northwind;
+mod outages;
+mod outside;
+mod sagas;
+mod tidy;

@@ -134,6 +134,7 @@ impl Consumer {
             tokio::time::sleep(self.timing.gate_retry.longest).await;
         };
         let mut failures = 0_u32;
+        let mut pull = Pull::new();
         'declare: loop {
             // The floor may be that of a stream that is gone; by it entries of the one in its place would expire.
             self.progress.ack_floor.store(0, Ordering::Release);
@@ -153,7 +154,7 @@ impl Consumer {
                     }
                 }
             }
-            let mut pull = Pull { outstanding: 0, heard: Instant::now(), failures: 0 };
+            pull = Pull { back: pull.back, ..Pull::new() };
             link.borrow_and_update();
             loop {
                 if *stop.borrow() {
@@ -205,7 +206,7 @@ impl Consumer {
             }
         }
         self.progress.pulling.store(false, Ordering::Release);
-        self.hand_back(subscription).await;
+        self.hand_back(subscription, pull).await;
     }
 
     async fn pull(&self, inbox: &str, pull: &mut Pull) {
@@ -245,7 +246,7 @@ impl Consumer {
                 };
                 match permit {
                     Some(permit) => permit.send(Input::Message(Box::new(delivery))),
-                    None => self.give_back(delivery),
+                    None => pull.back.extend(delivery.reply),
                 }
                 pull.heard = Instant::now();
                 Received::Message
@@ -337,28 +338,43 @@ impl Consumer {
         (name, decoded.unwrap_or_else(|panic| Err(format!("reading it panicked: {}", panic_text(&*panic)))))
     }
 
-    fn give_back(&self, delivery: Delivery) {
-        if let Some(reply) = delivery.reply {
-            self.acker.send(vec![(reply, AckKind::Nak(None))]);
-        }
-    }
-
-    /// Stops the flow and gives back what is still under way, which counts as nothing and lets the next instance start at once.
-    async fn hand_back(&self, mut subscription: async_nats::Subscriber) {
-        if subscription.drain().await.is_err() || !self.broker.is_up() {
+    /// Lets the flow come to its end and gives back what came, which counts as nothing and lets the next instance start at
+    /// once.
+    ///
+    /// The broker sends a message some time after it has looked whether somebody waits for it: one that is sent while the
+    /// subscription ends is lost until `ack_wait` is over. So what has been asked for is waited for first, unless nothing comes,
+    /// and nothing is given back, to be sent again, before the subscription has ended.
+    async fn hand_back(&self, mut subscription: async_nats::Subscriber, pull: Pull) {
+        if !self.broker.is_up() {
             return;
         }
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let mut given = 0_usize;
-        while let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscription.next()).await {
-            if let (None | Some(StatusCode::OK), Some(reply)) = (message.status, message.reply) {
-                self.acker.send(vec![(reply, AckKind::Nak(None))]);
-                given += 1;
+        let Pull { mut outstanding, mut back, .. } = pull;
+        let deadline = Instant::now() + FLOW_ENDS;
+        while outstanding > 0 {
+            let quiet = (Instant::now() + QUIET).min(deadline);
+            let Ok(Some(message)) = tokio::time::timeout_at(quiet, subscription.next()).await else { break };
+            if let None | Some(StatusCode::OK) = message.status {
+                outstanding -= 1;
+                back.extend(message.reply);
             }
         }
-        tracing::debug!(given, stream = self.source.stream, "handed back");
+        if subscription.drain().await.is_ok() {
+            let deadline = Instant::now() + FLOW_ENDS;
+            while let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscription.next()).await {
+                if let None | Some(StatusCode::OK) = message.status {
+                    back.extend(message.reply);
+                }
+            }
+        }
+        tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");
+        self.acker.send(back.into_iter().map(|reply| (reply, AckKind::Nak(None))).collect());
     }
 }
+
+/// How long nothing comes of what was asked for before a stopping consumer takes it that nothing will.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long a stopping consumer waits for messages at most.
+const FLOW_ENDS: Duration = Duration::from_secs(1);
 
 struct Pull {
     /// Messages asked for and not yet received.
@@ -366,6 +382,14 @@ struct Pull {
     /// When anything was last heard on the subscription.
     heard: Instant,
     failures: u32,
+    /// Deliveries that came when the engine took no more.
+    back: Vec<Subject>,
+}
+
+impl Pull {
+    fn new() -> Self {
+        Self { outstanding: 0, heard: Instant::now(), failures: 0, back: vec![] }
+    }
 }
 
 enum Received {

@@ -370,9 +370,13 @@ async fn stop_engine(
 ) {
     fail::fail_point!("stopping");
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
-    let (ends, others) = engine.intake.rest().into_iter().partition(|input| matches!(input, Input::Outcome(_)));
+    // Nothing is given back to the broker before the consumers have ended: it would come again at once, to them.
+    let rest = engine.intake.rest();
+    let (messages, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|input| matches!(input, Input::Message(_)));
+    let (ends, others) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
     engine.abandon(others);
     while consumers.join_next().await.is_some() {}
+    engine.abandon(messages);
     let others = engine.intake.rest();
     let (more, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
     engine.abandon(others);

@@ -53,6 +53,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
+use contracts::Money;
 use millstream::http::Problem;
 use millstream::{FieldError, Timestamp};
 use serde::de::DeserializeOwned;
@@ -61,7 +62,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::books::{Answer, Books, ChargeRequest, RefundRequest, Verdict};
 pub use self::faults::Faults;
-use crate::amount::Amount;
 
 /// `shop gateway`: runs the payment gateway simulator.
 #[derive(Clone, Debug, clap::Args)]
@@ -249,12 +249,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(key.into())
 }
 
-fn check(order_id: &str, amount: Amount) -> Vec<FieldError> {
+fn check(order_id: &str, amount: Money) -> Vec<FieldError> {
     let mut errors = vec![];
     if order_id.is_empty() || order_id.len() > 64 {
         errors.push(bad_field("orderId", "an id of 1 to 64 characters is required"));
     }
-    if amount <= Amount(0) {
+    if amount <= Money::ZERO {
         errors.push(bad_field("amount", "must be above 0.00"));
     }
     errors

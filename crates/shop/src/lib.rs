@@ -1,7 +1,6 @@
 //! The shop's one binary: its services one by one or all in one process, and what plays with them and checks them.
 #![warn(missing_docs)]
 
-mod amount;
 pub mod check;
 pub mod data;
 pub mod demo;

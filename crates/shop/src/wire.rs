@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use contracts::Money;
 use millstream::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-
-use crate::amount::Amount;
 
 /// An order as the orders service shows it.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,7 +16,7 @@ use crate::amount::Amount;
 pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) items: Vec<Line>,
-    pub(crate) total_amount: Amount,
+    pub(crate) total_amount: Money,
     pub(crate) status: String,
     #[serde(default)]
     pub(crate) reason: Option<String>,
@@ -124,4 +123,9 @@ pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
 pub(crate) fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     if text.is_empty() { "(nothing)".into() } else { text.chars().take(300).collect() }
+}
+
+/// What amounts add up to; beyond the largest amount there is, that one.
+pub(crate) fn total(amounts: impl Iterator<Item = Money>) -> Money {
+    amounts.fold(Money::ZERO, |sum, amount| sum.checked_add(amount).unwrap_or(Money::MAX))
 }

@@ -21,6 +21,7 @@ impl Engine {
         let mut acks = Vec::with_capacity(batch.len());
         let mut answers = Vec::new();
         for (input, end) in batch.into_iter().zip(plan.ends) {
+            trace(&input);
             match (input, end) {
                 (Input::Message(delivery), end) => {
                     let kind = if let End::Nak(delay) = end { AckKind::Nak(Some(delay)) } else { AckKind::Ack };
@@ -78,4 +79,22 @@ impl Engine {
             _ => {}
         }
     }
+}
+
+/// What every input leaves in the log, so that one correlation id finds all that a request has set off, in every service.
+fn trace(input: &Input) {
+    let (source, event, meta) = match input {
+        Input::Message(delivery) => ("event", delivery.event, &delivery.meta),
+        Input::Command(command) => ("command", "", &command.meta),
+        Input::Outcome(outcome) => ("outcome", outcome.wake.kind.as_str(), &outcome.meta),
+        Input::Due(due) => ("wake", due.wake.kind.as_str(), &due.meta),
+    };
+    tracing::debug!(
+        source,
+        event,
+        event_id = %meta.id,
+        correlation = meta.correlation,
+        causation = meta.causation,
+        "an input is dealt with"
+    );
 }

@@ -86,7 +86,8 @@ impl Status {
         if self.draining.load(Ordering::Acquire) {
             waits.push("shutting down".into());
         }
-        if !self.store_up.load(Ordering::Acquire) {
+        // During start-up it is named already.
+        if waits.is_empty() && !self.store_up.load(Ordering::Acquire) {
             waits.push("the store".into());
         }
         let Some(online) = self.online.get() else { return waits };

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use contracts::Money;
+
 use super::snapshot::{Charge, Payment, Reservation, Snapshot};
-use crate::amount::Amount;
-use crate::wire::Order;
+use crate::wire::{Order, total};
 
 /// An invariant and what contradicts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,13 +144,13 @@ fn one_capture_an_order(snapshot: &Snapshot, charges: &HashMap<&str, Vec<&Charge
 
 /// Order by order, so the sums agree as well.
 fn money_matches(orders: &Orders<'_>, charges: &HashMap<&str, Vec<&Charge>>) -> Finding {
-    let mut sum = Amount(0);
+    let mut sum = Money::ZERO;
     let mut broken = BTreeMap::new();
     for order in &orders.settled {
-        let due = if order.status == "CONFIRMED" { order.total_amount } else { Amount(0) };
+        let due = if order.status == "CONFIRMED" { order.total_amount } else { Money::ZERO };
         let charges = charges.get(order.id.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let kept: Amount = charges.iter().filter(|charge| !charge.refunded).map(|charge| charge.amount).sum();
-        sum = sum + due;
+        let kept = total(charges.iter().filter(|charge| !charge.refunded).map(|charge| charge.amount));
+        sum = total([sum, due].into_iter());
         if kept != due {
             broken
                 .insert(order_subject(&order.id), format!("{}, {due} is due, the gateway keeps {kept}", order.status));

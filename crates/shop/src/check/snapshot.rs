@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::jetstream;
+use contracts::Money;
 use futures_util::TryStreamExt;
 use millstream::Timestamp;
 use serde::Deserialize;
 
 use super::Options;
-use crate::amount::Amount;
 use crate::wire::{Api, Line, Order, Product};
 
 /// The system at rest, or nearly so.
@@ -42,14 +42,14 @@ pub(super) struct Payment {
     pub(super) status: String,
     /// A payment that was cancelled before it began has none.
     #[serde(default)]
-    pub(super) amount: Option<Amount>,
+    pub(super) amount: Option<Money>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Charge {
     pub(super) order_id: String,
-    pub(super) amount: Amount,
+    pub(super) amount: Money,
     pub(super) refunded: bool,
 }
 

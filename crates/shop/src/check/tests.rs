@@ -2,18 +2,23 @@
 
 use millstream::Timestamp;
 
+use contracts::Money;
+
 use super::snapshot::{Charge, Durable, Payment, Reservation, Stream};
 use super::*;
-use crate::amount::Amount;
 use crate::wire::{Line, Order, Product};
 
 const NOW: Timestamp = Timestamp(1_000_000);
+
+fn money(cents: i64) -> Money {
+    Money::from_minor(cents).unwrap()
+}
 
 fn order(id: &str, status: &str) -> Order {
     Order {
         id: id.into(),
         items: vec![Line { product_id: "tea".into(), quantity: 2 }],
-        total_amount: Amount(1000),
+        total_amount: money(1000),
         status: status.into(),
         reason: None,
         created_at: Timestamp(1_000),
@@ -22,7 +27,7 @@ fn order(id: &str, status: &str) -> Order {
 }
 
 fn payment(order: &str, status: &str) -> Payment {
-    Payment { order_id: order.into(), status: status.into(), amount: Some(Amount(1000)) }
+    Payment { order_id: order.into(), status: status.into(), amount: Some(money(1000)) }
 }
 
 fn reservation(order: &str, status: &str) -> Reservation {
@@ -31,7 +36,7 @@ fn reservation(order: &str, status: &str) -> Reservation {
 }
 
 fn charge(order: &str, refunded: bool) -> Charge {
-    Charge { order_id: order.into(), amount: Amount(1000), refunded }
+    Charge { order_id: order.into(), amount: money(1000), refunded }
 }
 
 /// One order confirmed, one refunded, one declined, one rejected.
@@ -121,7 +126,7 @@ fn a_cancelled_order_that_holds_money_or_goods_is_named() {
 #[test]
 fn a_payment_of_another_amount_than_the_total_is_named() {
     let seen = "order sold: CONFIRMED, payment CAPTURED, reservation SOLD, payment of 9.99 for a total of 10.00";
-    breaks(|system| system.payments[0].amount = Some(Amount(999)), "CONFIRMED", seen);
+    breaks(|system| system.payments[0].amount = Some(money(999)), "CONFIRMED", seen);
 }
 
 #[test]

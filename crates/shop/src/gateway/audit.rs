@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use contracts::Money;
 use millstream::http::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::books::{Charge, Refund};
 use super::{Shared, bad_field, bad_request};
-use crate::amount::Amount;
+use crate::wire::total;
 
 /// Which part of a list is wanted.
 #[derive(Deserialize)]
@@ -94,11 +95,11 @@ pub(super) async fn refunds(State(gateway): Shared, Query(listing): Query<Listin
 #[serde(rename_all = "camelCase")]
 struct Summary {
     captures: usize,
-    captured: Amount,
+    captured: Money,
     refunds: usize,
-    refunded: Amount,
+    refunded: Money,
     /// Captured less refunded.
-    net: Amount,
+    net: Money,
     declines: u64,
     /// How many orders were captured more than once, and the first hundred of them.
     captured_twice: usize,
@@ -107,15 +108,15 @@ struct Summary {
 
 pub(super) async fn summary(State(gateway): Shared) -> Response {
     let books = gateway.books();
-    let captured: Amount = books.charges().iter().map(|charge| charge.amount).sum();
-    let refunded: Amount = books.refunds().iter().map(|refund| refund.amount).sum();
+    let captured = total(books.charges().iter().map(|charge| charge.amount));
+    let refunded = total(books.refunds().iter().map(|refund| refund.amount));
     let twice = books.captured_twice();
     let summary = Summary {
         captures: books.charges().len(),
         captured,
         refunds: books.refunds().len(),
         refunded,
-        net: captured - refunded,
+        net: Money::from_minor(captured.minor() - refunded.minor()).unwrap_or_default(),
         declines: books.declines(),
         captured_twice: twice.len(),
         captured_twice_orders: twice.iter().take(100).map(|(order, _)| (*order).to_owned()).collect(),

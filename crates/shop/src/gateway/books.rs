@@ -5,20 +5,20 @@
 use std::collections::{HashMap, VecDeque};
 
 use axum::http::StatusCode;
+use contracts::Money;
 use millstream::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::faults::chance;
 use super::ledger::{Entry, Ledger};
 use super::{Faults, Settings};
-use crate::amount::Amount;
 
 /// What `POST /charges` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ChargeRequest {
     pub(super) order_id: String,
-    pub(super) amount: Amount,
+    pub(super) amount: Money,
     pub(super) currency: String,
     pub(super) customer: String,
 }
@@ -28,7 +28,7 @@ pub(super) struct ChargeRequest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RefundRequest {
     pub(super) order_id: String,
-    pub(super) amount: Amount,
+    pub(super) amount: Money,
 }
 
 /// A capture.
@@ -37,7 +37,7 @@ pub(super) struct RefundRequest {
 pub(super) struct Charge {
     pub(super) charge_id: String,
     pub(super) order_id: String,
-    pub(super) amount: Amount,
+    pub(super) amount: Money,
     pub(super) currency: String,
     pub(super) customer: String,
     pub(super) refunded: bool,
@@ -51,7 +51,7 @@ pub(super) struct Refund {
     pub(super) refund_id: String,
     pub(super) charge_id: String,
     pub(super) order_id: String,
-    pub(super) amount: Amount,
+    pub(super) amount: Money,
     pub(super) at: Timestamp,
 }
 
@@ -59,9 +59,9 @@ pub(super) struct Refund {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub(super) enum Answer {
-    Captured { charge_id: String, order_id: String, amount: Amount, currency: String, status: &'static str },
+    Captured { charge_id: String, order_id: String, amount: Money, currency: String, status: &'static str },
     Declined { status: &'static str, reason: String },
-    Refunded { refund_id: String, order_id: String, amount: Amount },
+    Refunded { refund_id: String, order_id: String, amount: Money },
 }
 
 /// What becomes of a request.
@@ -145,7 +145,7 @@ impl Books {
             return verdict;
         }
         let order = request.order_id.clone();
-        let declined = match request.amount.cents() {
+        let declined = match cents(request.amount) {
             13 => Some("card declined (amount ends in .13)"),
             17 if self.stumble(&order) <= self.settings.fail_first => {
                 return error("the gateway failed before the charge (amount ends in .17)");
@@ -158,7 +158,7 @@ impl Books {
             return self.record(Entry::Declined { at: now, key, request, reason: reason.into() });
         }
         let first = !self.of_order.contains_key(&order);
-        let lost = first && (request.amount.cents() == 23 || self.loses("capture", &order, faults));
+        let lost = first && (cents(request.amount) == 23 || self.loses("capture", &order, faults));
         let verdict = self.record(Entry::Captured { at: now, key, request });
         if lost && matches!(verdict, Verdict::Answer(_)) { Verdict::Lost } else { verdict }
     }
@@ -320,4 +320,9 @@ impl Books {
 
 fn error(detail: &str) -> Verdict {
     Verdict::Refused(StatusCode::INTERNAL_SERVER_ERROR, detail.into())
+}
+
+/// The cents beyond the whole units, by which the rules tell amounts apart.
+fn cents(amount: Money) -> i64 {
+    amount.minor().rem_euclid(100)
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use contracts::Money;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Options;
-use crate::amount::Amount;
 use crate::dice::Dice;
-use crate::wire::{Api, Product};
+use crate::wire::{Api, Product, total};
 
 /// An order to submit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,27 +82,39 @@ fn catalogue(path: &Path) -> anyhow::Result<Vec<String>> {
 struct NewOrder {
     user_id: String,
     items: Vec<NewLine>,
-    total_amount: Amount,
+    total_amount: Money,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NewLine {
     product_id: String,
-    quantity: i64,
-    price: Amount,
+    quantity: u32,
+    price: Money,
 }
 
 /// The most lines of a generated order.
 const LINES: usize = 3;
 
+/// One of the currency.
+const UNIT: Money = cents(100);
+/// What the payment gateway declines.
+const DECLINED: Money = cents(13);
+
+const fn cents(cents: i64) -> Money {
+    match Money::from_minor(cents) {
+        Some(money) => money,
+        None => Money::MAX,
+    }
+}
+
 /// Prices are whole, so that an order's cents say what they are meant to say to the payment gateway: .13 is declined.
 fn generate(options: &Options, products: &[String]) -> Vec<Submission> {
     let mut dice = Dice::new(options.seed);
-    let prices: Vec<i64> = {
+    let prices: Vec<Money> = {
         // A product has one price whatever the seed of the orders.
         let mut dice = Dice::new(0);
-        products.iter().map(|_| 100 * (2 + dice.below(148) as i64)).collect()
+        products.iter().map(|_| UNIT.checked_mul(2 + dice.below(148) as u32).unwrap_or(UNIT)).collect()
     };
     let order = |_| {
         let mut chosen: Vec<usize> = (0..=dice.below(LINES)).map(|_| dice.below(products.len())).collect();
@@ -110,17 +122,17 @@ fn generate(options: &Options, products: &[String]) -> Vec<Submission> {
         chosen.dedup();
         let line = |product: &usize| NewLine {
             product_id: products[*product].clone(),
-            quantity: 1 + dice.below(3) as i64,
-            price: Amount(prices[*product]),
+            quantity: 1 + dice.below(3) as u32,
+            price: prices[*product],
         };
         let mut items: Vec<_> = chosen.iter().map(line).collect();
         if dice.roll() < options.decline
             && let Some(line) = items.first_mut()
         {
             line.quantity = 1;
-            line.price = line.price + Amount(13);
+            line.price = total([line.price, DECLINED].into_iter());
         }
-        let total_amount = items.iter().map(|line| Amount(line.price.0 * line.quantity)).sum();
+        let total_amount = total(items.iter().filter_map(|line| line.price.checked_mul(line.quantity)));
         let user_id = format!("customer-{}", 1 + dice.below(1000));
         let cancel_after = (dice.roll() < options.cancel).then_some(Duration::ZERO);
         let order = NewOrder { user_id, items, total_amount };
@@ -167,14 +179,14 @@ mod tests {
         #[serde(rename_all = "camelCase")]
         struct Sample {
             items: Vec<SampleLine>,
-            total_amount: Amount,
+            total_amount: Money,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct SampleLine {
             product_id: String,
-            quantity: i64,
-            price: Amount,
+            quantity: u32,
+            price: Money,
         }
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo");
         let products = catalogue(&folder.join("stock.csv")).unwrap();
@@ -182,10 +194,10 @@ mod tests {
         let (mut declined, mut stumbling, mut lost) = (0, 0, 0);
         for order in &orders {
             let sample: Sample = serde_json::from_str(&order.body).unwrap();
-            let sum: i64 = sample.items.iter().map(|line| line.price.0 * line.quantity).sum();
-            assert_eq!(sample.total_amount, Amount(sum), "{}", order.body);
+            let sum = total(sample.items.iter().map(|line| line.price.checked_mul(line.quantity).unwrap()));
+            assert_eq!(sample.total_amount, sum, "{}", order.body);
             assert!(sample.items.iter().all(|line| products.contains(&line.product_id)), "{}", order.body);
-            match sample.total_amount.cents() {
+            match sample.total_amount.minor() % 100 {
                 13 => declined += 1,
                 17 => stumbling += 1,
                 23 => lost += 1,

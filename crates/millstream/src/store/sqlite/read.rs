@@ -58,12 +58,12 @@ pub(super) fn find(conn: &mut Connection, query: &Query) -> Result<Vec<StoredDoc
         sql += &format!(" AND {} = ?", field_value(field)?);
         values.push(value.clone().into());
     }
-    let (beyond, order) = if query.descending { ("<", "DESC") } else { (">", "ASC") };
+    let (beyond, direction) = if query.descending { ("<", "DESC") } else { (">", "ASC") };
     if let Some(after) = &query.after {
         sql += &format!(" AND id {beyond} ?");
         values.push(after.clone().into());
     }
-    sql += &format!(" ORDER BY id {order} LIMIT ?");
+    sql += &format!(" ORDER BY id {direction} LIMIT ?");
     values.push(limit(query.limit).into());
     collect(conn, &sql, params_from_iter(values), |row| doc(query.collection, row))
 }

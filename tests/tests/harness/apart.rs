@@ -1,0 +1,146 @@
+//! The shop's parts by themselves, so that any of them can be stopped and started again, each on its port.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Deref;
+
+use anyhow::Result;
+use millstream::Service;
+use millstream::config::Config;
+use millstream::engine::timing::Timing;
+use millstream::service::Options;
+use millstream::testing::{Broker, TestStore};
+use shop::whole::Urls;
+use shop::{gateway, serve};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Caller, SOON, read_only};
+
+/// Services that run by themselves, the gateway among them.
+pub(crate) struct Apart {
+    caller: Caller,
+    pub(crate) broker: Broker,
+    stores: TestStore,
+    pub(crate) orders: orders::Settings,
+    /// Changes what each service is told.
+    pub(crate) configure: fn(&mut Config),
+    pub(crate) timing: Timing,
+    places: HashMap<&'static str, SocketAddr>,
+    running: HashMap<&'static str, Running>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<()>>,
+}
+
+pub(crate) const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+
+impl Apart {
+    /// A broker, and places for the others, of which none runs yet.
+    pub(crate) async fn new() -> Self {
+        let broker = Broker::start().await;
+        let mut places = HashMap::new();
+        for part in ["orders", "inventory", "payments", "gateway"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            places.insert(part, listener.local_addr().unwrap());
+        }
+        let url = |part| format!("http://{}", places[part]);
+        let urls = Urls {
+            orders: url("orders"),
+            inventory: url("inventory"),
+            payments: url("payments"),
+            gateway: url("gateway"),
+            nats: broker.url(),
+        };
+        Self {
+            caller: Caller::new(urls),
+            broker,
+            stores: TestStore::new(),
+            orders: orders::Settings::default(),
+            configure: |_| (),
+            timing: Timing::short(),
+            places,
+            running: HashMap::new(),
+        }
+    }
+
+    /// Everything, started and ready.
+    pub(crate) async fn start_all(&mut self) {
+        self.start("gateway").await;
+        for service in SERVICES {
+            self.start(service).await;
+        }
+        self.all_ready().await;
+    }
+
+    pub(crate) async fn all_ready(&self) {
+        self.urls.ready(&self.http, SOON).await.unwrap();
+    }
+
+    /// Starts a part; it may take its time to be ready.
+    pub(crate) async fn start(&mut self, part: &'static str) {
+        let listener = TcpListener::bind(self.places[part]).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let task = if part == "gateway" {
+            let ledger = Some(self.stores.folder().join("gateway.ledger"));
+            let settings = gateway::Settings { ledger, ..gateway::Settings::default() };
+            tokio::spawn(gateway::serve(listener, settings, stopped))
+        } else {
+            let mut config = serve::config(&self.urls.nats, &self.stores.url(part)).unwrap();
+            (self.configure)(&mut config);
+            let options = Options { timing: self.timing.clone(), ..Options::default() };
+            let service = self.service(part);
+            tokio::spawn(async { Ok(service.run(config, options, listener, stopped).await?) })
+        };
+        self.running.insert(part, Running { stop, task });
+    }
+
+    fn service(&self, name: &str) -> Service {
+        match name {
+            "orders" => orders::service(self.orders),
+            "inventory" => inventory::service(),
+            "payments" => serve::payments(&self.urls.gateway).unwrap(),
+            other => panic!("there is no service {other}"),
+        }
+    }
+
+    /// Stops a part in order, and waits for its end.
+    pub(crate) async fn stop(&mut self, part: &str) {
+        let Running { stop, task } = self.running.remove(part).unwrap();
+        stop.send(()).unwrap();
+        task.await.unwrap().unwrap();
+        // A request on a connection of the part that is gone would be lost.
+        self.caller = Caller::new(self.caller.urls.clone());
+    }
+
+    /// The test's own connection to a service's store, which writes nothing.
+    pub(crate) fn sql(&self, service: &str) -> rusqlite::Connection {
+        read_only(&self.stores.path(service))
+    }
+
+    /// A caller of its own, for use while a part is stopped or started.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+
+    /// Sees that everything is as it should be once all orders have ended, and stops.
+    pub(crate) async fn close(mut self) {
+        self.caller.check(0).await;
+        let parts: Vec<_> = self.running.keys().copied().filter(|part| *part != "gateway").collect();
+        for part in parts {
+            self.stop(part).await;
+        }
+        self.stop("gateway").await;
+    }
+}
+
+impl Deref for Apart {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}

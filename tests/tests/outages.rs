@@ -1,0 +1,138 @@
+//! Outages: a gateway, a service or the broker is away for a while, and everything ends all the same.
+
+use std::time::{Duration, Instant};
+
+use millstream::testing::eventually;
+use serde_json::{Value, json};
+
+use crate::harness::{Apart, SOON, count, line, order_of};
+
+fn a_mug(user: usize) -> String {
+    order_of(&format!("user-{user}"), &[line("mug", 1, 1000)])
+}
+
+fn with<'a>(orders: &'a [Value], status: &str) -> Vec<&'a Value> {
+    orders.iter().filter(|order| order["status"] == status).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_gateway_is_down_cancels_take_under_a_second_and_all_orders_end_when_it_is_back() {
+    const ORDERS: usize = 300;
+    let mut shop = Apart::new().await;
+    shop.start_all().await;
+    shop.stock("mug", 10_000).await;
+    shop.stop("gateway").await;
+    let placed = shop.place_many(ORDERS, 16, a_mug).await;
+    let reserved = async || with(&shop.orders().await, "RESERVED").len() == ORDERS;
+    eventually("all orders reserved", SOON, reserved).await;
+    let mut slowest = Duration::ZERO;
+    for id in &placed[..30] {
+        let started = Instant::now();
+        let answer = shop.cancel(id).await;
+        slowest = slowest.max(started.elapsed());
+        assert_eq!((answer.status.as_u16(), &answer.json()["status"]), (202, &json!("CANCELLED")));
+    }
+    println!("the slowest cancel took {slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "a cancel took {slowest:?}");
+    // The kind is closed: some hundred charges are due, and what goes out is a probe now and then.
+    let closed = async || {
+        let metrics = shop.metrics("payments").await;
+        let series = |start: &str| {
+            let line = metrics.text.lines().find(|line| line.starts_with(start)).map(str::to_owned);
+            line.unwrap_or_else(|| panic!("no {start} in {}", metrics.text)).rsplit_once(' ').unwrap().1.parse::<f64>()
+        };
+        let due = series(r#"millstream_wakes_due{kind="charge"}"#).unwrap();
+        due > 10.0 && series(r#"millstream_effects_total{kind="charge",outcome="outage"}"#).unwrap() > 5.0
+    };
+    eventually("charges that are due and not tried", SOON, closed).await;
+    assert_eq!(shop.ready("payments").await.0, 200, "that the outside is away does not make a service unready");
+
+    shop.start("gateway").await;
+    let orders = shop.all_ended(ORDERS).await;
+    assert_eq!((with(&orders, "CONFIRMED").len(), with(&orders, "CANCELLED").len()), (ORDERS - 30, 30));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_were_paid_while_the_orders_service_was_down_past_their_deadline_are_confirmed() {
+    const ORDERS: usize = 40;
+    let mut shop = Apart::new().await;
+    shop.orders.deadline = Duration::from_secs(3);
+    shop.start_all().await;
+    shop.stock("mug", 100).await;
+    shop.stop("inventory").await;
+    let placed = shop.place_many(ORDERS, 40, a_mug).await;
+    let last_deadline = Instant::now() + shop.orders.deadline;
+    shop.stop("orders").await;
+    shop.start("inventory").await;
+    for id in &placed {
+        shop.payment_is(id, "CAPTURED").await;
+    }
+    eventually("the last deadline", SOON, async || Instant::now() > last_deadline).await;
+    shop.start("orders").await;
+    let orders = shop.all_ended(ORDERS).await;
+    assert_eq!(with(&orders, "CONFIRMED").len(), ORDERS, "{orders:?}");
+    for id in &placed[..5] {
+        assert_eq!(shop.money(id).await, (1, 0));
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_start_in_any_order_and_before_the_broker() {
+    let mut shop = Apart::new().await;
+    shop.broker.stop().await;
+    shop.start("payments").await;
+    let waits = async || {
+        let (status, said) = shop.ready("payments").await;
+        assert_eq!(status, 503, "{said}");
+        said["waitingFor"].to_string().contains("broker")
+    };
+    eventually("payments naming the broker that it waits for", SOON, waits).await;
+    assert_eq!(shop.get(format!("{}/livez", shop.urls.payments)).await.status, 200);
+    shop.start("orders").await;
+    let refused = shop.post(a_mug(0)).await;
+    assert_eq!(refused.status, 503, "before its first connection a service knows no limits: {refused:?}");
+    shop.stop("orders").await;
+
+    shop.broker.restart().await;
+    // Nobody has declared the streams of the others yet.
+    let waits = async || shop.ready("payments").await.1["waitingFor"].to_string().contains("ORDERS");
+    eventually("payments naming the stream that it waits for", SOON, waits).await;
+    shop.start("inventory").await;
+    shop.start("orders").await;
+    shop.all_ready().await;
+    shop.stock("mug", 10).await;
+    // The gateway comes last of all.
+    let id = shop.place(a_mug(1)).await;
+    shop.start("gateway").await;
+    assert_eq!(shop.ended(&id).await["status"], "CONFIRMED");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_are_stopped_one_after_the_other_under_load_hand_over_and_nothing_is_lost() {
+    let mut shop = Apart::new().await;
+    // Longer than the test waits for anything: what a stopped service does not hand back would not come in time.
+    shop.timing.ack_wait = Duration::from_secs(600);
+    shop.start_all().await;
+    shop.stock("mug", 10_000).await;
+    let mut placed = 0;
+    for service in ["inventory", "payments", "orders", "inventory"] {
+        shop.place_many(100, 32, a_mug).await;
+        placed += 100;
+        let started = Instant::now();
+        shop.stop(service).await;
+        assert!(started.elapsed() < Duration::from_secs(10), "{service} took {:?} to stop", started.elapsed());
+        assert_eq!(
+            count(&shop.sql(service), "SELECT count(*) FROM instances"),
+            0,
+            "{service} has published everything"
+        );
+        shop.start(service).await;
+        shop.all_ready().await;
+    }
+    let orders = shop.all_ended(placed).await;
+    assert_eq!(with(&orders, "CONFIRMED").len(), placed);
+    shop.close().await;
+}

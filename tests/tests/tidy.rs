@@ -1,0 +1,215 @@
+//! What is kept in order by reading the sources.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The files that are kept with the sources, with their paths relative to the root.
+fn files() -> Vec<(String, String)> {
+    let mut found = vec![];
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            if path.is_dir() {
+                if !["target", ".git", "data"].contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            // In a worktree `.git` is a file, and not one of ours.
+            } else if name != ".git"
+                && let Ok(text) = std::fs::read_to_string(&path)
+            {
+                let relative = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                found.push((relative, text));
+            }
+        }
+    }
+    assert!(found.len() > 100, "the sources are not where they should be: {}", root().display());
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    files().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
+/// This file names what it looks for.
+fn is_this(path: &str) -> bool {
+    path == "tests/tests/tidy.rs"
+}
+
+fn none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn crates_know_only_those_below_them() {
+    let services = ["orders", "inventory", "payments", "notifications", "analytics"];
+    let mut may = BTreeMap::from([
+        ("millstream", vec![]),
+        ("contracts", vec!["millstream"]),
+        ("console", vec!["millstream"]),
+        ("millstream-cli", vec!["console", "millstream"]),
+        ("xtask", vec![]),
+    ]);
+    may.extend(services.map(|service| (service, vec!["contracts", "millstream"])));
+    let below_shop: Vec<&str> = services.into_iter().chain(["contracts", "millstream", "console"]).collect();
+    may.insert("bench", below_shop.iter().copied().chain(["shop"]).collect());
+    may.insert("tests", below_shop.iter().copied().chain(["shop"]).collect());
+    may.insert("shop", below_shop);
+    let cargo = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |of: &Value| of["name"].as_str().unwrap().to_owned();
+    let ours: Vec<String> = packages.iter().map(name).collect();
+    let mut wrong = vec![];
+    for package in packages {
+        let this = name(package);
+        let Some(may) = may.get(this.as_str()) else {
+            wrong.push(format!("{this} has no place in the order of crates: give it one here"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let other = name(dependency);
+            if ours.contains(&other) && !may.contains(&other.as_str()) {
+                wrong.push(format!("{this} must not know {other}"));
+            }
+            if this == "contracts" && other == "millstream" && dependency["uses_default_features"] != false {
+                wrong.push("contracts takes millstream without its default features".into());
+            }
+        }
+    }
+    none("arrows that do not point down", wrong);
+}
+
+/// The identifiers of a source in lower case, without what is in comments, literals and tests.
+fn words(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let mut words = vec![];
+    for line in code.lines() {
+        // SQL may go over several lines.
+        let line = line.split("//").next().unwrap().replace("ORDER BY", "");
+        // Every second piece between quotes is a literal.
+        for piece in line.replace("\\\"", "").split('"').step_by(2) {
+            let mut word = String::new();
+            for letter in piece.chars() {
+                if letter.is_alphanumeric() && !(letter.is_uppercase() && word.ends_with(char::is_lowercase)) {
+                    word.push(letter);
+                } else {
+                    words.push(std::mem::take(&mut word).to_lowercase());
+                    if letter.is_alphanumeric() {
+                        word.push(letter);
+                    }
+                }
+            }
+            words.push(word.to_lowercase());
+        }
+    }
+    words
+}
+
+#[test]
+fn the_toolkit_has_no_word_of_the_shop() {
+    let shop = [
+        "order",
+        "orders",
+        "payment",
+        "payments",
+        "inventory",
+        "product",
+        "products",
+        "customer",
+        "customers",
+        "refund",
+        "refunds",
+        "reservation",
+        "reservations",
+        "stock",
+        "shop",
+        "price",
+        "amount",
+        "money",
+        "cart",
+        "quantity",
+    ];
+    assert_eq!(words("fn saveOrder(x: PaymentId) { \"cart\" } // shop")[1..3], ["save", "order"]);
+    let toolkit = sources().into_iter().filter(|(path, _)| {
+        path.starts_with("crates/millstream/src") && !path.ends_with("tests.rs") && !path.contains("/conformance/")
+    });
+    let found = toolkit.flat_map(|(path, source)| {
+        let words = words(&source).into_iter().filter(|word| shop.contains(&word.as_str()));
+        words.map(|word| format!("{path}: {word}")).collect::<Vec<_>>()
+    });
+    none("the toolkit speaks of the shop", found.collect());
+}
+
+#[test]
+fn only_one_module_names_the_backoff_crate() {
+    let naming = sources().into_iter().filter(|(path, source)| {
+        let used = source.lines().any(|line| line.contains("backoff::") || line.trim() == "use backoff;");
+        used && path != "crates/millstream/src/retry.rs" && !is_this(path)
+    });
+    none("`backoff` beside retry.rs", naming.map(|(path, _)| path).collect());
+    let manifests = files().into_iter().filter(|(path, text)| {
+        let names = text.lines().any(|line| line.starts_with("backoff"));
+        path.ends_with("/Cargo.toml") && names && path != "crates/millstream/Cargo.toml"
+    });
+    none("`backoff` in a manifest", manifests.map(|(path, _)| path).collect());
+}
+
+#[test]
+fn no_module_is_named_for_nothing_in_particular() {
+    let vague = ["utils", "util", "common", "helpers", "helper", "types", "misc", "shared"];
+    let found = sources()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.split(['/', '.']).any(|part| vague.contains(&part)));
+    none("modules named for nothing", found.collect());
+}
+
+#[test]
+fn nothing_is_left_undone_in_a_comment_or_tied_to_one_machine() {
+    let marks = ["TODO", "FIXME", "/work/", "/root/", "/home/", "/tmp/wt", "unimplemented!", "todo!("];
+    let found = files().into_iter().filter(|(path, _)| !is_this(path) && !path.ends_with("Cargo.lock")).flat_map(
+        |(path, text)| {
+            let lines = text.lines().enumerate().filter(|(_, line)| marks.iter().any(|mark| line.contains(mark)));
+            lines.map(|(number, line)| format!("{path}:{}: {}", number + 1, line.trim())).collect::<Vec<_>>()
+        },
+    );
+    none("marks", found.collect());
+}
+
+#[test]
+fn a_source_file_is_short_enough_to_be_read() {
+    let long = sources().into_iter().filter_map(|(path, source)| {
+        let lines = source.lines().count();
+        // Some way over the 400 lines at which one looks for a second idea in a file.
+        (lines > 600).then(|| format!("{path}: {lines} lines"))
+    });
+    none("files to be split", long.collect());
+}
+
+#[test]
+fn the_relative_links_of_every_page_lead_somewhere() {
+    let mut dead = vec![];
+    for (path, text) in files().into_iter().filter(|(path, _)| path.ends_with(".md")) {
+        let folder = root().join(&path).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let target = link.split('#').next().unwrap();
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                dead.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    none("links that lead nowhere", dead);
+}
