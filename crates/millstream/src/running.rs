@@ -413,14 +413,20 @@ async fn stop_engine(
         tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
     }
     drop(engine);
-    // Without the broker the publisher has work that cannot be done now.
+    // Without the broker the publisher has work that cannot be done now, and nothing can be flushed.
     publisher.abort();
-    if acker.await.is_ok()
-        && let Err(error) = broker.client.flush().await
-    {
-        tracing::debug!(%error, "the last acks may be lost");
+    if !broker.is_up() {
+        acker.abort();
+        return;
+    }
+    let flushed = async { acker.await.is_ok() && broker.client.flush().await.is_ok() };
+    if !tokio::time::timeout(FLUSH, flushed).await.unwrap_or_default() {
+        tracing::debug!("the last acks may be lost: their messages come again and are answered from the journal");
     }
 }
+
+/// How long the last acks may take to go out.
+const FLUSH: Duration = Duration::from_secs(1);
 
 fn give_back(engine: &Engine, (key, wake): (Key, crate::handler::WakeInfo)) -> Input {
     let meta = outcome_meta(engine.rules.service, &key, &wake);
