@@ -19,7 +19,9 @@ async fn stopped_at(point: &str, nth: u64) {
     let first = place.instances();
     assert_eq!(first.len(), 1, "the first has its row");
     let stopping = format!("stopping at crash point `{point}`");
+    let until = Instant::now() + PATIENCE;
     while !zombie.said().contains(&stopping) {
+        assert!(Instant::now() < until, "{point}: it was never reached");
         place.publish_all(&MIXED).await;
     }
 
