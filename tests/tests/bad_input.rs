@@ -56,7 +56,7 @@ async fn every_bad_order_is_refused_with_the_field_and_what_would_be_right_and_l
     let long = "x".repeat(65);
     let hundred_and_one: Vec<String> = (0..101).map(|n| item(&format!("p{n}"), "1", "1")).collect();
     let (whole, amount) = ("a whole number from 1 to 10000", "at most two decimals");
-    let cases: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
+    let cases: Vec<(&str, String, Vec<_>)> = vec![
         ("empty", String::new(), vec![]),
         ("not JSON", "userId=ada".into(), vec![("body", "expected")]),
         ("cut off", one("1", "1", "1").split_at(30).0.into(), vec![("items[0]", "EOF")]),

@@ -1,11 +1,12 @@
 //! Outages: a gateway, a service or the broker is away for a while, and everything ends all the same.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use millstream::testing::eventually;
 use serde_json::{Value, json};
 
-use crate::harness::{Apart, SOON, count, line, order_of};
+use crate::harness::{Apart, REPLICAS, SOON, count, line, order_of};
 
 fn a_mug(user: usize) -> String {
     order_of(&format!("user-{user}"), &[line("mug", 1, 1000)])
@@ -134,5 +135,89 @@ async fn services_that_are_stopped_one_after_the_other_under_load_hand_over_and_
     }
     let orders = shop.all_ended(placed).await;
     assert_eq!(with(&orders, "CONFIRMED").len(), placed);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_in_mid_flow_and_comes_back_later_loses_nothing_and_doubles_nothing() {
+    const ORDERS: usize = 300;
+    let mut shop = Apart::new().await;
+    shop.start_all().await;
+    shop.stock("mug", 10_000).await;
+    let caller = shop.caller();
+    let load = tokio::spawn(async move { caller.place_many(ORDERS, 8, a_mug).await });
+    let begun = async || !with(&shop.orders().await, "CONFIRMED").is_empty();
+    eventually("a first confirmed order", SOON, begun).await;
+    shop.broker.kill();
+    // Longer than the broker would wait for an ack; meanwhile orders are accepted.
+    let away = Instant::now() + shop.timing.ack_wait * 2;
+    assert_eq!(load.await.unwrap().len(), ORDERS, "orders are accepted all the while");
+    eventually("the end of the outage", SOON, async || Instant::now() > away).await;
+    shop.broker.restart().await;
+    let orders = shop.all_ended(ORDERS).await;
+    assert_eq!(with(&orders, "CONFIRMED").len(), ORDERS);
+    let wire = shop.wire().await;
+    wire.drained().await;
+    let events = wire.all_events().await;
+    let ids: HashSet<&str> = events.iter().map(|event| event.header("ce-id")).collect();
+    assert_eq!((events.len(), ids.len()), (4 * ORDERS, 4 * ORDERS));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_are_away_in_mid_saga_only_delay_the_orders() {
+    const ORDERS: usize = 100;
+    let mut shop = Apart::new().await;
+    shop.start_all().await;
+    shop.stock("mug", 10_000).await;
+    shop.place_many(ORDERS, 16, a_mug).await;
+    let files = ["inventory", "payments"].map(|service| shop.database(service));
+    for file in &files {
+        std::fs::rename(file, file.with_extension("aside")).unwrap();
+    }
+    for service in ["inventory", "payments"] {
+        let unready = async || shop.ready(service).await.1["waitingFor"].to_string().contains("store");
+        eventually(&format!("{service} naming its store"), SOON, unready).await;
+    }
+    // Longer than the broker waits for an ack.
+    let away = Instant::now() + shop.timing.ack_wait * 2;
+    shop.place_many(ORDERS, 16, a_mug).await;
+    eventually("the end of the outage", SOON, async || Instant::now() > away).await;
+    for file in &files {
+        std::fs::rename(file.with_extension("aside"), file).unwrap();
+    }
+    let orders = shop.all_ended(2 * ORDERS).await;
+    assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS);
+    shop.all_ready().await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_at_both() {
+    const ORDERS: usize = 200;
+    let mut shop = Apart::new().await;
+    shop.start_all().await;
+    for replica in REPLICAS {
+        shop.start(replica).await;
+    }
+    let second = shop.second();
+    second.urls.ready(&second.http, SOON).await.unwrap();
+    shop.stock("mug", 10_000).await;
+    let keyed = |number: usize| {
+        let caller = if number.is_multiple_of(2) { &*shop } else { &second };
+        caller.send(caller.posting(a_mug(0)).header("idempotency-key", "k"))
+    };
+    let answers = futures_util::future::join_all((0..50).map(keyed)).await;
+    for answer in &answers {
+        assert_eq!((answer.status.as_u16(), &answer.text), (201, &answers[0].text), "{answer:?}");
+    }
+    tokio::join!(shop.place_many(ORDERS, 16, a_mug), second.place_many(ORDERS, 16, a_mug));
+    let orders = shop.all_ended(2 * ORDERS + 1).await;
+    assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS + 1);
+    for service in ["orders", "inventory", "payments"] {
+        let sql = shop.sql(service);
+        let busy = "SELECT count(DISTINCT instance) FROM journal";
+        assert_eq!(count(&sql, busy), 2, "both replicas of {service} have worked");
+    }
     shop.close().await;
 }

@@ -37,13 +37,16 @@ struct Running {
 }
 
 pub(crate) const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+/// Their second replicas, each on the same store.
+pub(crate) const REPLICAS: [&str; 3] = ["orders-2", "inventory-2", "payments-2"];
+const PARTS: [&str; 7] = ["gateway", SERVICES[0], SERVICES[1], SERVICES[2], REPLICAS[0], REPLICAS[1], REPLICAS[2]];
 
 impl Apart {
     /// A broker, and places for the others, of which none runs yet.
     pub(crate) async fn new() -> Self {
         let broker = Broker::start().await;
         let mut places = HashMap::new();
-        for part in ["orders", "inventory", "payments", "gateway"] {
+        for part in PARTS {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             places.insert(part, listener.local_addr().unwrap());
         }
@@ -90,10 +93,11 @@ impl Apart {
             let settings = gateway::Settings { ledger, ..gateway::Settings::default() };
             tokio::spawn(gateway::serve(listener, settings, stopped))
         } else {
-            let mut config = serve::config(&self.urls.nats, &self.stores.url(part)).unwrap();
+            let name = part.trim_end_matches("-2");
+            let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();
             (self.configure)(&mut config);
             let options = Options { timing: self.timing.clone(), ..Options::default() };
-            let service = self.service(part);
+            let service = self.service(name);
             tokio::spawn(async { Ok(service.run(config, options, listener, stopped).await?) })
         };
         self.running.insert(part, Running { stop, task });
@@ -120,6 +124,18 @@ impl Apart {
     /// The test's own connection to a service's store, which writes nothing.
     pub(crate) fn sql(&self, service: &str) -> rusqlite::Connection {
         read_only(&self.stores.path(service))
+    }
+
+    /// The file of a service's store.
+    pub(crate) fn database(&self, service: &str) -> std::path::PathBuf {
+        self.stores.path(service)
+    }
+
+    /// A caller of the second replicas.
+    pub(crate) fn second(&self) -> Caller {
+        let url = |part| format!("http://{}", self.places[part]);
+        let [orders, inventory, payments] = REPLICAS.map(url);
+        Caller::new(Urls { orders, inventory, payments, ..self.urls.clone() })
     }
 
     /// A caller of its own, for use while a part is stopped or started.
