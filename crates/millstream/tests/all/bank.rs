@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use millstream::engine::timing::Timing;
-use millstream::testing::{Bench, eventually};
 use millstream::telemetry::Metric;
+use millstream::testing::{Bench, eventually};
 use millstream::{
     Command, Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream, Timer, Unit,
     Wake, WakeInfo,
@@ -123,7 +123,8 @@ fn act(moved: &Moved, world: &World, unit: &mut Unit<'_>) -> Result<Account, Fau
             unit.put(account.clone());
         }
         Act::Send(to, amount) => {
-            let mut other = unit.get::<Account>(to)?.unwrap_or_else(|| Account { id: to.clone(), ..Account::default() });
+            let mut other =
+                unit.get::<Account>(to)?.unwrap_or_else(|| Account { id: to.clone(), ..Account::default() });
             account.balance -= amount;
             other.balance += amount;
             unit.put(account.clone());

@@ -24,7 +24,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     use Step::{Add, Fault, Old};
-    let core = vec![Old, Add(0, 5), Fault(0, true), Old, Add(1, 7), Add(0, 5), Fault(1, false), Fault(0, true), Add(2, 11)];
+    let core =
+        vec![Old, Add(0, 5), Fault(0, true), Old, Add(1, 7), Add(0, 5), Fault(1, false), Fault(0, true), Add(2, 11)];
     Just(core).prop_shuffle()
 }
 
@@ -71,7 +72,9 @@ async fn check(bench: &Bench, account: &str, steps: &[Step], parked: &AtomicU32)
         .iter()
         .map(|step| match *step {
             Step::Old => (old.clone(), moved(account, "old", Act::Add(1))),
-            Step::Add(number, amount) => (metas[number].clone(), moved(account, &format!("add {number}"), Act::Add(amount))),
+            Step::Add(number, amount) => {
+                (metas[number].clone(), moved(account, &format!("add {number}"), Act::Add(amount)))
+            }
             Step::Fault(number, panics) => {
                 let act = if panics { Act::Panic } else { Act::Reject };
                 (metas[3 + number].clone(), moved(account, &format!("fault {number}"), act))
@@ -107,7 +110,8 @@ async fn two_hundred_and_fifty_six_committed_messages_that_were_not_acked_cost_a
     // Only what is committed raises the version of the instance's row.
     let timing = millstream::engine::timing::Timing { heartbeat: LONG * 10, ..short() };
     let service = bench.run(ledger(&world), timing).await;
-    let duplicates = || service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "duplicate")]);
+    let duplicates =
+        || service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "duplicate")]);
     until("all to be seen as duplicates", async || duplicates() == Some(256.0)).await;
     bench.until_handled(&BANK, SERVICE).await;
     let rows = open(&bench.store.url(SERVICE)).unwrap().instances().await.unwrap();

@@ -165,7 +165,8 @@ async fn an_event_from_elsewhere_without_an_id_is_handled_once_however_often_it_
     service.stop().await;
     bench.jetstream().get_stream(BANK.name).await.unwrap().delete_consumer(SERVICE).await.unwrap();
     let service = bench.run(ledger(&World::default()), short()).await;
-    let duplicates = || service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "duplicate")]);
+    let duplicates =
+        || service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "duplicate")]);
     until("both to be seen as duplicates", async || duplicates() == Some(2.0)).await;
     assert_eq!(service.get::<Account>("a").await.unwrap().balance, 2);
     service.stop().await;

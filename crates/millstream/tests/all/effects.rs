@@ -52,7 +52,11 @@ async fn an_effect_that_hangs_or_panics_is_an_outage_and_is_tried_again_until_it
     assert_eq!(calls.iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     for (attempt, pair) in (1..).zip(calls.windows(2)) {
         let least = (retry.first * 2_u32.pow(attempt - 1)).mul_f64(0.8);
-        assert!(pair[1].at - pair[0].at + Duration::from_millis(2) >= least, "{attempt}: {:?}", pair[1].at - pair[0].at);
+        assert!(
+            pair[1].at - pair[0].at + Duration::from_millis(2) >= least,
+            "{attempt}: {:?}",
+            pair[1].at - pair[0].at
+        );
     }
     assert_eq!(log(&service, "a").await, ["charge", "paid"]);
     assert_eq!(bench.expect::<Ended>(1).await.len(), 1);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use millstream::Timestamp;
 use millstream::engine::timing::Timing;
 use millstream::ids::Id;
 use millstream::store::{Batch, Entry, State, open};
 use millstream::testing::Bench;
-use millstream::Timestamp;
 
 use crate::bank::*;
 

@@ -1,7 +1,7 @@
 //! Where an event comes from: correlation and causation through every kind of hop.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millstream::commands::Caller;
 use millstream::testing::fresh_meta;
@@ -71,11 +71,7 @@ impl Wake for Look {
 }
 
 fn auditor() -> Service {
-    Service::new("auditor")
-        .publishes(AUDIT)
-        .reads(LEDGER, Start::Beginning)
-        .on(Open)
-        .wake(Look(Arc::default()))
+    Service::new("auditor").publishes(AUDIT).reads(LEDGER, Start::Beginning).on(Open).wake(Look(Arc::default()))
 }
 
 #[tokio::test]
@@ -89,8 +85,7 @@ async fn correlation_and_causation_go_from_a_command_through_events_and_a_wake_a
     {
         let account = format!("a{at}");
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let caller =
-            Caller { correlation: correlation.into(), traceparent: Some(trace.into()), ..Caller::default() };
+        let caller = Caller { correlation: correlation.into(), traceparent: Some(trace.into()), ..Caller::default() };
         let command = world.command(moved(&account, "note", Act::Add(1)));
         let accepted = ledger.submit_as(&caller, command).await.unwrap();
         let audited = bench.expect::<Audited>(2 * (at + 1)).await;

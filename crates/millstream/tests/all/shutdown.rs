@@ -45,12 +45,8 @@ async fn an_effect_that_does_not_end_within_the_grace_is_given_back_and_run_by_t
     let bench = bench().await;
     let world = World::default();
     world.answer("a", [Answer::Hang, Answer::Paid]);
-    let timing = Timing {
-        effect_timeout: LONG * 10,
-        lease: LONG * 10,
-        effect_grace: Duration::from_millis(1500),
-        ..short()
-    };
+    let timing =
+        Timing { effect_timeout: LONG * 10, lease: LONG * 10, effect_grace: Duration::from_millis(1500), ..short() };
     let service = bench.run(ledger(&world), timing.clone()).await;
     publish(&bench, "a", "charge", Act::Charge).await;
     until("the charge to run", async || !world.calls_of("a").is_empty()).await;
@@ -69,10 +65,7 @@ async fn an_effect_that_does_not_end_within_the_grace_is_given_back_and_run_by_t
     assert_eq!(instances(&bench).await, 0);
 
     let service = bench.run(ledger(&world), timing).await;
-    until("the charge to be paid", async || {
-        service.get::<Account>("a").await.unwrap().log == ["charge", "paid"]
-    })
-    .await;
+    until("the charge to be paid", async || service.get::<Account>("a").await.unwrap().log == ["charge", "paid"]).await;
     assert_eq!(world.calls_of("a").iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2]);
     assert!(world.outside().overlaps.is_empty(), "the first run has ended before the second");
     service.stop().await;
