@@ -79,7 +79,7 @@ impl Running {
             journal_retention: config.journal_retention,
             ..options.timing
         };
-        let store = crate::store::open(&config.store(name).to_string());
+        let store = options.store.map_or_else(|| crate::store::open(&config.store(name).to_string()), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let telemetry = Telemetry::new(name, &service.metrics);
         let kinds = Kinds {

@@ -12,7 +12,7 @@ use crate::engine::timing::{Clock, Timing};
 use crate::event::Stream;
 use crate::handler::{Document, Handler, Timer, Wake};
 use crate::running::Running;
-use crate::store::{Collection, StoreError};
+use crate::store::{Collection, Store, StoreError};
 use crate::telemetry::Metric;
 use crate::work::{AnyHandler, AnyTimer, AnyWake};
 
@@ -186,12 +186,20 @@ impl Service {
 }
 
 /// What a service runs with beside its configuration: for tests mostly.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Times and bounds; those that the configuration names are taken from there.
     pub timing: Timing,
     /// Where `now` comes from.
     pub clock: Clock,
+    /// A store that is open already, in place of the configured one.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("timing", &self.timing).finish_non_exhaustive()
+    }
 }
 
 /// Why a service has not run.

@@ -333,14 +333,13 @@ impl<'a> Unit<'a> {
     fn stage<D: Document>(&mut self, document: D, wake: WakeChange) {
         let key = Key { collection: D::COLLECTION, id: document.id().into() };
         let slot = self.slot(&key);
-        if !matches!(wake, WakeChange::Keep) && self.cx.settles.as_ref() != Some(&key) {
-            if let Some(open) = slot.wake.as_ref().filter(|wake| wake.attempt > 0) {
-                let kind = &open.kind;
-                self.refuse(Refusal::Wrong(format!(
-                    "{key:?} has an open `{kind}`: only its outcome may move or clear it"
-                )));
-                return;
-            }
+        if !matches!(wake, WakeChange::Keep)
+            && self.cx.settles.as_ref() != Some(&key)
+            && let Some(open) = slot.wake.as_ref().filter(|wake| wake.attempt > 0)
+        {
+            let kind = &open.kind;
+            self.refuse(Refusal::Wrong(format!("{key:?} has an open `{kind}`: only its outcome may move or clear it")));
+            return;
         }
         if let WakeChange::Set { kind, .. } = wake
             && !self.cx.rules.kinds.contains(&(kind, D::COLLECTION))

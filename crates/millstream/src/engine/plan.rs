@@ -73,7 +73,7 @@ impl Engine {
             other => ask && other.journalled(),
         };
         let journal = batch.iter().filter(again).map(Input::id).collect();
-        let keys = batch.iter().filter_map(|input| idempotency(input)).map(|key| key.hash).collect();
+        let keys = batch.iter().filter_map(idempotency).map(|key| key.hash).collect();
         let mut loaded = self.store.load(Wanted { docs, journal, keys }).await?;
         let originals: Vec<Id> = loaded.keys.iter().map(|key| key.command).collect();
         if !originals.is_empty() {

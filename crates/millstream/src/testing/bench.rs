@@ -15,7 +15,7 @@ use crate::broker::Broker as Link;
 use crate::commands::{Accepted, Caller, CommandError, Context};
 use crate::config::{Config, Logs, NatsUrl, StoreUrl};
 use crate::dead_letter;
-use crate::engine::timing::{Clock, Timing};
+use crate::engine::timing::Timing;
 use crate::event::{Emitted, Event, Meta, Received, Stream, header};
 use crate::handler::{Command, Document};
 use crate::http::Probe;
@@ -160,10 +160,10 @@ impl Bench {
     /// # Panics
     /// When it cannot start.
     pub async fn launch(&self, service: Service, timing: Timing) -> TestService {
-        self.launch_with(service, Options { timing, clock: Clock::default() }).await
+        self.launch_with(service, Options { timing, ..Options::default() }).await
     }
 
-    /// Starts a service with a clock of the test's own; does not wait until it is ready.
+    /// Starts a service with a clock or a store of the test's own; does not wait until it is ready.
     ///
     /// # Panics
     /// When it cannot start.

@@ -135,10 +135,11 @@ async fn two_instances_run_each_charge_once_and_never_two_of_one_document_at_onc
         assert_eq!(log(&one, account).await, ["charge", "paid"]);
     }
     assert_eq!(bench.expect::<Ended>(100).await.len(), 100);
-    let outside = world.outside();
-    assert!(outside.overlaps.is_empty(), "{:?}", outside.overlaps);
-    assert_eq!(outside.calls.len(), 100);
-    drop(outside);
+    {
+        let outside = world.outside();
+        assert!(outside.overlaps.is_empty(), "{:?}", outside.overlaps);
+        assert_eq!(outside.calls.len(), 100);
+    }
     one.stop().await;
     two.stop().await;
 }

@@ -18,3 +18,4 @@ mod shutdown;
 mod sqlite;
 mod store_away;
 mod timers;
+mod unknown_commits;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::StreamExt;
 use millstream::Timestamp;
 use millstream::engine::timing::{Clock, Timing};
 use millstream::service::Options;
@@ -40,7 +42,8 @@ async fn a_deadline_that_was_moved_or_cleared_does_not_fire() {
     let bench = bench().await;
     let clock = Arc::new(AtomicU64::new(Timestamp::system().millis()));
     let now = clock.clone();
-    let options = Options { timing: short(), clock: Clock::new(move || Timestamp(now.load(Ordering::Acquire))) };
+    let clock_of_service = Clock::new(move || Timestamp(now.load(Ordering::Acquire)));
+    let options = Options { timing: short(), clock: clock_of_service, store: None };
     let service = bench.launch_with(ledger(&World::default()), options).await;
     service.until_ready().await;
     for account in ["fires", "moved", "cleared"] {
@@ -78,6 +81,32 @@ async fn a_fact_that_is_already_there_beats_a_deadline_that_passed_while_the_ser
     until("the deadline to have passed", async || Timestamp::system() > due).await;
 
     let service = bench.run(ledger(&world), Timing { wake_sweep: Duration::from_millis(5), ..short() }).await;
+    until("the other deadline to fire", async || log(&service, "b").await == ["deadline", "expired"]).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    assert_eq!(log(&service, "a").await, ["deadline", "cancel"]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_fact_that_was_given_to_a_process_that_died_beats_a_deadline_too() {
+    let bench = bench().await;
+    let world = World::default();
+    let service = bench.run(ledger(&world), short()).await;
+    for account in ["a", "b"] {
+        publish(&bench, account, "deadline", Act::Deadline(300)).await;
+    }
+    bench.until_handled(&BANK, SERVICE).await;
+    service.stop().await;
+    publish(&bench, "a", "cancel", Act::Cancel).await;
+    // Takes it from the durable as an instance would, and is never heard of again.
+    let stream = bench.jetstream().get_stream(BANK.name).await.unwrap();
+    let durable: PullConsumer = stream.get_consumer(SERVICE).await.unwrap();
+    let taken = durable.fetch().max_messages(1).messages().await.unwrap().next().await;
+    assert!(taken.is_some_and(|message| message.is_ok()));
+    let due = Timestamp::system() + Duration::from_millis(300);
+    until("the deadline to have passed", async || Timestamp::system() > due).await;
+
+    let service = bench.run(ledger(&world), short()).await;
     until("the other deadline to fire", async || log(&service, "b").await == ["deadline", "expired"]).await;
     bench.until_handled(&BANK, SERVICE).await;
     assert_eq!(log(&service, "a").await, ["deadline", "cancel"]);
