@@ -201,7 +201,7 @@ impl Engine {
         self.expired_at = Instant::now();
         let now = self.clock.now();
         let consumers = self.status.consumers();
-        let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
+        let floor = |progress: &crate::progress::Progress| progress.ack_floor.load(Ordering::Acquire);
         let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
         // An idempotency key is answered from its command's entry.
         let retention = self.timing.journal_retention.max(self.timing.key_retention);

@@ -76,6 +76,7 @@ async fn an_outcome_that_cannot_be_settled_is_an_outage_and_the_document_keeps_i
     assert!(!log(&service, "a").await.contains(&"absurd".into()));
     until_paid(&service, "a").await;
     assert_eq!(log(&service, "a").await, ["charge", "paid"]);
+    assert_eq!(bench.expect::<Ended>(1).await.len(), 1);
     assert_eq!((effects(&service, "settled"), effects(&service, "outage")), (Some(1.0), Some(2.0)));
     assert!(bench.dead_letters(SERVICE).await.is_empty());
     service.stop().await;
