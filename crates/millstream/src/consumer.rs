@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message as JetMessage};
@@ -22,56 +22,10 @@ use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
+use crate::progress::{InEngine, Progress};
 use crate::running::told;
 use crate::unit::panic_text;
 use crate::work::AnyHandler;
-
-/// What is known of a consumer, for readiness, expiry and deadlines.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Whether pulls are open and answered.
-    pub(crate) pulling: AtomicBool,
-    /// Deliveries that are in this engine.
-    pub(crate) in_engine: AtomicUsize,
-    pub(crate) pending: AtomicU64,
-    pub(crate) ack_pending: AtomicU64,
-    pub(crate) ack_floor: AtomicU64,
-    /// The connection epoch in which the durable was last seen drained.
-    pub(crate) drained_in: AtomicU64,
-    /// Why it does not pull, in a sentence.
-    waits_for: std::sync::Mutex<Option<String>>,
-}
-
-impl Progress {
-    pub(crate) fn waits_for(&self) -> Option<String> {
-        self.waits_for.lock().map_or(None, |waits| waits.clone())
-    }
-
-    pub(crate) fn set_waits_for(&self, what: Option<String>) {
-        if let Ok(mut waits) = self.waits_for.lock() {
-            if what.is_some() && *waits != what {
-                tracing::warn!(waits_for = what.as_deref(), "a consumer waits");
-            }
-            *waits = what;
-        }
-    }
-}
-
-/// A delivery's share in [`Progress::in_engine`].
-pub(crate) struct InEngine(Arc<Progress>);
-
-impl InEngine {
-    pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
-        progress.in_engine.fetch_add(1, Ordering::AcqRel);
-        Self(progress.clone())
-    }
-}
-
-impl Drop for InEngine {
-    fn drop(&mut self) {
-        self.0.in_engine.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
 #[derive(Clone)]
@@ -286,7 +240,11 @@ impl Consumer {
         let get = |name| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
         let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(published);
         let id = match get(header::ID) {
-            Some(id) => id.parse().unwrap_or_else(|_| Id::derived(time, "ce-id", id.as_bytes(), 0)),
+            // An id that is no UUID is unique within its source only.
+            Some(id) => id.parse().unwrap_or_else(|_| {
+                let source = get(header::SOURCE).unwrap_or_default();
+                Id::derived(time, "ce-id", format!("{source}\n{id}").as_bytes(), 0)
+            }),
             None => Id::derived(published, "stream", format!("{}\n{seq}", self.source.stream).as_bytes(), 0),
         };
         let meta = Meta {

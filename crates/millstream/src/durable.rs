@@ -10,9 +10,9 @@ use async_nats::jetstream::{self, ErrorCode};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::consumer::Progress;
 use crate::engine::timing::Timing;
 use crate::event::Stream;
+use crate::progress::Progress;
 use crate::service::Start;
 use crate::store::{Settled, Store};
 

@@ -90,6 +90,8 @@ pub mod handler;
 #[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
+mod progress;
+#[cfg(feature = "service")]
 pub mod retry;
 #[cfg(feature = "service")]
 mod running;

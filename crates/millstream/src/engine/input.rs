@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::commands::{Accepted, CommandError};
-use crate::consumer::InEngine;
 use crate::event::Meta;
 use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
+use crate::progress::InEngine;
 use crate::store::{KeyHash, Settled};
 use crate::unit::Work;
 

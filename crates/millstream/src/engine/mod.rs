@@ -214,7 +214,7 @@ impl Engine {
     async fn expire(&mut self) {
         let now = self.clock.now();
         let consumers = self.status.consumers();
-        let floor = |progress: &crate::consumer::Progress| progress.ack_floor.load(Ordering::Acquire);
+        let floor = |progress: &crate::progress::Progress| progress.ack_floor.load(Ordering::Acquire);
         let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
         let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
         let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {

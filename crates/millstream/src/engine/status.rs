@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::consumer::Progress;
 use crate::engine::input::Source;
 use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
+use crate::progress::Progress;
 
 pub(crate) struct Status {
     pub(crate) store_up: AtomicBool,

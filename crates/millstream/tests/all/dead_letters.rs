@@ -154,20 +154,30 @@ async fn a_broker_restart_does_not_deliver_finished_failures_again_and_looking_d
 }
 
 #[tokio::test]
-async fn an_event_from_elsewhere_without_an_id_is_handled_once_however_often_it_is_delivered() {
+async fn an_event_from_elsewhere_without_an_id_of_ours_is_handled_once_however_often_it_is_delivered() {
     let bench = bench().await;
     let service = bench.run(ledger(&World::default()), short()).await;
     let body = serde_json::to_vec(&moved("a", "foreign", Act::Add(1))).unwrap();
-    bench.publish_raw("bank.moved.0", &[("ce-type", "bank.moved.v2")], body.clone()).await;
-    bench.publish_raw("bank.moved.0", &[("ce-type", "bank.moved.v2"), ("ce-id", "no-uuid")], body).await;
+    let time = ("ce-time", "2026-01-31T12:00:00Z");
+    let typed = ("ce-type", "bank.moved.v2");
+    // What others number from 1 on is only unique together with who they are.
+    for headers in [
+        &[typed][..],
+        &[typed],
+        &[typed, time, ("ce-id", "1"), ("ce-source", "one")],
+        &[typed, time, ("ce-id", "1"), ("ce-source", "other")],
+        &[typed, time, ("ce-id", "1"), ("ce-source", "one")],
+    ] {
+        bench.publish_raw("bank.moved.0", headers, body.clone()).await;
+    }
     bench.until_handled(&BANK, SERVICE).await;
-    assert_eq!(service.get::<Account>("a").await.unwrap().balance, 2);
+    assert_eq!(service.get::<Account>("a").await.unwrap().balance, 4);
     service.stop().await;
     bench.jetstream().get_stream(BANK.name).await.unwrap().delete_consumer(SERVICE).await.unwrap();
     let service = bench.run(ledger(&World::default()), short()).await;
-    let duplicates =
-        || service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "duplicate")]);
-    until("both to be seen as duplicates", async || duplicates() == Some(2.0)).await;
-    assert_eq!(service.get::<Account>("a").await.unwrap().balance, 2);
+    let of_outcome =
+        |outcome| service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", outcome)]);
+    until("all to be seen as duplicates", async || of_outcome("duplicate") == Some(5.0)).await;
+    assert_eq!(service.get::<Account>("a").await.unwrap().balance, 4);
     service.stop().await;
 }

@@ -12,7 +12,7 @@ async fn while_the_store_is_away_messages_are_kept_and_commands_refused_and_then
     let bench = bench().await;
     let world = World::default();
     // Longer than the test: whatever is delivered again was asked for.
-    let service = bench.run(ledger(&world), Timing { ack_wait: LONG * 2, ..short() }).await;
+    let service = bench.run(ledger(&world), Timing { ack_wait: LONG * 2, ..Timing::short() }).await;
     publish(&bench, "a", "before", Act::Add(1)).await;
     publish(&bench, "b", "deadline", Act::Deadline(0)).await;
     bench.until_handled(&BANK, SERVICE).await;

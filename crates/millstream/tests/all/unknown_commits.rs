@@ -91,7 +91,7 @@ impl Store for Lossy {
 }
 
 async fn run(bench: &Bench, world: &World, store: &Arc<Lossy>) -> TestService {
-    let timing = Timing { ack_wait: LONG * 2, ..short() };
+    let timing = Timing { ack_wait: LONG * 2, ..Timing::short() };
     let options = Options { timing, store: Some(store.clone()), ..Options::default() };
     let service = bench.launch_with(ledger(world), options).await;
     service.until_ready().await;

@@ -1,0 +1,51 @@
+//! How far a consumer is: written by its tasks, read by whoever asks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What is known of a consumer, for readiness, expiry and deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Whether pulls are open and answered.
+    pub(crate) pulling: AtomicBool,
+    /// Deliveries that are in this engine.
+    pub(crate) in_engine: AtomicUsize,
+    pub(crate) pending: AtomicU64,
+    pub(crate) ack_pending: AtomicU64,
+    pub(crate) ack_floor: AtomicU64,
+    /// The connection epoch in which the durable was last seen drained.
+    pub(crate) drained_in: AtomicU64,
+    /// Why it does not pull, in a sentence.
+    waits_for: Mutex<Option<String>>,
+}
+
+impl Progress {
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().map_or(None, |waits| waits.clone())
+    }
+
+    pub(crate) fn set_waits_for(&self, what: Option<String>) {
+        if let Ok(mut waits) = self.waits_for.lock() {
+            if what.is_some() && *waits != what {
+                tracing::warn!(waits_for = what.as_deref(), "a consumer waits");
+            }
+            *waits = what;
+        }
+    }
+}
+
+/// A delivery's share in [`Progress::in_engine`].
+pub(crate) struct InEngine(Arc<Progress>);
+
+impl InEngine {
+    pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
+        progress.in_engine.fetch_add(1, Ordering::AcqRel);
+        Self(progress.clone())
+    }
+}
+
+impl Drop for InEngine {
+    fn drop(&mut self) {
+        self.0.in_engine.fetch_sub(1, Ordering::AcqRel);
+    }
+}
