@@ -12,7 +12,7 @@ use crate::engine::timing::{Clock, Timing};
 use crate::event::Meta;
 use crate::handler::{Command, Document, Key, Reject};
 use crate::ids::Id;
-use crate::store::{Query, Store, StoreError, StoredDoc, Wanted};
+use crate::store::{Query, Store, StoreError, StoredDoc};
 use crate::work::CommandWork;
 
 /// The service, as its routes see it. Cheap to clone.
@@ -126,7 +126,9 @@ impl Context {
             scope.update(part.as_bytes());
             scope.update([0]);
         }
-        let meaning = serde_json::to_vec(command).unwrap_or_default();
+        // A fingerprint of nothing would take every command for a repeat of every other.
+        let meaning =
+            serde_json::to_vec(command).unwrap_or_else(|error| panic!("a command cannot be written: {error}"));
         Idempotency { hash: scope.finalize().into(), fingerprint: Sha256::digest(meaning).into() }
     }
 
@@ -136,8 +138,7 @@ impl Context {
     /// When the store is away, or the document does not parse.
     pub async fn get<D: Document>(&self, id: &str) -> Result<Option<D>, StoreError> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
-        let found = self.in_time(self.0.store.load(Wanted { docs: vec![key], ..Wanted::default() })).await?;
-        found.docs.first().map(read).transpose()
+        self.in_time(self.0.store.get(key)).await?.as_ref().map(read).transpose()
     }
 
     /// Finds documents by equality of indexed fields, sorted by id.

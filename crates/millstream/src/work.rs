@@ -39,9 +39,12 @@ impl<H: Handler> AnyHandler for H {
     }
 
     fn decode(self: Arc<Self>, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, String> {
-        let mut json = serde_json::Deserializer::from_slice(payload);
-        let event = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
-        json.end().map_err(|error| error.to_string())?;
+        let event = serde_json::from_slice(payload).map_err(|error| {
+            // Only what is wrong is read again for the place where it is: keeping track of that costs as much as reading.
+            let mut json = serde_json::Deserializer::from_slice(payload);
+            let again: Result<H::On, _> = serde_path_to_error::deserialize(&mut json);
+            again.err().map_or_else(|| error.to_string(), |error| error.to_string())
+        })?;
         Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
     }
 }

@@ -4,11 +4,12 @@ use async_nats::jetstream::AckKind;
 use fail::fail_point;
 
 use crate::engine::Engine;
-use crate::engine::input::Input;
+use crate::engine::input::{Delivery, Ended, Input};
 use crate::engine::plan::{End, Plan};
 use crate::engine::publisher::{Done, Job};
 use crate::engine::wakes;
 use crate::event::Emitted;
+use crate::handler::{Key, WakeInfo};
 
 impl Engine {
     /// Lets the world know what was committed.
@@ -24,14 +25,16 @@ impl Engine {
             trace(&input);
             match (input, end) {
                 (Input::Message(delivery), end) => {
-                    let kind = if let End::Nak(delay) = end { AckKind::Nak(Some(delay)) } else { AckKind::Ack };
+                    let kind = if let End::Nak { delay, .. } = end { AckKind::Nak(Some(delay)) } else { AckKind::Ack };
+                    tell(&delivery, &end);
                     let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
                     acks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, kind)));
                 }
                 (Input::Command(command), End::Answer(answer)) => answers.push((command.answer, answer)),
                 (Input::Command(_), _) => {}
                 (Input::Outcome(outcome), end) => {
-                    self.gate_effects(&outcome.key, &outcome.wake, &end);
+                    let definite = matches!(outcome.ended, Ended::Outcome(_));
+                    self.gate_effects(&outcome.key, &outcome.wake, &end, definite);
                 }
                 (Input::Due(due), _) => self.board.dequeue(&due.key),
             }
@@ -59,7 +62,7 @@ impl Engine {
         self.outbox.send(Job { messages, entries, done });
     }
 
-    fn gate_effects(&self, key: &crate::handler::Key, wake: &crate::handler::WakeInfo, end: &End) {
+    fn gate_effects(&self, key: &Key, wake: &WakeInfo, end: &End, definite: bool) {
         let kind = wake.kind.as_str();
         match end {
             End::Outage(why) => {
@@ -75,9 +78,27 @@ impl Engine {
                     tracing::warn!(kind, "the outside does not answer: only probes go out until it does");
                 }
             }
-            End::Settled if self.board.answer(kind) => tracing::info!(kind, "the outside answers again"),
+            // An answer that came too late to be settled is an answer of the outside all the same.
+            End::Settled | End::Late if definite && self.board.answer(kind) => {
+                tracing::info!(kind, "the outside answers again");
+            }
             _ => {}
         }
+    }
+}
+
+/// Logs what did not go well with a message.
+fn tell(delivery: &Delivery, end: &End) {
+    let (event, event_id, correlation) = (delivery.event, delivery.id, &delivery.meta.correlation);
+    match end {
+        End::Nak { attempts, error, .. } => {
+            tracing::info!(event, %event_id, correlation, attempts, error, "a message is to be tried again");
+        }
+        End::Parked { reason, error } => {
+            let reason = reason.name();
+            tracing::error!(event, %event_id, correlation, reason, error, "a message is parked as a dead letter");
+        }
+        _ => {}
     }
 }
 

@@ -168,6 +168,11 @@ impl Input {
         }
     }
 
+    /// Whether it is a timer's due time.
+    pub(crate) fn fires(&self) -> bool {
+        matches!(self, Self::Due(due) if due.fires.is_some())
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Message(delivery) => delivery.payload.len(),

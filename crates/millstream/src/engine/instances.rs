@@ -12,7 +12,7 @@ use crate::engine::timing::Timing;
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
 use crate::running::told;
-use crate::store::{Batch, CommitError, Store, StoreError};
+use crate::store::{Batch, CommitError, Entry, Store, StoreError};
 
 /// The instance that this engine commits as.
 pub(crate) struct Current {
@@ -100,6 +100,13 @@ pub(crate) struct InstanceSweep {
     pub(crate) timing: Timing,
 }
 
+fn messages(entry: &Entry) -> Vec<Emitted> {
+    Emitted::unpack(&entry.emitted).unwrap_or_else(|| {
+        tracing::error!(event_id = %entry.id, "the events of a journal entry cannot be published: its bytes are damaged");
+        vec![]
+    })
+}
+
 /// Entries that are read and published at once.
 const PAGE: usize = 1000;
 
@@ -145,11 +152,7 @@ impl InstanceSweep {
             // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
             let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
             let end = last.batch;
-            let messages = entries
-                .iter()
-                .filter(|entry| !full || entry.batch < end)
-                .flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default())
-                .collect();
+            let messages = entries.iter().filter(|entry| !full || entry.batch < end).flat_map(messages).collect();
             after = if full { end - 1 } else { end };
             let (done, out) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });

@@ -38,6 +38,8 @@ impl Intake {
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.ends.try_recv().ok());
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.due.try_recv().ok());
         batch.fill(timing.batch_inputs, timing.batch_bytes, || self.messages.try_recv().ok());
+        // A fact that is here beats a deadline that has passed.
+        batch.inputs.sort_by_key(Input::fires);
         meters.stage("drain", started);
         batch.inputs
     }

@@ -213,11 +213,11 @@ impl Meters {
                 event.age.record(now.since(delivery.meta.time).as_secs_f64());
             }
             End::Ack(Fate::Duplicate) => event.duplicate.increment(1),
-            End::Ack(Fate::Parked(reason)) => {
+            End::Parked { reason, .. } => {
                 event.dead_lettered.increment(1);
                 self.telemetry.counter(&table::DEAD_LETTERED, &[delivery.event, reason.name()]).increment(1);
             }
-            End::Nak(_) => {
+            End::Nak { .. } => {
                 asked_for = true;
                 event.retried.increment(1);
             }

@@ -40,7 +40,9 @@ pub(crate) enum End {
     /// A message is done with.
     Ack(Fate),
     /// A message comes back after a delay.
-    Nak(Duration),
+    Nak { delay: Duration, attempts: u32, error: String },
+    /// A message is given up; its dead letter is on its way.
+    Parked { reason: Reason, error: String },
     /// A command has its answer.
     Answer(Result<Accepted, CommandError>),
     /// An effect's outcome is settled.
@@ -58,7 +60,6 @@ pub(crate) enum End {
 pub(crate) enum Fate {
     Handled,
     Duplicate,
-    Parked(Reason),
 }
 
 impl Engine {
@@ -136,11 +137,9 @@ impl Engine {
                         return End::Ack(Fate::Handled);
                     }
                     Ran::Retry(error) if attempts < self.timing.message_retry.attempts => {
-                        tracing::info!(event = delivery.event, event_id = %delivery.id, correlation = delivery.meta.correlation,
-                            attempts, error, "a message is to be tried again");
                         let open = Entry { attempts, ..self.failed(plan, delivery, entry, State::Open, &error) };
                         plan.entries.push(open);
-                        return End::Nak(self.timing.message_retry.delay(attempts));
+                        return End::Nak { delay: self.timing.message_retry.delay(attempts), attempts, error };
                     }
                     Ran::Retry(error) => Failure { reason: Reason::Exhausted, error, attempts },
                     Ran::Rejected(reject) => Failure { reason: Reason::Rejected, error: reject.detail, attempts },
@@ -150,14 +149,12 @@ impl Engine {
             }
         };
         self.park(plan, delivery, entry, &failure);
-        End::Ack(Fate::Parked(failure.reason))
+        End::Parked { reason: failure.reason, error: failure.error }
     }
 
     /// Stages a dead letter: a commit like any other, whose emitted event is the letter.
     fn park(&self, plan: &mut Plan, delivery: &Delivery, entry: Option<&Entry>, failure: &Failure) {
         let Failure { reason, error, attempts } = failure;
-        tracing::error!(event = delivery.event, event_id = %delivery.id, correlation = delivery.meta.correlation,
-            reason = reason.name(), error, "a message is parked as a dead letter");
         let parked = Entry { attempts: *attempts, ..self.failed(plan, delivery, entry, State::Parked, error) };
         let letter = Parked {
             service: self.rules.service,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::handler::Key;
+pub use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 pub use crate::unit::{DocWrite, NewDoc, StoredDoc};
 
@@ -38,6 +38,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads documents, journal entries and idempotency keys in one round trip. What does not exist is left out.
     fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>>;
+
+    /// Reads one document for a caller outside of the engine, without waiting behind its commits.
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<StoredDoc>, StoreError>>;
 
     /// Commits a batch durably, all or nothing. Every guard is checked: versions of documents and journal entries, absence
     /// where absence is expected, and the instance row, whose version is raised.

@@ -8,7 +8,7 @@ use millstream::commands::CommandError;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, Query, Settled, Store, StoreError, StoredDoc,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, Query, Settled, Store, StoreError, StoredDoc,
     WakesDue, Wanted, open,
 };
 use millstream::testing::{Bench, TestService};
@@ -68,6 +68,10 @@ impl Store for Lossy {
 
     fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>> {
         Box::pin(async move { self.there()?.load(wanted).await })
+    }
+
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<StoredDoc>, StoreError>> {
+        Box::pin(async move { self.there()?.get(key).await })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {

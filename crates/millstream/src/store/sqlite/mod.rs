@@ -21,6 +21,7 @@ use super::{
     Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, Query, Settled, Store, StoreError, StoredDoc,
     WakesDue, Wanted,
 };
+use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 
 /// A store in one SQLite file.
@@ -89,6 +90,10 @@ impl Store for SqliteStore {
 
     fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>> {
         self.writer.ask(move |session| session.patient(|conn| read::load(conn, &wanted))).boxed()
+    }
+
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<StoredDoc>, StoreError>> {
+        self.reader.ask(move |session| session.patient(|conn| read::get(conn, &key))).boxed()
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {

@@ -27,13 +27,17 @@ pub(super) fn load(conn: &mut Connection, wanted: &Wanted) -> Result<Loaded, Fai
     // One read transaction: all of it is of one moment, and the locks are taken once.
     let tx = conn.transaction()?;
     let mut loaded = Loaded::default();
-    for Key { collection, id } in &wanted.docs {
-        let mut read = tx.prepare_cached(&format!("SELECT {DOC} FROM \"doc_{collection}\" WHERE id = ?"))?;
-        loaded.docs.extend(read.query_row([id], |row| doc(collection, row)).optional()?);
+    for of_collection in wanted.docs.chunk_by(|a, b| a.collection == b.collection) {
+        let mut read = tx.prepare_cached(&by_id(of_collection[0].collection))?;
+        for Key { collection, id } in of_collection {
+            loaded.docs.extend(read.query_row([id], |row| doc(collection, row)).optional()?);
+        }
     }
-    for id in &wanted.journal {
+    if !wanted.journal.is_empty() {
         let mut read = tx.prepare_cached(&format!("SELECT {ENTRY} FROM journal WHERE id = ?"))?;
-        loaded.journal.extend(read.query_row([id.bytes()], entry).optional()?);
+        for id in &wanted.journal {
+            loaded.journal.extend(read.query_row([id.bytes()], entry).optional()?);
+        }
     }
     for hash in &wanted.keys {
         let mut read = tx.prepare_cached("SELECT command, fingerprint, expires FROM keys WHERE hash = ?")?;
@@ -49,6 +53,15 @@ pub(super) fn load(conn: &mut Connection, wanted: &Wanted) -> Result<Loaded, Fai
     }
     tx.finish()?;
     Ok(loaded)
+}
+
+pub(super) fn get(conn: &mut Connection, key: &Key) -> Result<Option<StoredDoc>, Failure> {
+    let mut read = conn.prepare_cached(&by_id(key.collection))?;
+    Ok(read.query_row([&key.id], |row| doc(key.collection, row)).optional()?)
+}
+
+fn by_id(collection: &str) -> String {
+    format!("SELECT {DOC} FROM \"doc_{collection}\" WHERE id = ?")
 }
 
 pub(super) fn find(conn: &mut Connection, query: &Query) -> Result<Vec<StoredDoc>, Failure> {
