@@ -98,6 +98,8 @@ mod running;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]
+mod stopping;
+#[cfg(feature = "service")]
 pub mod store;
 #[cfg(feature = "service")]
 pub mod telemetry;
@@ -105,6 +107,8 @@ pub mod telemetry;
 pub mod testing;
 #[cfg(feature = "service")]
 pub mod unit;
+#[cfg(feature = "service")]
+mod view;
 #[cfg(feature = "service")]
 mod work;
 #[cfg(feature = "testing")]

@@ -1,7 +1,6 @@
 //! [`Unit`]: what one handling may read, and what it stages. [`View`]: the documents of a batch, shared by its units in order.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use crate::event::{Emitted, Event, Meta, Stream};
 use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::telemetry::Metric;
+use crate::view::{Slot, View, new_wake};
 
 /// What an input decides with: documents to read, and a place to stage changes, events, wakes and counts.
 ///
@@ -33,7 +33,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// The event or command behind this input: itself, or what set the wake, for an outcome is neither.
-    fn origin(&self) -> Id {
+    pub(crate) fn origin(&self) -> Id {
         let set_by = self.settles.as_ref().and(self.cause.causation.as_ref());
         set_by.and_then(|id| id.parse().ok()).unwrap_or(self.cause.id)
     }
@@ -51,8 +51,8 @@ pub(crate) struct Rules {
 
 #[derive(Default)]
 pub(crate) struct Staged {
-    docs: Vec<(Key, Change)>,
-    reads: Vec<Key>,
+    pub(crate) docs: Vec<(Key, Change)>,
+    pub(crate) reads: Vec<Key>,
     pub(crate) emitted: Vec<Emitted>,
     pub(crate) counts: Vec<Count>,
     /// The next wake of the document whose wake is being ended.
@@ -75,173 +75,25 @@ pub(crate) struct Count {
 }
 
 #[derive(Clone)]
-struct Change {
-    body: Body,
-    wake: WakeChange,
+pub(crate) struct Change {
+    pub(crate) body: Body,
+    pub(crate) wake: WakeChange,
 }
 
 #[derive(Clone)]
-enum WakeChange {
+pub(crate) enum WakeChange {
     Keep,
     Clear,
     Set { kind: &'static str, at: Timestamp },
 }
 
-type Decoded = Arc<dyn Any + Send + Sync>;
+pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
 
 #[derive(Clone)]
-struct Body {
-    json: Bytes,
-    shape: u32,
-    decoded: Option<Decoded>,
-}
-
-/// The documents of a batch: as loaded, overlaid by what its units have staged so far.
-#[derive(Default)]
-pub(crate) struct View {
-    slots: HashMap<Key, Slot>,
-}
-
-#[derive(Default)]
-struct Slot {
-    version: Option<u64>,
-    body: Option<Body>,
-    wake: Option<WakeInfo>,
-    guarded: bool,
-    changed: bool,
-}
-
-/// A document as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredDoc {
-    /// Where it is.
-    pub key: Key,
-    /// Raised by one with each commit that changes it; the first is 1.
-    pub version: u64,
-    /// [`Document::SHAPE`] of the release that wrote it.
-    pub shape: u32,
-    /// The document as JSON.
-    pub body: Bytes,
-    /// Its wake.
-    pub wake: Option<WakeInfo>,
-}
-
-/// A document that a commit guards, and writes if it has a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocWrite {
-    /// Where it is.
-    pub key: Key,
-    /// The version it must have; `None`: it must not exist.
-    pub expected: Option<u64>,
-    /// What is written, with version `expected + 1`; `None`: nothing, the document is only guarded.
-    pub write: Option<NewDoc>,
-}
-
-/// What is written of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewDoc {
-    /// [`Document::SHAPE`].
-    pub shape: u32,
-    /// The document as JSON.
-    pub body: Bytes,
-    /// Its wake.
-    pub wake: Option<WakeInfo>,
-}
-
-impl View {
-    /// A view of the wanted documents, of which the store had `found`.
-    pub(crate) fn new(wanted: impl IntoIterator<Item = Key>, found: Vec<StoredDoc>) -> Self {
-        let mut slots: HashMap<Key, Slot> = wanted.into_iter().map(|key| (key, Slot::default())).collect();
-        for doc in found {
-            let body = Body { json: doc.body, shape: doc.shape, decoded: None };
-            slots.insert(
-                doc.key,
-                Slot { version: Some(doc.version), body: Some(body), wake: doc.wake, ..Slot::default() },
-            );
-        }
-        Self { slots }
-    }
-
-    /// Lays what a unit has staged over the documents.
-    pub(crate) fn apply(&mut self, staged: &mut Staged, cx: &Context<'_>) {
-        for key in staged.reads.drain(..) {
-            if let Some(slot) = self.slots.get_mut(&key)
-                && slot.version.is_some()
-            {
-                slot.guarded = true;
-            }
-        }
-        for (key, change) in staged.docs.drain(..) {
-            let slot = self.slots.entry(key).or_default();
-            slot.body = Some(change.body);
-            slot.changed = true;
-            match change.wake {
-                WakeChange::Keep => {}
-                WakeChange::Clear => slot.wake = None,
-                WakeChange::Set { kind, at } => slot.wake = Some(new_wake(kind, at, slot.version, cx)),
-            }
-        }
-    }
-
-    /// The wake of a document as it now stands.
-    pub(crate) fn wake(&self, key: &Key) -> Option<&WakeInfo> {
-        self.slots.get(key)?.wake.as_ref()
-    }
-
-    /// Changes only the wake of a document: a claim, a backoff.
-    pub(crate) fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut WakeInfo)) {
-        if let Some(slot) = self.slots.get_mut(key)
-            && let Some(wake) = &mut slot.wake
-        {
-            change(wake);
-            slot.changed = true;
-        }
-    }
-
-    /// The document as JSON, with its shape and the version it will have once committed.
-    pub(crate) fn document(&self, key: &Key) -> Option<(Bytes, u32)> {
-        let slot = self.slots.get(key)?;
-        let body = slot.body.as_ref()?;
-        Some((body.json.clone(), body.shape))
-    }
-
-    /// The documents with wakes that this batch has set or changed.
-    pub(crate) fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
-        self.slots.iter().filter(|(_, slot)| slot.changed).filter_map(|(key, slot)| Some((key, slot.wake.as_ref()?)))
-    }
-
-    /// What the commit has to guard and write, sorted, so that of two competing batches one gets through.
-    pub(crate) fn writes(&self) -> Vec<DocWrite> {
-        let mut writes: Vec<DocWrite> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.changed || slot.guarded)
-            .map(|(key, slot)| DocWrite {
-                key: key.clone(),
-                expected: slot.version,
-                write: slot.body.as_ref().filter(|_| slot.changed).map(|body| NewDoc {
-                    shape: body.shape,
-                    body: body.json.clone(),
-                    wake: slot.wake.clone(),
-                }),
-            })
-            .collect();
-        writes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        writes
-    }
-}
-
-fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> WakeInfo {
-    WakeInfo {
-        kind: kind.into(),
-        opened: cx.now,
-        at,
-        attempt: 0,
-        generation: version.unwrap_or(0) + 1,
-        cause: cx.origin(),
-        correlation: cx.cause.correlation.clone(),
-        traceparent: cx.cause.traceparent.clone(),
-    }
+pub(crate) struct Body {
+    pub(crate) json: Bytes,
+    pub(crate) shape: u32,
+    pub(crate) decoded: Option<Decoded>,
 }
 
 impl<'a> Unit<'a> {

@@ -12,8 +12,10 @@ use crate::event::{Emitted, Event, Meta, Received, Stream, header, split_type};
 use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::service::Service;
+use crate::store::StoredDoc;
 use crate::telemetry::Metric;
-use crate::unit::{Context, Ran, Rules, StoredDoc, Unit, View, run};
+use crate::unit::{Context, Ran, Rules, Unit, run};
+use crate::view::View;
 use crate::work::AnyHandler;
 
 /// A document as JSON, and the kind of its wake and whether that was claimed.

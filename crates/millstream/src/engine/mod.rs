@@ -5,10 +5,12 @@
 
 pub(crate) mod after;
 pub(crate) mod board;
+pub(crate) mod claims;
 pub(crate) mod commit;
 pub(crate) mod input;
 pub(crate) mod instances;
 pub(crate) mod intake;
+pub(crate) mod journal;
 pub(crate) mod meters;
 pub(crate) mod plan;
 pub(crate) mod publisher;

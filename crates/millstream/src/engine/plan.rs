@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::DEAD_LETTER_ROOM;
 use crate::commands::{Accepted, CommandError};
-use crate::dead_letter::{Parked, Reason};
+use crate::dead_letter::Reason;
 use crate::engine::Engine;
-use crate::engine::input::{CommandInput, Delivery, DueInput, Ended, Idempotency, Input, OutcomeInput};
+use crate::engine::input::{CommandInput, Delivery, Idempotency, Input};
+use crate::engine::journal::Failure;
 use crate::engine::wakes::Claimed;
 use crate::event::{Emitted, Meta};
 use crate::handler::{Fault, Key};
 use crate::ids::{Id, Timestamp};
 use crate::store::{Entry, IdempotencyKey, KeyHash, Loaded, State, StoreError, Wanted};
-use crate::unit::{Context, Count, Ran, Staged, Unit, View, run};
+use crate::unit::{Context, Count, Ran, Unit, run};
+use crate::view::View;
 
 /// The journal entries that answer or accompany a batch.
 pub(crate) type Journal = HashMap<Id, Entry>;
@@ -152,31 +153,6 @@ impl Engine {
         End::Parked { reason: failure.reason, error: failure.error }
     }
 
-    /// Stages a dead letter: a commit like any other, whose emitted event is the letter.
-    fn park(&self, plan: &mut Plan, delivery: &Delivery, entry: Option<&Entry>, failure: &Failure) {
-        let Failure { reason, error, attempts } = failure;
-        let parked = Entry { attempts: *attempts, ..self.failed(plan, delivery, entry, State::Parked, error) };
-        let letter = Parked {
-            service: self.rules.service,
-            id: delivery.id,
-            redrives: parked.redrives,
-            reason: *reason,
-            error,
-            stream: delivery.source.stream,
-            seq: delivery.seq,
-            subject: &delivery.subject,
-            consumer: delivery.source.consumer,
-            attempts: *attempts,
-            first_failure: parked.first_failure.unwrap_or(plan.now),
-            last_failure: plan.now,
-            headers: &delivery.wire_headers(),
-            payload: delivery.payload.clone(),
-        };
-        let letter = letter.letter(self.rules.max_message + DEAD_LETTER_ROOM);
-        plan.entries.push(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
-        plan.emitted.push(letter);
-    }
-
     fn command(
         &self,
         plan: &mut Plan,
@@ -230,105 +206,7 @@ impl Engine {
         }
     }
 
-    fn outcome(&self, plan: &mut Plan, outcome: &OutcomeInput) -> End {
-        let OutcomeInput { key, wake, meta, ended, .. } = outcome;
-        let Some(standing) = plan.view.wake(key) else { return End::Late };
-        if (standing.kind.as_str(), standing.generation) != (wake.kind.as_str(), wake.generation) {
-            return End::Late;
-        }
-        let attempt = standing.attempt;
-        let why = match ended {
-            Ended::Outcome(work) => match self.handle(plan, meta, Some(key), |unit| work.handle(unit)) {
-                Ran::Handled { staged, .. } => {
-                    self.done(plan, None, meta, None, staged, None);
-                    return End::Settled;
-                }
-                other => {
-                    let error = other.error();
-                    tracing::error!(
-                        kind = wake.kind,
-                        document = key.id,
-                        correlation = meta.correlation,
-                        error,
-                        "an outcome cannot be settled; it is tried again"
-                    );
-                    error
-                }
-            },
-            // Another attempt is under way and moves the wake itself.
-            _ if attempt != wake.attempt => return End::Late,
-            Ended::GivenBack => {
-                plan.view.set_wake(key, |wake| wake.at = plan.now);
-                return End::Due;
-            }
-            Ended::Outage(outage) => outage.0.clone(),
-        };
-        let at = plan.now + self.timing.effect_retry.delay(attempt);
-        plan.view.set_wake(key, |wake| wake.at = at);
-        End::Outage(why)
-    }
-
-    fn due(&self, plan: &mut Plan, due: &DueInput) -> End {
-        let DueInput { key, wake, meta, fires } = due;
-        let Some(standing) = plan.view.wake(key) else { return End::Due };
-        let seen = |wake: &crate::handler::WakeInfo| (wake.kind.clone(), wake.generation, wake.attempt);
-        if seen(standing) != seen(wake) || standing.at > plan.now {
-            return End::Due;
-        }
-        let Some(work) = fires else {
-            self.claim(plan, key);
-            return End::Due;
-        };
-        match self.handle(plan, meta, Some(key), |unit| work.handle(unit)) {
-            Ran::Handled { staged, .. } => self.done(plan, None, meta, None, staged, None),
-            other => {
-                let error = other.error();
-                tracing::error!(
-                    kind = wake.kind,
-                    document = key.id,
-                    correlation = meta.correlation,
-                    error,
-                    "a timer cannot be fired; it is tried again"
-                );
-                let at = plan.now + self.timing.effect_retry.delay(6);
-                plan.view.set_wake(key, |wake| wake.at = at);
-            }
-        }
-        End::Due
-    }
-
-    /// Claims the effects that this batch has set and that are due at once, as many as there are slots for. A service that stops
-    /// leaves them to the next instance.
-    fn claim_fresh(&self, plan: &mut Plan) {
-        if *self.stop.borrow() {
-            return;
-        }
-        let fresh = |(key, wake): (&Key, &crate::handler::WakeInfo)| {
-            (wake.attempt == 0 && wake.at <= plan.now && self.kinds.wakes.contains_key(wake.kind.as_str()))
-                .then(|| key.clone())
-        };
-        let mut keys: Vec<Key> = plan.view.changed_wakes().filter_map(fresh).collect();
-        keys.sort_unstable();
-        for key in keys {
-            self.claim(plan, &key);
-        }
-    }
-
-    fn claim(&self, plan: &mut Plan, key: &Key) {
-        let Some(wake) = plan.view.wake(key).cloned() else { return };
-        let attempt = wake.attempt.saturating_add(1);
-        let lease = self.timing.lease.max(self.timing.effect_retry.delay(attempt));
-        let wake = crate::handler::WakeInfo { attempt, at: plan.now + lease, ..wake };
-        if !self.board.claim(key, &wake) {
-            return;
-        }
-        plan.view.set_wake(key, |standing| *standing = wake.clone());
-        if let Some((document, shape)) = plan.view.document(key) {
-            plan.claims.push(Claimed { key: key.clone(), wake, document, shape });
-        }
-    }
-
-    fn handle(
+    pub(crate) fn handle(
         &self,
         plan: &mut Plan,
         meta: &Meta,
@@ -341,92 +219,6 @@ impl Engine {
             plan.view.apply(staged, &cx);
         }
         ran
-    }
-
-    fn done(
-        &self,
-        plan: &mut Plan,
-        delivery: Option<&Delivery>,
-        meta: &Meta,
-        entry: Option<&Entry>,
-        staged: Staged,
-        reply: Option<Bytes>,
-    ) {
-        let emitted = Emitted::pack(&staged.emitted).into();
-        let fresh = self.entry(plan, meta.id, delivery, State::Done);
-        let entry = match entry {
-            None => Entry { emitted, reply, ..fresh },
-            Some(old) => Entry {
-                emitted,
-                reply,
-                version: old.version + 1,
-                state: State::Done,
-                started: 0,
-                ..stamped(old, &fresh)
-            },
-        };
-        plan.entries.push(entry);
-        plan.emitted.extend(staged.emitted);
-        plan.counts.extend(staged.counts);
-    }
-
-    /// The entry of a message that has failed once more.
-    fn failed(&self, plan: &Plan, delivery: &Delivery, entry: Option<&Entry>, state: State, error: &str) -> Entry {
-        let fresh = self.entry(plan, delivery.id, Some(delivery), state);
-        let base = match entry {
-            None => fresh,
-            Some(old) => Entry { version: old.version + 1, state, started: 0, ..stamped(old, &fresh) },
-        };
-        let first_failure = base.first_failure.or(Some(plan.now));
-        Entry { error: Some(error.chars().take(300).collect()), first_failure, last_failure: Some(plan.now), ..base }
-    }
-
-    /// A fresh entry. Instance and batch are filled in by the commit.
-    pub(crate) fn entry(&self, plan: &Plan, id: Id, delivery: Option<&Delivery>, state: State) -> Entry {
-        new_entry(id, delivery, state, plan.now, self.instance.id)
-    }
-}
-
-pub(crate) fn new_entry(id: Id, delivery: Option<&Delivery>, state: State, now: Timestamp, instance: Id) -> Entry {
-    Entry {
-        id,
-        version: 1,
-        state,
-        attempts: 0,
-        started: 0,
-        redrives: 0,
-        error: None,
-        first_failure: None,
-        last_failure: None,
-        emitted: Bytes::new(),
-        reply: None,
-        instance,
-        batch: 0,
-        stream: delivery.map_or(String::new(), |delivery| delivery.source.stream.into()),
-        seq: delivery.map_or(0, |delivery| delivery.seq),
-        at: now,
-    }
-}
-
-/// An old entry as written again by this instance at this time, at the place where its message was last seen.
-fn stamped(old: &Entry, fresh: &Entry) -> Entry {
-    let Entry { stream, seq, at, instance, batch, .. } = fresh.clone();
-    Entry { stream, seq, at, instance, batch, emitted: Bytes::new(), ..old.clone() }
-}
-
-struct Failure {
-    reason: Reason,
-    error: String,
-    attempts: u32,
-}
-
-impl Ran {
-    fn error(self) -> String {
-        match self {
-            Self::Handled { .. } => String::new(),
-            Self::Retry(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
-            Self::Rejected(reject) => reject.detail,
-        }
     }
 }
 

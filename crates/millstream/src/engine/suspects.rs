@@ -8,7 +8,8 @@ use fail::fail_point;
 use crate::engine::Engine;
 use crate::engine::commit::Failed;
 use crate::engine::input::Input;
-use crate::engine::plan::{Journal, new_entry};
+use crate::engine::journal::new_entry;
+use crate::engine::plan::Journal;
 use crate::ids::Id;
 use crate::store::{Entry, State};
 

@@ -19,8 +19,9 @@ use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
+use crate::store::StoredDoc;
 use crate::telemetry::Telemetry;
-use crate::unit::{StoredDoc, outcome_meta, panic_text};
+use crate::unit::{outcome_meta, panic_text};
 use crate::work::{AnyTimer, AnyWake};
 
 /// The wakes and timers of a service, by kind.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 pub use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
-pub use crate::unit::{DocWrite, NewDoc, StoredDoc};
+pub use crate::view::{DocWrite, NewDoc, StoredDoc};
 
 #[cfg(feature = "testing")]
 pub mod conformance;
