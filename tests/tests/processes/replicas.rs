@@ -11,7 +11,7 @@ use super::audit::Place;
 use super::child::Child;
 use super::ledger::How;
 
-/// After the last kill, for all that is left to be handled.
+/// For a command to be answered, and after the last kill for all that is left to be handled.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +136,9 @@ async fn call(caller: u64, shared: Arc<Shared>) -> BTreeSet<u64> {
     for count in 0.. {
         // Numbers that no message has.
         let n = (caller + 1) * 1_000_000 + count;
+        let until = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for an answer to command {n}");
             if tries.is_multiple_of(8) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
