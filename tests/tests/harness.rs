@@ -72,9 +72,14 @@ impl Deref for TestApp {
     }
 }
 
+/// Short times; but a busy machine is no reason for a 503.
+pub(crate) fn timing() -> Timing {
+    Timing { command_timeout: Duration::from_secs(20), ..Timing::short() }
+}
+
 /// Free ports and short times.
 pub(crate) fn plan() -> Plan {
-    let options = Options { timing: Timing::short(), ..Options::default() };
+    let options = Options { timing: timing(), ..Options::default() };
     Plan { ports: Ports::FREE, options, ..Plan::default() }
 }
 

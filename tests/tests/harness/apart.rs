@@ -12,11 +12,11 @@ use millstream::service::Options;
 use millstream::testing::{Broker, TestStore};
 use shop::whole::Urls;
 use shop::{gateway, serve};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Caller, SOON, read_only};
+use super::{Caller, SOON, read_only, timing};
 
 /// Services that run by themselves, the gateway among them.
 pub(crate) struct Apart {
@@ -27,8 +27,24 @@ pub(crate) struct Apart {
     /// Changes what each service is told.
     pub(crate) configure: fn(&mut Config),
     pub(crate) timing: Timing,
-    places: HashMap<&'static str, SocketAddr>,
+    places: HashMap<&'static str, Place>,
     running: HashMap<&'static str, Running>,
+}
+
+/// An address that is kept while nobody listens there: a socket that is bound, and does not listen, is in no listener's way, and
+/// keeps connections that want any port from this one.
+struct Place {
+    address: SocketAddr,
+    _kept: TcpSocket,
+}
+
+impl Place {
+    fn take() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self { address: socket.local_addr().unwrap(), _kept: socket }
+    }
 }
 
 struct Running {
@@ -47,10 +63,9 @@ impl Apart {
         let broker = Broker::start().await;
         let mut places = HashMap::new();
         for part in PARTS {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            places.insert(part, listener.local_addr().unwrap());
+            places.insert(part, Place::take());
         }
-        let url = |part| format!("http://{}", places[part]);
+        let url = |part| format!("http://{}", places[part].address);
         let urls = Urls {
             orders: url("orders"),
             inventory: url("inventory"),
@@ -64,7 +79,7 @@ impl Apart {
             stores: TestStore::new(),
             orders: orders::Settings::default(),
             configure: |_| (),
-            timing: Timing::short(),
+            timing: timing(),
             places,
             running: HashMap::new(),
         }
@@ -85,7 +100,7 @@ impl Apart {
 
     /// Starts a part; it may take its time to be ready.
     pub(crate) async fn start(&mut self, part: &'static str) {
-        let listener = TcpListener::bind(self.places[part]).await.unwrap();
+        let listener = TcpListener::bind(self.places[part].address).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let stopped = async move { drop(stopped.await) };
         let task = if part == "gateway" {
@@ -133,7 +148,7 @@ impl Apart {
 
     /// A caller of the second replicas.
     pub(crate) fn second(&self) -> Caller {
-        let url = |part| format!("http://{}", self.places[part]);
+        let url = |part| format!("http://{}", self.places[part].address);
         let [orders, inventory, payments] = REPLICAS.map(url);
         Caller::new(Urls { orders, inventory, payments, ..self.urls.clone() })
     }
