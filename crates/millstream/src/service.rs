@@ -1,5 +1,6 @@
 //! [`Service`]: what a service is made of, declared in one place.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -194,6 +195,12 @@ pub struct Options {
     pub clock: Clock,
     /// A store that is open already, in place of the configured one.
     pub store: Option<Arc<dyn Store>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("timing", &self.timing).field("clock", &self.clock).finish_non_exhaustive()
+    }
 }
 
 /// Why a service has not run.
