@@ -24,8 +24,8 @@ const FOLDER: &str = "MILLSTREAM_TEST_SHOP";
 /// Begins the line in which the child says where everything is.
 const URLS: &str = "URLS ";
 
+/// The process that the tests of this file start and kill; without a folder it is none of them, and does nothing.
 #[test]
-#[ignore = "the process that the other tests of this file start and kill"]
 fn a_shop_to_be_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -49,7 +49,7 @@ impl Child {
     /// Starts a shop on a folder, and waits until it is ready.
     async fn start(folder: &Path) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::a_shop_to_be_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "killed::a_shop_to_be_killed", "--nocapture"])
             .env(FOLDER, folder)
             .stdout(Stdio::piped())
             .kill_on_drop(true)

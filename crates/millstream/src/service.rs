@@ -1,5 +1,6 @@
 //! [`Service`]: what a service is made of, declared in one place.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -196,9 +197,9 @@ pub struct Options {
     pub store: Option<Arc<dyn Store>>,
 }
 
-impl std::fmt::Debug for Options {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("timing", &self.timing).finish_non_exhaustive()
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("timing", &self.timing).field("clock", &self.clock).finish_non_exhaustive()
     }
 }
 

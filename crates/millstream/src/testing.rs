@@ -1,4 +1,22 @@
 //! The test kit: the real parts on free ports and in folders of their own, and waiting without sleeping.
+//!
+//! [`Broker`] and [`TestStore`] are the parts; a [`Bench`] has both, publishes events straight to a stream, starts services in
+//! the test's process with [`Timing::short`](crate::engine::timing::Timing::short), and waits for what they emit:
+//!
+//! ```no_run
+//! # use millstream::engine::timing::Timing;
+//! # use millstream::testing::{Bench, fresh_meta};
+//! # use millstream::{Event, Service};
+//! # async fn example<Placed: Event, Shipped: Event>(shipping: Service, placed: Placed) {
+//! let bench = Bench::start().await;
+//! bench.declare(&Placed::STREAM).await;
+//! let service = bench.run(shipping, Timing::short()).await;
+//! bench.publish(&fresh_meta(), &placed).await;
+//! assert_eq!(bench.expect::<Shipped>(1).await.len(), 1);
+//! assert!(bench.dead_letters("shipping").await.is_empty());
+//! service.stop().await;
+//! # }
+//! ```
 
 mod bench;
 

@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::consumer::pull;
 use futures_util::StreamExt;
+use millstream::engine::timing::Timing;
 use millstream::event::Emitted;
 use millstream::testing::{Bench, fresh_meta};
 
@@ -125,7 +126,9 @@ async fn a_message_that_would_emit_too_much_is_parked_and_a_letter_of_the_larges
 #[tokio::test]
 async fn a_broker_restart_does_not_deliver_finished_failures_again_and_looking_does_not_take_letters_away() {
     let mut bench = bench().await;
-    let service = bench.run(ledger(&World::default()), short()).await;
+    // Longer than the test: what is delivered twice is what the broker has forgotten.
+    let timing = Timing { ack_wait: LONG * 2, ..short() };
+    let service = bench.run(ledger(&World::default()), timing).await;
     for at in 0..20 {
         publish(&bench, "a", &format!("bad {at}"), Act::Reject).await;
     }

@@ -15,6 +15,7 @@ fn at_once() -> Timing {
     Timing {
         journal_retention: Duration::ZERO,
         key_retention: Duration::ZERO,
+        ack_wait: LONG * 2,
         heartbeat: Duration::from_millis(100),
         expiry_every: Duration::from_millis(100),
         ..short()

@@ -23,7 +23,7 @@ async fn while_the_store_is_away_messages_are_kept_and_commands_refused_and_then
         let asked = Instant::now();
         let answer = service.submit(world.command(moved("a", &format!("c{at}"), Act::Add(1)))).await;
         assert!(matches!(answer, Err(CommandError::Unavailable(_))), "{answer:?}");
-        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     }
     service.until_waits_for("the store").await;
     for at in 0..300 {
