@@ -1,6 +1,8 @@
 //! What is declared and what is there must fit; what does not is said.
 
 use millstream::Stream;
+use millstream::service::Options;
+use millstream::store::open;
 use millstream::testing::Bench;
 
 use crate::bank::*;
@@ -12,12 +14,11 @@ async fn a_new_database_beside_an_old_durable_is_not_read_into_and_both_remedies
     publish(&bench, "a", "first", Act::Add(1)).await;
     bench.until_handled(&BANK, SERVICE).await;
     service.stop().await;
-    for end in ["", "-wal", "-shm"] {
-        drop(std::fs::remove_file(format!("{}{end}", bench.store.path(SERVICE).display())));
-    }
 
     publish(&bench, "a", "second", Act::Add(1)).await;
-    let service = bench.launch(ledger(&World::default()), short()).await;
+    let store = open(&bench.store.url("another")).unwrap();
+    let options = Options { timing: short(), store: Some(store), ..Options::default() };
+    let service = bench.launch_with(ledger(&World::default()), options).await;
     service
         .until_waits_for(
             "consumer ledger on BANK exists, but this database has never read the stream: \
