@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::input::{Delivery, Ended, Input};
 use crate::engine::plan::{End, Plan};
 use crate::engine::publisher::{Done, Job};
-use crate::engine::wakes;
+use crate::engine::wakes::{self, Claimed};
 use crate::event::Emitted;
 use crate::handler::{Key, WakeInfo};
 
@@ -47,7 +47,11 @@ impl Engine {
             fail_point!("after_answer");
         }
         self.meters.stage("ack", started);
-        for claimed in plan.claims {
+        self.start_effects(plan.claims);
+    }
+
+    pub(crate) fn start_effects(&self, claims: Vec<Claimed>) {
+        for claimed in claims {
             let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
             let (ends, timeout, telemetry) =
                 (self.ends.clone(), self.timing.effect_timeout, self.meters.telemetry.clone());
