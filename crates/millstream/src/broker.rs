@@ -9,6 +9,7 @@ use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, Reten
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, Event};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::dead_letter;
@@ -57,7 +58,10 @@ impl Broker {
         let (link_tx, link) = watch::channel(Link { up: true, epoch: 1 });
         let (refused_tx, refused) = watch::channel(None);
         let epochs = Arc::new(AtomicU64::new(1));
+        // The client calls back from a task of its own, whose log lines would not say whose broker it is.
+        let span = tracing::Span::current();
         let on_event = move |event: Event| {
+            let span = span.clone();
             let (link_tx, refused_tx, epochs) = (link_tx.clone(), refused_tx.clone(), epochs.clone());
             async move {
                 let epoch = epochs.load(Ordering::Relaxed);
@@ -69,7 +73,9 @@ impl Broker {
                         link_tx.send_replace(Link { up: true, epoch: epoch + 1 });
                         tracing::info!("the broker is back");
                     }
-                    Event::Disconnected | Event::Closed => {
+                    // The service has let go of it.
+                    Event::Closed => drop(link_tx.send_replace(Link { up: false, epoch })),
+                    Event::Disconnected => {
                         if link_tx.send_replace(Link { up: false, epoch }).up {
                             tracing::warn!("the broker is away");
                         }
@@ -84,6 +90,7 @@ impl Broker {
                     other => tracing::debug!(event = %other, "broker"),
                 }
             }
+            .instrument(span)
         };
         let options = config.connect_options().await.map_err(|error| error.to_string())?;
         let client = options

@@ -53,7 +53,8 @@ pub struct Config {
     )]
     pub unpublished_limit: u64,
 
-    /// How long the journal remembers what is done, and so recognizes a duplicate: `14days`, `36h`.
+    /// How long the journal remembers what is done, and so recognizes a duplicate: `14days`, `36h`; at least a day, because a
+    /// repeat under an Idempotency-Key is answered from it.
     #[arg(
         long, env = "JOURNAL_RETENTION", value_name = "TIME", default_value = "14days",
         value_parser = Checked(read_duration),
@@ -69,7 +70,7 @@ pub struct Logs {
     pub log_format: Option<LogFormat>,
 
     /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
-    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = Checked(read_filter))]
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,async_nats=warn", value_parser = Checked(read_filter))]
     pub log: String,
 }
 
