@@ -105,15 +105,9 @@ impl Running {
             clock: options.clock.clone(),
         }));
         let probe: Arc<dyn Probe> = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
+        // What the broker takes is known with the first connection, and before that no command is.
+        let rules = Rules::of(&service, 0);
         let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
-        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
-        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
-        let rules = Rules {
-            service: name,
-            streams: service.publishes.clone(),
-            max_message: 0,
-            kinds: wakes.chain(timers).collect(),
-        };
         let parts = Parts {
             service: name,
             config,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::event::{Emitted, Event, Meta, Stream};
 use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
 use crate::ids::{Id, Timestamp};
+use crate::service::Service;
 use crate::telemetry::Metric;
 use crate::view::{Slot, View, new_wake};
 
@@ -47,6 +48,28 @@ pub(crate) struct Rules {
     /// The largest message in bytes that may be emitted: headers and body.
     pub(crate) max_message: usize,
     pub(crate) kinds: Vec<(&'static str, &'static str)>,
+    /// The collections that are declared; `None` where nobody checks.
+    pub(crate) collections: Option<Vec<&'static str>>,
+}
+
+impl Rules {
+    /// The rules of a service as it is declared.
+    pub(crate) fn of(service: &Service, max_message: usize) -> Self {
+        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
+        Self {
+            service: service.name,
+            streams: service.publishes.clone(),
+            max_message,
+            kinds: wakes.chain(timers).collect(),
+            collections: Some(service.collections.iter().map(|collection| collection.name).collect()),
+        }
+    }
+
+    /// Whether the store has the document's collection; asked for another it would fail each time, as if it were away.
+    pub(crate) fn keeps(&self, key: &Key) -> bool {
+        self.collections.as_ref().is_none_or(|collections| collections.contains(&key.collection))
+    }
 }
 
 #[derive(Default)]
@@ -143,7 +166,9 @@ impl<'a> Unit<'a> {
     }
 
     fn slot(&self, key: &Key) -> &'a Slot {
-        self.view.slots.get(key).unwrap_or_else(|| panic!("{key:?} is read, but `touches` does not name it"))
+        self.view.slots.get(key).unwrap_or_else(|| {
+            panic!("{key:?} is used, but `touches` does not name it, or the service does not keep its collection")
+        })
     }
 
     /// The wake that a document carries, with what this unit has staged of it.

@@ -38,11 +38,14 @@ impl fmt::Debug for Workbench {
     }
 }
 
+/// What a broker with its default settings takes, less the room for a dead letter.
+const MAX_MESSAGE: usize = (1 << 20) - (16 << 10);
+
 impl Workbench {
     /// An empty bench for a service that publishes `streams`, at 2026-01-01T00:00:00Z.
     pub fn new(service: &'static str, streams: impl IntoIterator<Item = Stream>) -> Self {
         let streams = streams.into_iter().collect();
-        let rules = Rules { service, streams, max_message: (1 << 20) - (16 << 10), kinds: vec![] };
+        let rules = Rules { service, streams, max_message: MAX_MESSAGE, kinds: vec![], collections: None };
         let now = Timestamp(1_767_225_600_000);
         Self { rules, handlers: vec![], counts: BTreeMap::new(), now, docs: BTreeMap::new() }
     }
@@ -51,9 +54,7 @@ impl Workbench {
     /// [`Workbench::deliver`].
     pub fn of(service: &Service) -> Self {
         let mut bench = Self::new(service.name, service.publishes.iter().copied());
-        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
-        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
-        bench.rules.kinds = wakes.chain(timers).collect();
+        bench.rules = Rules::of(service, MAX_MESSAGE);
         bench.handlers = service.reads.iter().flat_map(|reading| reading.handlers.clone()).collect();
         bench
     }
@@ -225,6 +226,7 @@ impl Workbench {
         settles: Option<Key>,
         work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
     ) -> Result<(Option<Bytes>, Vec<Emitted>), Fault> {
+        let touches = Keys(touches.0.into_iter().filter(|key| self.rules.keeps(key)).collect());
         let found = touches.0.iter().filter_map(|key| self.docs.get(key).cloned()).collect();
         let mut view = View::new(touches.0, found);
         let cx = Context { rules: &self.rules, now: self.now, cause: meta.clone(), settles };
@@ -249,5 +251,42 @@ impl Workbench {
             Ran::Rejected(reject) => Err(Fault::Reject(reject)),
             Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Thing {}
+
+    impl Document for Thing {
+        const COLLECTION: &'static str = "things";
+        fn id(&self) -> &str {
+            "one"
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Make;
+
+    impl Command for Make {
+        type Reply = ();
+        fn touches(&self, _: Id) -> Keys {
+            Keys::one::<Thing>("one")
+        }
+        fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<(), Fault> {
+            unit.put(Thing {});
+            Ok(())
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not keep its collection")]
+    fn a_collection_that_the_service_does_not_keep_is_found_on_the_bench() {
+        let _ = Workbench::of(&Service::new("forgetful")).command(Id::random(Timestamp(0)), &Make);
     }
 }

@@ -14,7 +14,7 @@ use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
 use crate::progress::InEngine;
 use crate::store::{KeyHash, Settled};
-use crate::unit::Work;
+use crate::unit::{Rules, Work};
 
 pub(crate) enum Input {
     Message(Box<Delivery>),
@@ -181,13 +181,15 @@ impl Input {
     }
 
     /// The documents to load for it.
-    pub(crate) fn touches(&self) -> Vec<Key> {
-        match self {
+    pub(crate) fn touches(&self, rules: &Rules) -> Vec<Key> {
+        let mut keys = match self {
             Self::Message(delivery) => delivery.work.as_ref().map_or(vec![], |work| touched(&**work)),
             Self::Command(command) => touched(&*command.work),
             Self::Outcome(outcome) => vec![outcome.key.clone()],
             Self::Due(due) => vec![due.key.clone()],
-        }
+        };
+        keys.retain(|key| rules.keeps(key));
+        keys
     }
 
     /// Whether a journal entry comes of it: claims and failed attempts of effects have none.

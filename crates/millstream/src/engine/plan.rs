@@ -67,7 +67,7 @@ impl Engine {
     /// Reads what a batch needs in one query: its documents, the keys of its commands and, when deliveries may be repeats, its
     /// journal entries.
     pub(crate) async fn load(&self, batch: &[Input], ask: bool) -> Result<Loaded, StoreError> {
-        let mut docs: Vec<Key> = batch.iter().flat_map(Input::touches).collect();
+        let mut docs: Vec<Key> = batch.iter().flat_map(|input| input.touches(&self.rules)).collect();
         docs.sort_unstable();
         docs.dedup();
         let again = |input: &&Input| match input {
@@ -88,7 +88,7 @@ impl Engine {
     /// Handles a batch in order over one view of its documents.
     pub(crate) fn plan(&self, batch: &[Input], loaded: Loaded, journal: &Journal, doomed: &HashSet<Id>) -> Plan {
         let now = self.clock.now();
-        let touched = batch.iter().flat_map(Input::touches);
+        let touched = batch.iter().flat_map(|input| input.touches(&self.rules));
         let mut plan = Plan {
             now,
             view: View::new(touched, loaded.docs),
