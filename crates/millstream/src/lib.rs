@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`event`] | events, streams, and how they look on the wire |
 //! | [`handler`] | what a service is made of: documents, handlers, commands, timers, wakes |
-//! | [`unit`] | what one handling may read, and what it stages |
+//! | [`mod@unit`] | what one handling may read, and what it stages |
 //! | [`service`] | declaring a service, and running it |
 //! | [`commands`] | what routes work with |
 //! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |

@@ -1,4 +1,4 @@
-//! [`Unit`]: what one handling may read, and what it stages. [`View`]: the documents of a batch, shared by its units in order.
+//! [`Unit`]: what one handling may read, and what it stages.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -30,7 +30,7 @@ pub struct StoredDoc {
     pub key: Key,
     /// Raised by one with each commit that changes it; the first is 1.
     pub version: u64,
-    /// [`Document::SHAPE`] of the release that wrote it.
+    /// [`Document::SHAPE`](crate::Document::SHAPE) of the release that wrote it.
     pub shape: u32,
     /// The document as JSON.
     pub body: Bytes,
@@ -52,7 +52,7 @@ pub struct DocWrite {
 /// What is written of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDoc {
-    /// [`Document::SHAPE`].
+    /// [`Document::SHAPE`](crate::Document::SHAPE).
     pub shape: u32,
     /// The document as JSON.
     pub body: Bytes,

@@ -1,7 +1,7 @@
 //! The engine: one serial loop through which everything goes that changes a service's data.
 //!
-//! drain ([`intake`]) → load and handle ([`plan`]) → commit ([`commit`]) → ack, answer, publish, run effects ([`after`]).
-//! After a conflict nothing of an attempt is kept: [`plan`] is made anew.
+//! drain (`intake`) → load and handle (`plan`) → commit (`commit`) → ack, answer, publish, run effects (`after`).
+//! After a conflict nothing of an attempt is kept: `plan` is made anew.
 
 pub(crate) mod after;
 pub(crate) mod board;
