@@ -14,6 +14,7 @@ use tracing::Instrument;
 use crate::config::Config;
 use crate::dead_letter;
 use crate::event::Stream;
+use crate::refusals::{Refusals, is_refusal};
 use crate::retry::Retry;
 
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
@@ -28,7 +29,7 @@ pub(crate) struct Broker {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) link: watch::Receiver<Link>,
-    refused: watch::Receiver<Option<String>>,
+    refusals: Arc<Refusals>,
 }
 
 /// The state of the connection.
@@ -40,15 +41,16 @@ pub(crate) struct Link {
 }
 
 impl Broker {
-    /// Connects, trying again with growing delays for as long as it takes, and says so once.
-    pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry) -> Self {
-        let mut told = false;
+    /// Connects, trying again with growing delays for as long as it takes, and says why when that changes.
+    pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry, say: impl Fn(String)) -> Self {
+        let mut told = None;
         let attempt = || Self::try_connect(service, config);
         retry
             .forever(attempt, |error: String, _| {
-                if !told {
-                    tracing::warn!(error, "the broker cannot be reached; trying on");
-                    told = true;
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, user = config.broker_user(), "the broker cannot be reached; trying on");
+                    say(format!("the broker (as user {}): {error}", config.broker_user()));
+                    told = Some(error);
                 }
             })
             .await
@@ -56,13 +58,16 @@ impl Broker {
 
     async fn try_connect(service: &'static str, config: &Config) -> Result<Self, String> {
         let (link_tx, link) = watch::channel(Link { up: true, epoch: 1 });
-        let (refused_tx, refused) = watch::channel(None);
+        let refusals = Arc::new(Refusals::default());
+        let refused = refusals.clone();
         let epochs = Arc::new(AtomicU64::new(1));
+        let user: Arc<str> = config.broker_user().into();
         // The client calls back from a task of its own, whose log lines would not say whose broker it is.
         let span = tracing::Span::current();
         let on_event = move |event: Event| {
             let span = span.clone();
-            let (link_tx, refused_tx, epochs) = (link_tx.clone(), refused_tx.clone(), epochs.clone());
+            let (link_tx, refused, epochs) = (link_tx.clone(), refused.clone(), epochs.clone());
+            let user = user.clone();
             async move {
                 let epoch = epochs.load(Ordering::Relaxed);
                 match event {
@@ -70,6 +75,7 @@ impl Broker {
                     Event::Connected if link_tx.borrow().up => {}
                     Event::Connected => {
                         epochs.store(epoch + 1, Ordering::Relaxed);
+                        refused.clear();
                         link_tx.send_replace(Link { up: true, epoch: epoch + 1 });
                         tracing::info!("the broker is back");
                     }
@@ -81,10 +87,11 @@ impl Broker {
                         }
                     }
                     Event::ServerError(error) => {
-                        tracing::error!(%error, "the broker refuses something");
                         let text = error.to_string();
-                        if text.to_lowercase().contains("permissions violation") {
-                            refused_tx.send_replace(Some(text));
+                        if !is_refusal(&text) {
+                            tracing::error!(error = text, "the broker refuses something");
+                        } else if refused.note(&format!("user {user}: {}", text.trim_start_matches("nats: "))) {
+                            tracing::error!(error = text, user = &*user, "the broker refuses a subject");
                         }
                     }
                     other => tracing::debug!(event = %other, "broker"),
@@ -95,6 +102,7 @@ impl Broker {
         let options = config.connect_options().await.map_err(|error| error.to_string())?;
         let client = options
             .name(service)
+            .custom_inbox_prefix(inbox_prefix(service))
             .event_callback(on_event)
             .ping_interval(Duration::from_secs(5))
             .connection_timeout(Duration::from_secs(5))
@@ -106,16 +114,16 @@ impl Broker {
             .await
             .map_err(|error| error.to_string())?;
         let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-        Ok(Self { client, jetstream, link, refused })
+        Ok(Self { client, jetstream, link, refusals })
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.link.borrow().up
     }
 
-    /// What the broker has refused for lack of rights, naming subject and user.
-    pub(crate) fn refused(&self) -> Option<String> {
-        self.refused.borrow().clone()
+    /// What the broker refuses for lack of rights, naming user and subject.
+    pub(crate) fn refusals(&self) -> Arc<Refusals> {
+        self.refusals.clone()
     }
 
     /// The largest message, headers and body, that a service may emit: what the server takes, less the room that makes a dead
@@ -188,6 +196,12 @@ impl Broker {
             .map(drop)
             .map_err(|error| DeclareError::Refused { stream: name, error: error.to_string() })
     }
+}
+
+/// What the subjects begin with on which a service gets its answers: `_INBOX_payments`. A prefix of its own lets the broker's
+/// rights keep others from listening to them.
+pub fn inbox_prefix(service: &str) -> String {
+    format!("_INBOX_{service}")
 }
 
 const PARTITIONS: &str = "millstream.partitions";

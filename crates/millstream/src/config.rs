@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
@@ -30,6 +31,10 @@ pub struct Config {
     /// A NATS credentials file (`.creds`), instead of user and password.
     #[arg(long, env = "NATS_CREDS", value_name = "FILE", value_parser = Checked(read_path))]
     pub nats_creds: Option<PathBuf>,
+
+    /// The certificates, in PEM, of whoever may vouch for the broker, instead of those that the system trusts; for `tls://`.
+    #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_path))]
+    pub nats_ca: Option<PathBuf>,
 
     /// Where the service keeps its data, `sqlite://PATH`. Default: `sqlite://data/<service>.db`.
     #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Checked(StoreUrl::read))]
@@ -92,18 +97,33 @@ impl Config {
         SocketAddr::new(self.host, self.port.unwrap_or(default_port))
     }
 
-    /// Connection options with what the broker is to know us by.
+    /// Connection options with what the broker is to know us by, and what we are to know it by.
     ///
     /// # Errors
-    /// When the credentials file cannot be read.
+    /// When a file cannot be read.
     pub async fn connect_options(&self) -> io::Result<ConnectOptions> {
-        let options = self.nats_url.authenticate(ConnectOptions::new());
+        let unreadable = |what: &str, path: &Path, error: io::Error| {
+            io::Error::new(error.kind(), format!("{what} cannot be read from `{}`: {error}", path.display()))
+        };
+        let mut options = self.nats_url.authenticate(ConnectOptions::new());
+        if let Some(path) = &self.nats_ca {
+            // The client reads it at each connect, and does not name it in its errors.
+            File::open(path).map_err(|error| unreadable("--nats-ca (NATS_CA): certificates", path, error))?;
+            options = options.add_root_certificates(path.clone());
+        }
         let Some(path) = &self.nats_creds else { return Ok(options) };
-        options.credentials_file(path).await.map_err(|error| {
-            let path = path.display();
-            let text = format!("--nats-creds (NATS_CREDS): `{path}` is not a readable credentials file: {error}");
-            io::Error::new(error.kind(), text)
-        })
+        let options = options.credentials_file(path).await;
+        options.map_err(|error| unreadable("--nats-creds (NATS_CREDS): credentials", path, error))
+    }
+
+    /// Whom the broker knows us as, for messages.
+    pub(crate) fn broker_user(&self) -> &str {
+        match &self.nats_url.login {
+            _ if self.nats_creds.is_some() => "of NATS_CREDS",
+            Login::User(user, _) => user,
+            Login::Token(_) => "of the token",
+            Login::Nobody => "without a name",
+        }
     }
 }
 
@@ -380,7 +400,8 @@ mod tests {
     #[test]
     fn the_help_names_every_variable() {
         let help = Service::command().render_long_help().to_string();
-        for variable in ["NATS_URL", "NATS_CREDS", "STORE_URL", "LOG_FORMAT", "UNPUBLISHED_LIMIT", "JOURNAL_RETENTION"]
+        for variable in
+            ["NATS_URL", "NATS_CREDS", "NATS_CA", "STORE_URL", "LOG_FORMAT", "UNPUBLISHED_LIMIT", "JOURNAL_RETENTION"]
         {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }

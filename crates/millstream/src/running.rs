@@ -248,9 +248,9 @@ impl Parts {
             .await;
         status.store_up.store(true, Ordering::Release);
         status.set_waits_for(Some("the broker".into()));
-        let broker = Broker::connect(service, &config, retry).await;
+        let broker = Broker::connect(service, &config, retry, |why| status.set_waits_for(Some(why))).await;
+        status.connected(broker.refusals());
         rules.max_message = broker.max_message();
-        status.set_waits_for(Some("its streams".into()));
         let mut told = None;
         let declare = || declare(&broker, service, &publishes);
         retry
@@ -373,7 +373,7 @@ impl Probe for EngineProbe {
         Health {
             database: self.status.store_up.load(Ordering::Acquire),
             broker: self.status.broker_up(),
-            waiting_for: self.status.waits(),
+            waiting_for: self.status.waits(&self.timing),
             consumers: self.status.consumers().into_iter().map(consumer).collect(),
             commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
             draining: self.draining(),

@@ -316,6 +316,7 @@ async fn serve(errand: Errand) {
     let config = Config {
         nats_url: NatsUrl::read(&errand.nats).unwrap(),
         nats_creds: None,
+        nats_ca: None,
         store_url: Some(StoreUrl::Sqlite(errand.folder.join("ledger.db"))),
         host: [127, 0, 0, 1].into(),
         port: Some(0),

@@ -10,6 +10,7 @@ use crate::engine::input::Source;
 use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
 use crate::progress::Progress;
+use crate::refusals::Refusals;
 
 pub(crate) struct Status {
     pub(crate) store_up: AtomicBool,
@@ -19,6 +20,8 @@ pub(crate) struct Status {
     pub(crate) outbox: Outbox,
     /// Set once the broker was reached for the first time.
     online: OnceLock<Online>,
+    /// What the broker refuses for lack of rights, from the first connection on.
+    refusals: OnceLock<Arc<Refusals>>,
     /// A sentence that says what start-up waits for.
     waits_for: Mutex<Option<String>>,
 }
@@ -38,8 +41,16 @@ impl Status {
             draining: AtomicBool::new(false),
             outbox,
             online: OnceLock::new(),
+            refusals: OnceLock::new(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
         }
+    }
+
+    /// The broker was reached; its streams are declared next.
+    pub(crate) fn connected(&self, refusals: Arc<Refusals>) {
+        // An engine connects once.
+        let _ = self.refusals.set(refusals);
+        self.set_waits_for(Some("its streams".into()));
     }
 
     pub(crate) fn go_online(&self, broker: Broker, consumers: Vec<(Arc<Source>, Arc<Progress>)>) {
@@ -78,7 +89,7 @@ impl Status {
     }
 
     /// Everything that keeps the service from doing its whole job, a sentence each.
-    pub(crate) fn waits(&self) -> Vec<String> {
+    pub(crate) fn waits(&self, timing: &Timing) -> Vec<String> {
         let mut waits = Vec::new();
         if let Some(what) = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             waits.push(what);
@@ -90,11 +101,13 @@ impl Status {
         if waits.is_empty() && !self.store_up.load(Ordering::Acquire) {
             waits.push("the store".into());
         }
+        // Whatever is refused is tried again within an ack wait.
+        let refused = self.refusals.get().map_or(vec![], |refusals| refusals.now(timing.ack_wait * 3));
+        waits.extend(refused.into_iter().map(|refused| format!("rights at the broker: {refused}")));
         let Some(online) = self.online.get() else { return waits };
         if !online.broker.is_up() {
             waits.push("the broker".into());
         }
-        waits.extend(online.broker.refused().map(|refused| format!("rights at the broker: {refused}")));
         for (source, progress) in &online.consumers {
             match progress.waits_for() {
                 Some(why) => waits.push(why),

@@ -51,7 +51,8 @@ impl Bench {
     pub async fn start() -> Self {
         let (broker, store) = (Broker::start().await, TestStore::new());
         let timing = Timing::short();
-        let link = Link::connect("bench", &config(&broker, &store, "bench", &timing), timing.gate_retry).await;
+        let config = config(&broker, &store, "bench", &timing);
+        let link = Link::connect("bench", &config, timing.gate_retry, drop).await;
         Self { broker, store, link }
     }
 
@@ -216,6 +217,7 @@ fn config(broker: &Broker, store: &TestStore, service: &str, timing: &Timing) ->
     Config {
         nats_url: NatsUrl::read(&broker.url()).expect("a broker's URL"),
         nats_creds: None,
+        nats_ca: None,
         store_url: Some(StoreUrl::read(&store.url(service)).expect("a store's URL")),
         host: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: None,
