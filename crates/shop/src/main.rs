@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shop::{check, demo, gateway, load, serve, up};
+use shop::{check, demo, forward, gateway, health, load, serve, trickle, up};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all is well; 1 it ran, and an order has not ended or an invariant does not hold; 2 the command line or the
-environment is wrong; 3 it could not start, or not go on.";
+Exit codes: 0 all is well; 1 it ran, and an order has not ended, an invariant does not hold, or a part is not ready;
+2 the command line or the environment is wrong; 3 it could not start, or not go on.";
 
 /// Order, stock and payment services on NATS JetStream, and what is needed to watch and to check them.
 #[derive(Debug, Parser)]
@@ -36,6 +36,12 @@ enum Command {
     Check(check::Options),
     /// A shop in a fresh folder, orders for it, and a check at the end
     Demo(demo::Args),
+    /// The demonstration's load: a few orders a second for a running shop
+    Trickle(trickle::Options),
+    /// Ask a part whether it is ready: exit code 0 if it is
+    Health(health::Options),
+    /// Hand connections on, so that replicas stand behind one port
+    Forward(forward::Options),
 }
 
 #[tokio::main]
@@ -51,6 +57,9 @@ async fn main() -> ExitCode {
         Command::Gateway(options) => gateway::run(options, asked_to_stop()).await.map(|()| 0),
         Command::Load(options) => submit(options).await,
         Command::Check(options) => look(options).await,
+        Command::Trickle(options) => trickle::run(options, asked_to_stop()).await.map(|()| 0),
+        Command::Health(options) => health::run(options).await.map(|good| u8::from(!good)),
+        Command::Forward(options) => forward::run(options, asked_to_stop()).await.map(|()| 0),
         Command::Demo(args) => demo::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),
     };
     match done {

@@ -7,6 +7,7 @@ use async_nats::jetstream;
 use contracts::Money;
 use futures_util::TryStreamExt;
 use millstream::Timestamp;
+use millstream::config::NatsUrl;
 use serde::Deserialize;
 
 use super::Options;
@@ -106,9 +107,11 @@ impl Snapshot {
 }
 
 async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>)> {
-    let connect = async_nats::ConnectOptions::new().connection_timeout(Duration::from_secs(2)).connect(url);
     // The URL may hold a password, so it is not repeated here.
-    let client = connect.await.context("no connection to the address given by --nats-url or NATS_URL")?;
+    let refused = "no connection to the address given by --nats-url or NATS_URL";
+    let url = NatsUrl::read(url).map_err(anyhow::Error::msg).context(refused)?;
+    let options = url.authenticate(async_nats::ConnectOptions::new()).connection_timeout(Duration::from_secs(2));
+    let client = options.connect(url.servers()).await.context(refused)?;
     let context = jetstream::new(client);
     let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
     let (mut streams, mut durables) = (vec![], vec![]);

@@ -1,0 +1,65 @@
+//! `shop trickle`: the demonstration's load by itself, for a shop whose parts run each by themselves.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use reqwest::Client;
+
+use crate::{demo_load, stock};
+
+/// How long to wait before the catalogue is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What `shop trickle` is told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Orders a second; with 0 only the catalogue is put into stock.
+    #[arg(long, env = "DEMO_ORDERS_PER_SECOND", value_name = "RATE", default_value = "2", value_parser = rate)]
+    rate: f64,
+    /// The orders service.
+    #[arg(long, env = "ORDERS_URL", value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    orders_url: String,
+    /// The inventory service.
+    #[arg(long, env = "INVENTORY_URL", value_name = "URL", default_value = "http://127.0.0.1:8082")]
+    inventory_url: String,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| *rate == 0.0 || (0.01..=1000.0).contains(rate));
+    rate.ok_or_else(|| "a rate is a number of orders a second from 0.01 to 1000, or 0 for none".into())
+}
+
+/// Puts the catalogue into stock where it is not yet, as soon as inventory answers, and submits orders until `shutdown`.
+///
+/// # Errors
+/// Never: what does not answer is waited for.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let work = async {
+        while let Err(error) = stock::seed(&client, &options.inventory_url).await {
+            tracing::debug!(%error, "the catalogue cannot be put into stock yet");
+            tokio::time::sleep(AGAIN).await;
+        }
+        if options.rate > 0.0 {
+            demo_load::run(client, options.orders_url, options.rate).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = shutdown => Ok(()),
+        () = work => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_at_a_rate_of_0_and_other_bad_rates_are_refused() {
+        assert_eq!((rate("2"), rate("0")), (Ok(2.0), Ok(0.0)));
+        for text in ["-1", "0.001", "NaN", "inf", "many"] {
+            assert!(rate(text).unwrap_err().contains("0 for none"), "{text}");
+        }
+    }
+}
