@@ -7,11 +7,13 @@ mod state_space;
 
 mod bad_days;
 mod bad_input;
+mod containers;
 mod harness;
 mod health;
 mod killed;
 mod northwind;
 mod outages;
 mod outside;
+mod rights;
 mod sagas;
 mod tidy;

@@ -1,0 +1,23 @@
+// Healthy is the writable primary of the set with a user for each service. What is missing is made; what is there stays: this
+// may run at any time and as often as one likes.
+const env = process.env;
+try {
+  if (!db.hello().setName) {
+    rs.initiate({ _id: "rs0", members: [{ _id: 0, host: env.MONGO_MEMBER }] });
+  }
+} catch (error) {
+  if (error.codeName !== "AlreadyInitialized") throw error;
+}
+if (!db.hello().isWritablePrimary) {
+  print("not the primary yet");
+  quit(1);
+}
+for (const service of env.MONGO_SERVICES.split(" ")) {
+  const pwd = env[`MONGO_${service.toUpperCase()}_PASSWORD`];
+  // Its own database and nothing else.
+  const roles = [{ role: "readWrite", db: service }];
+  const its = db.getSiblingDB(service);
+  const user = its.getUser(service, { showCredentials: false });
+  if (!user) its.createUser({ user: service, pwd, roles });
+}
+print("primary");

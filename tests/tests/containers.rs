@@ -1,0 +1,225 @@
+//! The containers: what their files say, and, where an engine is there, the whole of it brought up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use millstream::testing::{eventually, skip};
+use serde_json::Value;
+use shop::whole::Urls;
+use shop::{check, load};
+
+use crate::harness::{Caller, line, order_of};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// What the compose file takes from the environment, with the defaults.
+fn variables(compose: &str) -> BTreeMap<&str, &str> {
+    let found = compose.split("${").skip(1).map(|rest| rest.split_once('}').unwrap().0);
+    found.map(|variable| variable.split_once(":-").expect("every variable has a default")).collect()
+}
+
+#[test]
+fn the_example_names_every_variable_of_the_compose_file_with_its_default() {
+    let (compose, example) = (read("compose.yaml"), read(".env.example"));
+    let lines = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let named: BTreeMap<_, _> = lines.map(|line| line.split_once('=').unwrap()).collect();
+    assert_eq!(named, variables(&compose));
+}
+
+#[test]
+fn each_port_is_on_this_host_only_and_a_variable_and_each_image_is_pinned() {
+    let compose = read("compose.yaml");
+    let published = compose.lines().filter(|line| line.contains("_PORT:-"));
+    for line in published {
+        assert!(line.contains("\"127.0.0.1:${"), "{line}");
+    }
+    let from = ["Dockerfile", "deploy/nats/Dockerfile", "deploy/mongo/Dockerfile", "deploy/prometheus/Dockerfile"]
+        .into_iter()
+        .chain(["deploy/grafana/Dockerfile"])
+        .flat_map(|file| read(file).lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| Some(line.strip_prefix("FROM ")?.split(' ').next()?.to_owned()));
+    let named = compose.lines().filter_map(|line| line.trim().strip_prefix("image: ")).map(str::to_owned);
+    for image in from.chain(named) {
+        let ours = image.starts_with("millstream-") || image == "rust";
+        assert!(ours || image.split_once(':').is_some_and(|(_, tag)| tag != "latest"), "{image}");
+    }
+}
+
+/// What must be set for the test that brings the containers up: it builds an image, which takes long.
+const VARIABLE: &str = "MILLSTREAM_COMPOSE";
+const PROJECT: &str = "millstream-test";
+/// Beside those of a shop that runs on this machine already.
+const BASE: u16 = 18_000;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The project; it is taken down when dropped.
+struct Project;
+
+impl Project {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["compose", "--project-name", PROJECT]).args(args).current_dir(root()).stdin(Stdio::null());
+        for (name, default) in variables(&read("compose.yaml")) {
+            command.env(name, default);
+            if name.ends_with("_PORT") {
+                command.env(name, (default.parse::<u16>().unwrap() % 10_000 + BASE).to_string());
+            }
+        }
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        said(self.command(args).output().unwrap())
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("http://127.0.0.1:{}", port % 10_000 + BASE)
+    }
+
+    /// The containers of a service.
+    fn containers(&self, service: &str) -> Vec<String> {
+        self.run(&["ps", "--all", "--quiet", service]).lines().map(str::to_owned).collect()
+    }
+
+    fn services(&self) -> Vec<String> {
+        self.run(&["config", "--services"]).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = self.command(&["down", "--volumes", "--timeout", "1"]).output();
+    }
+}
+
+fn said(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+fn docker(args: &[&str]) -> String {
+    said(Command::new("docker").args(args).output().unwrap())
+}
+
+/// Kills what runs in a container, as a fault would: the engine was not asked, and its restart policy applies. Where the process is
+/// out of reach, as in an engine's virtual machine, the engine kills and starts it.
+fn kill(container: &str) {
+    let pid = docker(&["inspect", "--format", "{{.State.Pid}}", container]);
+    let killed = Command::new("sh").args(["-c", "kill -9 \"$0\"", &pid]).stderr(Stdio::null()).status().unwrap();
+    if !killed.success() {
+        docker(&["kill", container]);
+        docker(&["start", container]);
+    }
+}
+
+fn is_well(container: &str) -> bool {
+    let format = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}";
+    let state = docker(&["inspect", "--format", format, container]);
+    matches!(state.trim(), "running" | "running healthy")
+}
+
+async fn get(url: &str) -> Option<Value> {
+    reqwest::get(url).await.ok()?.error_for_status().ok()?.json().await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_and_leave_nothing() {
+    let engine = Command::new("docker").args(["compose", "version"]).stdin(Stdio::null()).output();
+    let engine = engine.is_ok_and(|done| done.status.success())
+        && Command::new("docker").arg("info").output().is_ok_and(|done| done.status.success());
+    if !engine {
+        return skip("the containers", "no container engine with Compose answers");
+    }
+    if std::env::var_os(VARIABLE).is_none() {
+        return skip("the containers", &format!("it takes a quarter of an hour: set {VARIABLE}=1"));
+    }
+    let project = Project;
+    project.run(&["config", "--quiet"]);
+    project.run(&["up", "--build", "--detach", "--wait", "--wait-timeout", "600"]);
+    let urls = Urls {
+        orders: project.url(8081),
+        inventory: project.url(8082),
+        payments: project.url(8083),
+        gateway: project.url(8090),
+        nats: format!("nats://operator:operator@127.0.0.1:{}", 4222 + BASE),
+    };
+    let app = Caller::new(urls.clone());
+    app.stock("mug", 1_000_000).await;
+
+    let order = app.place(order_of("ada", &[line("mug", 2, 1200)])).await;
+    assert_eq!(app.ended(&order).await["status"], "CONFIRMED");
+    let mails = format!("{}/api/v1/messages", project.url(8025));
+    let mailed = async || get(&mails).await.is_some_and(|mails| mails.to_string().contains(&order));
+    eventually("a mail about the order", PATIENCE, mailed).await;
+
+    let scraped = async || {
+        let found = get(&format!("{}/api/v1/query?query=up==1", project.url(9090))).await?;
+        let jobs = found["data"]["result"].as_array()?.iter().filter_map(|one| one["metric"]["job"].as_str());
+        let jobs: BTreeSet<&str> = jobs.collect();
+        let wanted = ["orders", "inventory", "payments", "notifications", "analytics", "console"];
+        wanted.iter().all(|job| jobs.contains(job)).then_some(())
+    };
+    eventually("every service scraped", PATIENCE, scraped).await;
+    let boards = get(&format!("{}/api/search", project.url(3000))).await.unwrap().to_string();
+    for board in ["millstream-shop", "millstream-events", "millstream-service", "millstream-broker"] {
+        assert!(boards.contains(board), "{board} is missing in {boards}");
+    }
+
+    project.run(&["up", "--detach", "--wait", "--no-recreate", "--scale", "payments=3", "--scale", "inventory=2"]);
+    assert_eq!((project.containers("payments").len(), project.containers("inventory").len()), (3, 2));
+    let options = load::Options {
+        url: urls.orders.clone(),
+        inventory_url: urls.inventory.clone(),
+        orders: 6_000,
+        rate: Some(25.0),
+        give_up_after: PATIENCE,
+        wait: PATIENCE,
+        ..load::Options::default()
+    };
+    // A thread of its own: the engine's commands below block.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let loading = std::thread::spawn(move || runtime.block_on(load::run(options)));
+    for service in project.services() {
+        let victim = project.containers(&service).remove(0);
+        let killed = Instant::now();
+        kill(&victim);
+        // Its state is told after the fact, so a container that still looks well may not have noticed yet.
+        let started = docker(&["inspect", "--format", "{{.State.StartedAt}}", &victim]);
+        let again = async || {
+            is_well(&victim)
+                && (docker(&["inspect", "--format", "{{.State.StartedAt}}", &victim]) != started
+                    || killed.elapsed() > Duration::from_secs(5))
+        };
+        eventually(&format!("{service} after its end"), PATIENCE, again).await;
+        eprintln!("{service} is back after {:.1?}", killed.elapsed());
+    }
+    let report = loading.join().unwrap().unwrap();
+    assert!(report.complete(), "{report}");
+    let outcome = check::run(check::Options {
+        orders_url: Some(urls.orders),
+        inventory_url: Some(urls.inventory),
+        payments_url: Some(urls.payments),
+        gateway_url: Some(urls.gateway),
+        nats_url: urls.nats,
+        looks: 60,
+        ..check::Options::default()
+    });
+    let outcome = outcome.await.unwrap();
+    assert_eq!(outcome.exit_code(), 0, "{outcome}");
+
+    project.run(&["down", "--volumes"]);
+    let label = format!("label=com.docker.compose.project={PROJECT}");
+    for left in [["ps", "--all"], ["volume", "ls"], ["network", "ls"]] {
+        assert_eq!(docker(&[left[0], left[1], "--quiet", "--filter", &label]), "", "{left:?}");
+    }
+}

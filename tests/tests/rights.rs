@@ -1,0 +1,301 @@
+//! Each service on its own user of the broker, by the very configuration that the containers run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use futures_util::TryStreamExt;
+use millstream::Service;
+use millstream::config::{Config, NatsUrl};
+use millstream::embedded::find;
+use millstream::service::Options;
+use millstream::testing::{TestStore, eventually};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use shop::whole::Urls;
+use shop::{gateway, serve};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::harness::{Caller, SOON, line, order_of, timing};
+
+const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+
+/// The configuration that the broker's image has.
+fn configuration() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats/nats.conf");
+    fs::read_to_string(path).unwrap()
+}
+
+/// A broker with a configuration and flags of its own. Each user's password is the name; killed when dropped.
+struct Guarded {
+    server: Child,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Guarded {
+    async fn start(configuration: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nats.conf");
+        fs::write(&file, configuration).unwrap();
+        let mut command = Command::new(find().unwrap());
+        command.arg("--config").arg(&file).args(["--addr", "127.0.0.1", "--port", "-1", "--http_port", "-1"]);
+        command.arg("--store_dir").arg(folder.path()).arg("--ports_file_dir").arg(folder.path()).args(flags);
+        command.env("NATS_SYNC_INTERVAL", r#""2m""#);
+        for user in configuration.split("user: ").skip(1).filter_map(|rest| rest.split_whitespace().next()) {
+            command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("\"{user}\""));
+        }
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let server = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        let listens = async || {
+            let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let ports = files.into_iter().find(|path| path.extension().is_some_and(|end| end == "ports"))?;
+            let ports: serde_json::Value = serde_json::from_slice(&fs::read(ports).ok()?).ok()?;
+            ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+        };
+        let port = eventually("the guarded broker's port", SOON, listens).await;
+        Self { server, folder, port }
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("nats://{user}:{user}@127.0.0.1:{}", self.port)
+    }
+
+    /// Changes the configuration of the running broker.
+    fn reload(&self, configuration: &str) {
+        fs::write(self.folder.path().join("nats.conf"), configuration).unwrap();
+        let hang_up = format!("kill -HUP {}", self.server.id());
+        assert!(Command::new("sh").args(["-c", &hang_up]).status().unwrap().success());
+    }
+
+    /// A client, and what the broker refuses it.
+    async fn client(&self, user: &str) -> (Client, mpsc::UnboundedReceiver<String>) {
+        let (refused_tx, refused) = mpsc::unbounded_channel();
+        let note = move |event| {
+            if let Event::ServerError(error) = event {
+                refused_tx.send(error.to_string()).unwrap();
+            }
+            async {}
+        };
+        let url = NatsUrl::read(&self.url(user)).unwrap();
+        let options = url.authenticate(ConnectOptions::new()).event_callback(note);
+        let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(user));
+        (options.connect(url.servers()).await.unwrap(), refused)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = (self.server.kill(), self.server.wait());
+    }
+}
+
+/// The shop, ready, each service on its own user.
+struct Guests {
+    caller: Caller,
+    _stores: TestStore,
+    _running: JoinSet<anyhow::Result<()>>,
+}
+
+impl Guests {
+    async fn start(broker: &Guarded) -> Self {
+        let (stores, mut running) = (TestStore::new(), JoinSet::new());
+        let place = async || {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            (listener, url)
+        };
+        let (listener, gateway) = place().await;
+        running.spawn(gateway::serve(listener, gateway::Settings::default(), std::future::pending()));
+        let mut urls = vec![];
+        for name in SERVICES {
+            let (listener, url) = place().await;
+            urls.push(url);
+            let config = serve::config(&broker.url(name), &stores.url(name)).unwrap();
+            running.spawn(run(service(name, &gateway), config, listener));
+        }
+        let [orders, inventory, payments] = urls.try_into().unwrap();
+        let urls = Urls { orders, inventory, payments, gateway, nats: broker.url("operator") };
+        let caller = Caller::new(urls);
+        caller.urls.ready(&caller.http, SOON).await.unwrap();
+        Self { caller, _stores: stores, _running: running }
+    }
+}
+
+fn service(name: &str, gateway: &str) -> Service {
+    match name {
+        "orders" => orders::service(orders::Settings::default()),
+        "inventory" => inventory::service(),
+        _ => serve::payments(gateway).unwrap(),
+    }
+}
+
+async fn run(service: Service, config: Config, listener: TcpListener) -> anyhow::Result<()> {
+    let options = Options { timing: timing(), ..Options::default() };
+    Ok(service.run(config, options, listener, std::future::pending()).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shop_works_with_each_service_on_its_own_user_and_nothing_is_refused() {
+    let broker = Guarded::start(&configuration(), &[]).await;
+    let shop = Guests::start(&broker).await;
+    let app = &shop.caller;
+    app.stock("mug", 100).await;
+    for cents in [1000, 1013, 1017] {
+        app.place(order_of("ada", &[line("mug", 1, cents)])).await;
+    }
+    let cancelled = app.place(order_of("bob", &[line("pot", 1, 1000)])).await;
+    assert_eq!(app.ended(&cancelled).await["status"], "CANCELLED");
+    app.all_ended(4).await;
+    app.check(0).await;
+    for service in SERVICES {
+        let (status, said) = app.ready(service).await;
+        assert_eq!(status, 200, "{service}: {said}");
+    }
+    let log = fs::read_to_string(broker.folder.path().join("log")).unwrap();
+    assert!(!log.contains("Violation"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() {
+    let broker = Guarded::start(&configuration(), &[]).await;
+    let shop = Guests::start(&broker).await;
+    let (client, mut refused) = broker.client("payments").await;
+    for subject in [
+        "orders.created.0",
+        "orders.confirmed.7",
+        "inventory.reserved.0",
+        "dlq.orders.x.y",
+        "$JS.API.STREAM.DELETE.PAYMENTS",
+        "$JS.API.STREAM.PURGE.ORDERS",
+        "$JS.API.STREAM.UPDATE.ORDERS",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$JS.API.STREAM.MSG.GET.ORDERS",
+        "$JS.API.DIRECT.GET.ORDERS",
+        "$JS.API.CONSUMER.CREATE.ORDERS.spy",
+        "$JS.API.CONSUMER.CREATE.DLQ_ORDERS.payments",
+        "$JS.API.CONSUMER.DELETE.ORDERS.inventory",
+        "$JS.API.CONSUMER.MSG.NEXT.ORDERS.inventory",
+        "$JS.ACK.ORDERS.inventory.1.1.1.1.0",
+        "_INBOX_orders.x",
+    ] {
+        client.publish(subject, "{}".into()).await.unwrap();
+        client.flush().await.unwrap();
+        let said = refused.recv().await.unwrap();
+        assert!(said.contains("Permissions Violation for Publish") && said.contains(subject), "{subject}: {said}");
+    }
+    for subject in ["_INBOX.>", "_INBOX_orders.>", "orders.>", "$JS.EVENT.>", "$SRV.PING.orders", ">"] {
+        let _subscription = client.subscribe(subject).await.unwrap();
+        client.flush().await.unwrap();
+        let said = refused.recv().await.unwrap();
+        assert!(said.contains("Permissions Violation for Subscription") && said.contains(subject), "{subject}: {said}");
+    }
+    let operator = jetstream::new(broker.client("operator").await.0);
+    let streams: Vec<_> = operator.stream_names().try_collect().await.unwrap();
+    assert_eq!(streams.len(), 2 * SERVICES.len(), "{streams:?}");
+    assert_eq!(operator.get_stream("ORDERS").await.unwrap().cached_info().state.messages, 0);
+    drop(shop);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_subject_makes_the_service_unready_and_names_user_and_subject_until_it_is_allowed() {
+    let cut = configuration().replace("\"payments.>\"", "\"payments.nothing\"");
+    let broker = Guarded::start(&cut, &[]).await;
+    let shop = Guests::start(&broker).await;
+    let app = &shop.caller;
+    app.stock("mug", 100).await;
+    let order = app.place(order_of("ada", &[line("mug", 1, 1000)])).await;
+    let refuses = async || {
+        let (status, said) = app.ready("payments").await;
+        (status == 503).then(|| said.to_string())
+    };
+    let said = eventually("payments unready", SOON, refuses).await;
+    for part in ["rights at the broker", "user payments", "payments.processed."] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    assert_eq!(app.ready("orders").await.0, 200, "the others are not concerned");
+    broker.reload(&configuration());
+    app.urls.ready(&app.http, SOON).await.unwrap();
+    assert_eq!(app.ended(&order).await["status"], "CONFIRMED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_with_the_user_and_without_the_password() {
+    let broker = Guarded::start(&configuration(), &[]).await;
+    let stores = TestStore::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    let nats = format!("nats://inventory:hunter2@127.0.0.1:{}", broker.port);
+    let config = serve::config(&nats, &stores.url("inventory")).unwrap();
+    let running = tokio::spawn(run(inventory::service(), config, listener));
+    let said = eventually("a refusal of the user", SOON, async || {
+        let said = reqwest::get(&url).await.ok()?.text().await.ok()?;
+        said.contains("user inventory").then_some(said)
+    });
+    let said = said.await;
+    assert!(said.to_lowercase().contains("authorization violation") && !said.contains("hunter2"), "{said}");
+    running.abort();
+}
+
+/// A certificate for this host, who vouches for it, and its key: files in a folder.
+struct Certificates(TempDir);
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut authority = CertificateParams::new([]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        fs::write(folder.path().join("ca.pem"), authority.self_signed(&key).unwrap().pem()).unwrap();
+        let authority = Issuer::new(authority, key);
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".into(), "127.0.0.1".into()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        fs::write(folder.path().join("server.pem"), certificate.pem()).unwrap();
+        fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for_it() {
+    let certificates = Certificates::new();
+    let [certificate, key] = ["server.pem", "key.pem"].map(|name| certificates.file(name).display().to_string());
+    let broker = Guarded::start(&configuration(), &["--tls", "--tlscert", &certificate, "--tlskey", &key]).await;
+    let stores = TestStore::new();
+    let mut running = JoinSet::new();
+    let mut start = async |name: &str, ca: Option<PathBuf>| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+        let nats = format!("tls://orders:orders@localhost:{}", broker.port);
+        let mut config = serve::config(&nats, &stores.url(name)).unwrap();
+        config.nats_ca = ca;
+        // A service that reads nothing is ready when its streams are there.
+        let service = Service::new("orders").publishes(contracts::orders::STREAM);
+        running.spawn(run(service, config, listener));
+        url
+    };
+    let trusting = start("trusting", Some(certificates.file("ca.pem"))).await;
+    let ready = async || reqwest::get(&trusting).await.is_ok_and(|answer| answer.status().is_success());
+    eventually("a service that trusts the broker", SOON, ready).await;
+    let untrusting = start("untrusting", None).await;
+    let refuses = async || {
+        let said = reqwest::get(&untrusting).await.ok()?.text().await.ok()?;
+        said.contains("certificate").then_some(said)
+    };
+    eventually("a service that does not trust the broker", SOON, refuses).await;
+    let misled = start("misled", Some("nowhere.pem".into())).await;
+    let refuses = async || {
+        let said = reqwest::get(&misled).await.ok()?.text().await.ok()?;
+        said.contains("NATS_CA").then_some(said)
+    };
+    eventually("a service that names the variable", Duration::from_secs(20), refuses).await;
+}
