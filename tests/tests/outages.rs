@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use millstream::testing::eventually;
+use millstream::testing::{TestStore, eventually};
 use serde_json::{Value, json};
 
 use crate::harness::{Apart, REPLICAS, SOON, count, line, order_of};
@@ -196,8 +196,17 @@ async fn stores_that_are_away_in_mid_saga_only_delay_the_orders() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_at_both() {
+    share_the_work(Apart::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_of_every_service_on_mongo_share_the_work_and_one_key_is_one_order_at_both() {
+    let Some(stores) = TestStore::on_mongo() else { return };
+    share_the_work(Apart::on(stores).await).await;
+}
+
+async fn share_the_work(mut shop: Apart) {
     const ORDERS: usize = 200;
-    let mut shop = Apart::new().await;
     shop.start_all().await;
     for replica in REPLICAS {
         shop.start(replica).await;
@@ -217,9 +226,7 @@ async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_a
     let orders = shop.all_ended(2 * ORDERS + 1).await;
     assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS + 1);
     for service in ["orders", "inventory", "payments"] {
-        let sql = shop.sql(service);
-        let busy = "SELECT count(DISTINCT instance) FROM journal";
-        assert_eq!(count(&sql, busy), 2, "both replicas of {service} have worked");
+        assert_eq!(shop.workers(service).await, 2, "both replicas of {service} have worked");
     }
     shop.close().await;
 }

@@ -2,13 +2,46 @@
 
 use std::time::Duration;
 
+use millstream::testing::TestStore;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, WireEvent, line, order_of};
+use crate::harness::{Apart, WireEvent, line, order_of};
 
-async fn app() -> TestApp {
-    let app = TestApp::start().await;
+/// Each of them on every kind of store.
+macro_rules! on_every_store {
+    ($($saga:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $saga() {
+                super::$saga(millstream::testing::TestStore::new()).await;
+            })*
+        }
+
+        mod mongo {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $saga() {
+                let Some(stores) = millstream::testing::TestStore::on_mongo() else { return };
+                super::$saga(stores).await;
+            })*
+        }
+    };
+}
+
+on_every_store! {
+    an_order_that_is_in_stock_and_paid_is_confirmed,
+    an_order_of_which_a_line_is_short_is_cancelled_whole_and_charges_nothing,
+    an_order_whose_card_is_declined_is_cancelled_and_its_goods_are_released,
+    a_cancel_while_the_gateway_hangs_is_answered_at_once_and_the_late_capture_is_refunded,
+    what_is_captured_while_a_cancel_is_requested_is_refunded,
+    an_order_that_nobody_answers_for_ends_at_its_deadline,
+    the_same_order_fifty_times_at_once_under_one_key_is_one_order,
+    every_event_of_an_order_carries_the_callers_correlation_id_and_names_its_cause,
+}
+
+async fn app(stores: TestStore) -> Apart {
+    let mut app = Apart::on(stores).await;
+    app.start_all().await;
     app.stock("mug", 100).await;
     app
 }
@@ -19,9 +52,8 @@ fn types(events: &[WireEvent]) -> Vec<&str> {
     types
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_in_stock_and_paid_is_confirmed() {
-    let app = app().await;
+async fn an_order_that_is_in_stock_and_paid_is_confirmed(stores: TestStore) {
+    let app = app(stores).await;
     let answer = app.post(order_of("ada", &[line("mug", 2, 1250)])).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     let placed = answer.json();
@@ -48,9 +80,8 @@ async fn an_order_that_is_in_stock_and_paid_is_confirmed() {
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_of_which_a_line_is_short_is_cancelled_whole_and_charges_nothing() {
-    let app = app().await;
+async fn an_order_of_which_a_line_is_short_is_cancelled_whole_and_charges_nothing(stores: TestStore) {
+    let app = app(stores).await;
     app.stock("teapot", 1).await;
     let id = app.place(order_of("ada", &[line("mug", 1, 500), line("teapot", 2, 500), line("ghost", 1, 100)])).await;
     let order = app.ended(&id).await;
@@ -68,9 +99,8 @@ async fn an_order_of_which_a_line_is_short_is_cancelled_whole_and_charges_nothin
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_whose_card_is_declined_is_cancelled_and_its_goods_are_released() {
-    let app = app().await;
+async fn an_order_whose_card_is_declined_is_cancelled_and_its_goods_are_released(stores: TestStore) {
+    let app = app(stores).await;
     let id = app.place(order_of("ada", &[line("mug", 3, 1371)])).await;
     let order = app.ended(&id).await;
     assert_eq!((&order["status"], &order["reason"]), (&json!("CANCELLED"), &json!("DECLINED")));
@@ -84,9 +114,8 @@ async fn an_order_whose_card_is_declined_is_cancelled_and_its_goods_are_released
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_while_the_gateway_hangs_is_answered_at_once_and_the_late_capture_is_refunded() {
-    let app = app().await;
+async fn a_cancel_while_the_gateway_hangs_is_answered_at_once_and_the_late_capture_is_refunded(stores: TestStore) {
+    let app = app(stores).await;
     // .19 hangs the first time; the second time it is captured, long after the cancel.
     let id = app.place(order_of("ada", &[line("mug", 1, 1019)])).await;
     app.payment_is(&id, "CHARGING").await;
@@ -101,9 +130,8 @@ async fn a_cancel_while_the_gateway_hangs_is_answered_at_once_and_the_late_captu
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_captured_while_a_cancel_is_requested_is_refunded() {
-    let app = app().await;
+async fn what_is_captured_while_a_cancel_is_requested_is_refunded(stores: TestStore) {
+    let app = app(stores).await;
     app.faults(json!({ "latencyMs": 700 })).await;
     let id = app.place(order_of("ada", &[line("mug", 1, 1000)])).await;
     app.payment_is(&id, "CHARGING").await;
@@ -117,9 +145,10 @@ async fn what_is_captured_while_a_cancel_is_requested_is_refunded() {
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_nobody_answers_for_ends_at_its_deadline() {
-    let app = TestApp::start_with(|plan| plan.orders.deadline = Duration::from_millis(800)).await;
+async fn an_order_that_nobody_answers_for_ends_at_its_deadline(stores: TestStore) {
+    let mut app = Apart::on(stores).await;
+    app.orders.deadline = Duration::from_millis(800);
+    app.start_all().await;
     app.stock("mug", 100).await;
     app.faults(json!({ "down": true })).await;
     let id = app.place(order_of("ada", &[line("mug", 1, 1000)])).await;
@@ -133,9 +162,8 @@ async fn an_order_that_nobody_answers_for_ends_at_its_deadline() {
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_order_fifty_times_at_once_under_one_key_is_one_order() {
-    let app = app().await;
+async fn the_same_order_fifty_times_at_once_under_one_key_is_one_order(stores: TestStore) {
+    let app = app(stores).await;
     let body = order_of("ada", &[line("mug", 1, 1000)]);
     let keyed = |body: &str| app.posting(body).header("idempotency-key", "k-1");
     let answers = futures_util::future::join_all((0..50).map(|_| app.send(keyed(&body)))).await;
@@ -159,9 +187,8 @@ async fn the_same_order_fifty_times_at_once_under_one_key_is_one_order() {
     app.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_event_of_an_order_carries_the_callers_correlation_id_and_names_its_cause() {
-    let app = app().await;
+async fn every_event_of_an_order_carries_the_callers_correlation_id_and_names_its_cause(stores: TestStore) {
+    let app = app(stores).await;
     let correlation = "späti/42 \"x\" 100%";
     let value = reqwest::header::HeaderValue::from_bytes(correlation.as_bytes()).unwrap();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

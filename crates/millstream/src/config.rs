@@ -36,7 +36,9 @@ pub struct Config {
     #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_path))]
     pub nats_ca: Option<PathBuf>,
 
-    /// Where the service keeps its data, `sqlite://PATH`. Default: `sqlite://data/<service>.db`.
+    /// Where the service keeps its data: `sqlite://PATH`, or `mongodb://[user:password@]host[:port]/[database]?replicaSet=NAME`
+    /// where this program was built with MongoDB; the database is by default the one of the service's name. A password is
+    /// percent-encoded as in NATS_URL. Default: `sqlite://data/<service>.db`.
     #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Checked(StoreUrl::read))]
     pub store_url: Option<StoreUrl>,
 
@@ -262,24 +264,34 @@ fn decode(text: &str) -> Result<String, String> {
     decoded.map(Into::into).map_err(|_| "user and password must be percent-encoded UTF-8: `%` is %25".into())
 }
 
-/// Where a service keeps its data.
+/// Where a service keeps its data. Printing it shows neither user nor password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreUrl {
     /// A SQLite file.
     Sqlite(PathBuf),
+    /// A MongoDB replica set.
+    #[cfg(feature = "mongodb")]
+    Mongo(crate::store::mongo::MongoUrl),
 }
 
 impl StoreUrl {
-    /// Reads `sqlite://PATH`; the path is relative (`sqlite://data/orders.db`) or absolute (`sqlite:///var/orders.db`).
+    /// Reads `sqlite://PATH`, where the path is relative (`sqlite://data/orders.db`) or absolute (`sqlite:///var/orders.db`), or
+    /// `mongodb://…` where there is the feature for it.
     ///
     /// # Errors
     /// Says what would be right, without the URL.
     pub fn read(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("sqlite://") {
-            Some(path) if !path.is_empty() && !path.contains(['?', '#']) => Ok(Self::Sqlite(path.into())),
-            Some(_) => Err("expected the path of a file after sqlite://, without `?` or `#`".into()),
-            None => Err("expected sqlite://PATH, for example sqlite://data/orders.db".into()),
+        match text.split_once("://") {
+            Some(("sqlite", path)) if !path.is_empty() && !path.contains(['?', '#']) => Ok(Self::Sqlite(path.into())),
+            Some(("sqlite", _)) => Err("expected the path of a file after sqlite://, without `?` or `#`".into()),
+            #[cfg(feature = "mongodb")]
+            Some(("mongodb" | "mongodb+srv", _)) => crate::store::mongo::MongoUrl::read(text).map(Self::Mongo),
+            #[cfg(not(feature = "mongodb"))]
+            Some(("mongodb" | "mongodb+srv", _)) => Err("this program was built without MongoDB: build it with \
+                 `--features mongodb`, or use sqlite://PATH"
+                .into()),
+            _ => Err("expected sqlite://PATH, for example sqlite://data/orders.db, or mongodb://HOST/DATABASE".into()),
         }
     }
 }
@@ -288,6 +300,8 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(url) => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -383,8 +397,9 @@ mod tests {
             assert!(error.contains("NATS_URL") && error.contains("`@` is %40"), "{error}");
             assert!(!error.contains("ter2"), "{error}");
         }
-        let error = read(&["--store-url", "mongodb://me:hunter2@host"]).unwrap_err();
-        assert!(error.contains("STORE_URL") && !error.contains("hunter2"), "{error}");
+        let error = read(&["--store-url", "mongodb://me:hun@ter2@host"]).unwrap_err();
+        let why = if cfg!(feature = "mongodb") { "`@` is %40" } else { "built without MongoDB" };
+        assert!(error.contains("STORE_URL") && error.contains(why) && !error.contains("ter2"), "{error}");
     }
 
     #[test]

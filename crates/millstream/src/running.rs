@@ -32,7 +32,7 @@ use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
-use crate::store::{Collection, Store};
+use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::unit::Rules;
 
@@ -80,7 +80,7 @@ impl Running {
             journal_retention: config.journal_retention,
             ..options.timing
         };
-        let store = options.store.map_or_else(|| crate::store::open(&config.store(name).to_string()), Ok);
+        let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let telemetry = Telemetry::new(name, &service.metrics);
         let kinds = Kinds {
@@ -171,13 +171,20 @@ impl Running {
                 Some(ended) => ended,
                 None => engine.await,
             };
-            if let Err(error) = ended {
-                tracing::error!(%error, "the engine has not stopped in order");
-            }
+            let unfit = match ended {
+                Ok(ended) => ended.err(),
+                Err(error) => {
+                    tracing::error!(%error, "the engine has not stopped in order");
+                    None
+                }
+            };
             stop.send_replace(true);
             let served = tokio::time::timeout(Duration::from_secs(1), http).await;
             upkeep.abort();
             tracing::info!("stopped");
+            if let Some(error) = unfit {
+                return Err(RunError::Store { service: name, error });
+            }
             match served {
                 Ok(Ok(Err(error))) => Err(RunError::Http { service: name, error }),
                 _ if by_itself => Err(RunError::Engine { service: name }),
@@ -207,12 +214,13 @@ struct Started {
 }
 
 impl Parts {
-    async fn run(self, stop: watch::Receiver<bool>) {
+    /// Runs until told to stop; an error says that the store will never do.
+    async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StoreError> {
         let mut early = stop.clone();
         let started = tokio::select! {
             biased;
-            () = told(&mut early) => return,
-            started = self.start(stop) => started,
+            () = told(&mut early) => return Ok(()),
+            started = self.start(stop) => started?,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
         let (mut stop, limit) = (engine.stop.clone(), engine.timing.shutdown);
@@ -229,23 +237,30 @@ impl Parts {
             () = work => {}
             () = late => tracing::warn!("stopping took too long; what is left is swept by the next instance"),
         }
+        Ok(())
     }
 
     /// Brings up store, broker, streams and consumers, however long that takes.
-    async fn start(self, stop: watch::Receiver<bool>) -> Started {
+    async fn start(self, stop: watch::Receiver<bool>) -> Result<Started, StoreError> {
         let Self { service, config, timing, clock, store, collections, publishes, reads, kinds, mut rules, .. } = self;
         let (status, meters, outbox) = (self.status, self.meters, self.outbox);
         let retry = timing.gate_retry;
         status.set_waits_for(Some("the store".into()));
         let mut told = false;
-        let prepare = || store.prepare(&collections);
+        let prepare = || async {
+            match store.prepare(&collections).await {
+                Ok(()) => Ok(Ok(())),
+                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError(why))),
+                Err(PrepareError::Away(error)) => Err(error),
+            }
+        };
         retry
             .forever(prepare, |error, _| {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "the store cannot be prepared; trying on");
                 }
             })
-            .await;
+            .await?;
         status.store_up.store(true, Ordering::Release);
         status.set_waits_for(Some("the broker".into()));
         let broker = Broker::connect(service, &config, retry, |why| status.set_waits_for(Some(why))).await;
@@ -343,7 +358,7 @@ impl Parts {
             store_tries: 0,
             timing,
         };
-        Started { engine, broker, consumers, helpers, publisher, acker: acker_task }
+        Ok(Started { engine, broker, consumers, helpers, publisher, acker: acker_task })
     }
 }
 

@@ -206,7 +206,7 @@ impl fmt::Debug for Options {
 /// Why a service has not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store cannot be opened.
+    /// The store cannot be opened, or will not do.
     #[error("the store of `{service}` cannot be opened: {error}")]
     Store {
         /// The service.

@@ -19,6 +19,8 @@
 //! ```
 
 mod bench;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 
 pub use bench::{Bench, TestService, fresh_meta};
 
@@ -110,33 +112,56 @@ impl Broker {
     }
 }
 
-/// Stores in a folder that goes when this is dropped.
+/// Stores in a folder, or on a MongoDB server, and a folder for whatever else a test has to put somewhere; it goes when this is
+/// dropped.
 #[derive(Debug)]
-pub struct TestStore(TempDir);
+pub struct TestStore {
+    folder: TempDir,
+    #[cfg(feature = "mongodb")]
+    databases: Option<mongo::Databases>,
+}
 
 impl TestStore {
-    /// An empty folder.
+    /// SQLite files in an empty folder.
     ///
     /// # Panics
     /// When it cannot be made.
     #[expect(clippy::new_without_default, reason = "making a folder is not a default")]
     pub fn new() -> Self {
-        Self(temp_folder())
+        Self {
+            folder: temp_folder(),
+            #[cfg(feature = "mongodb")]
+            databases: None,
+        }
+    }
+
+    /// Databases of their own on the MongoDB that the tests of this process share; `None` if there is no server, which is then
+    /// noted as skipped.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    #[cfg(feature = "mongodb")]
+    pub fn on_mongo() -> Option<Self> {
+        Some(Self { folder: temp_folder(), databases: Some(mongo::Databases::new()?) })
     }
 
     /// The store URL of a service.
     pub fn url(&self, service: &str) -> String {
+        #[cfg(feature = "mongodb")]
+        if let Some(databases) = &self.databases {
+            return databases.url(service);
+        }
         format!("sqlite://{}", self.path(service).display())
     }
 
-    /// The file behind that URL.
+    /// The SQLite file behind that URL.
     pub fn path(&self, service: &str) -> PathBuf {
-        self.0.path().join(format!("{service}.db"))
+        self.folder.path().join(format!("{service}.db"))
     }
 
     /// The folder.
     pub fn folder(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 }
 

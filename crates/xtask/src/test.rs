@@ -15,6 +15,9 @@ const SKIPPED: &str = "MILLSTREAM_SKIPPED";
 
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let server = obtain::nats_server()?;
+    // Where somebody names a server to test on, none is started.
+    let named = env::var_os("MONGODB_URI").is_some_and(|uri| !uri.is_empty());
+    let mongod = if named { None } else { obtain::mongod() };
     let skipped = env::temp_dir().join(format!("millstream-skipped-{}", std::process::id()));
     fs::write(&skipped, "").with_context(|| format!("cannot write {}", skipped.display()))?;
     // The features are those that clippy and the documentation are built with, so that what can be is built once.
@@ -23,6 +26,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         .args((!names_packages(&args)).then_some("--workspace"))
         .args(args)
         .env(find::VARIABLE, server)
+        .envs(mongod.map(|program| (find::MONGOD_VARIABLE, program)))
         .env(SKIPPED, &skipped)
         .status()
         .context("cannot run cargo")?;

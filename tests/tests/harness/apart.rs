@@ -9,6 +9,8 @@ use millstream::Service;
 use millstream::config::Config;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
+use millstream::testing::mongo::mongodb::Client;
+use millstream::testing::mongo::mongodb::bson::Document;
 use millstream::testing::{Broker, TestStore};
 use shop::whole::Urls;
 use shop::{gateway, serve};
@@ -16,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Caller, SOON, read_only, timing};
+use super::{Caller, SOON, count, read_only, timing};
 
 /// Services that run by themselves, the gateway among them.
 pub(crate) struct Apart {
@@ -60,6 +62,11 @@ const PARTS: [&str; 7] = ["gateway", SERVICES[0], SERVICES[1], SERVICES[2], REPL
 impl Apart {
     /// A broker, and places for the others, of which none runs yet.
     pub(crate) async fn new() -> Self {
+        Self::on(TestStore::new()).await
+    }
+
+    /// The same with stores that are there.
+    pub(crate) async fn on(stores: TestStore) -> Self {
         let broker = Broker::start().await;
         let mut places = HashMap::new();
         for part in PARTS {
@@ -76,7 +83,7 @@ impl Apart {
         Self {
             caller: Caller::new(urls),
             broker,
-            stores: TestStore::new(),
+            stores,
             orders: orders::Settings::default(),
             configure: |_| (),
             timing: timing(),
@@ -144,6 +151,18 @@ impl Apart {
     /// The file of a service's store.
     pub(crate) fn database(&self, service: &str) -> std::path::PathBuf {
         self.stores.path(service)
+    }
+
+    /// How many instances of a service have handled something.
+    pub(crate) async fn workers(&self, service: &str) -> usize {
+        let url = self.stores.url(service);
+        if url.starts_with("sqlite") {
+            let workers = count(&self.sql(service), "SELECT count(DISTINCT instance) FROM journal");
+            return workers.try_into().unwrap();
+        }
+        let client = Client::with_uri_str(url).await.unwrap();
+        let journal = client.default_database().unwrap().collection::<Document>("millstream.journal");
+        journal.distinct("instance", Document::new()).await.unwrap().len()
     }
 
     /// A caller of the second replicas.

@@ -1,7 +1,7 @@
-//! What the ledger has done, as seen with a NATS client and a SQLite connection of the test's own.
+//! What the ledger has done, as seen with a NATS client and a database connection of the test's own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
@@ -9,16 +9,17 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt;
 use millstream::event::{Emitted, Meta, header};
-use millstream::testing::{Broker, TestStore};
+use millstream::testing::Broker;
 use millstream::{Id, Timestamp};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
+use super::books::Books;
 use super::ledger::{ASKED, Asked, Errand, How, NAME, Slip, TOLD, Told, calls};
 
 /// A broker, a folder, and everything that was asked of the ledgers there.
 pub(super) struct Place {
     pub(super) broker: Broker,
-    store: TestStore,
+    books: Books,
     jetstream: jetstream::Context,
     /// How many numbers were given out.
     numbers: u64,
@@ -36,30 +37,29 @@ struct Seen {
 
 impl Place {
     pub(super) async fn new() -> Self {
+        Self::with(Books::in_a_file()).await
+    }
+
+    /// A place whose database is on the MongoDB for tests; `None` if there is none.
+    pub(super) async fn on_mongo() -> Option<Self> {
+        Some(Self::with(Books::on_mongo().await?).await)
+    }
+
+    async fn with(books: Books) -> Self {
         let broker = Broker::start().await;
         let client = async_nats::connect(broker.url()).await.unwrap();
         let jetstream = jetstream::context::ContextBuilder::new().max_ack_inflight(1000).build(client);
-        Self {
-            broker,
-            store: TestStore::new(),
-            jetstream,
-            numbers: 0,
-            asked: BTreeMap::new(),
-            perhaps: BTreeSet::new(),
-        }
+        Self { broker, books, jetstream, numbers: 0, asked: BTreeMap::new(), perhaps: BTreeSet::new() }
     }
 
     pub(super) fn folder(&self) -> &Path {
-        self.store.folder()
-    }
-
-    fn database(&self) -> PathBuf {
-        self.store.path(NAME)
+        self.books.stores.folder()
     }
 
     pub(super) fn errand(&self) -> Errand {
         Errand {
             nats: self.broker.url(),
+            store: self.books.stores.url(NAME),
             folder: self.folder().into(),
             crash: None,
             stop: None,
@@ -128,33 +128,19 @@ impl Place {
         self.assert_books().await;
     }
 
-    fn open(&self) -> Connection {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(self.database(), flags).unwrap();
-        conn.busy_timeout(Duration::from_secs(5)).unwrap();
-        conn
-    }
-
-    fn count(&self, sql: &str) -> u64 {
-        self.open().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
-    }
-
     /// The ids of the instance rows.
     pub(super) fn instances(&self) -> BTreeSet<Vec<u8>> {
-        let conn = self.open();
-        let mut ids = conn.prepare("SELECT id FROM instances").unwrap();
-        let ids = ids.query_map([], |row| row.get(0)).unwrap();
-        ids.map(Result::unwrap).collect()
+        self.books.instances()
     }
 
     /// The sum of the versions of the instance rows.
     pub(super) fn instance_versions(&self) -> u64 {
-        self.count("SELECT coalesce(sum(version), 0) FROM instances")
+        self.books.instance_versions()
     }
 
-    /// Holds the database's lock for writing until it is dropped.
+    /// Holds the lock of a database in a file for writing until it is dropped.
     pub(super) fn lock(&self) -> Connection {
-        let conn = self.open();
+        let conn = self.books.open();
         conn.execute_batch("BEGIN IMMEDIATE").unwrap();
         conn
     }
@@ -180,14 +166,9 @@ impl Place {
         let durable = stream.consumer_info(NAME).await.map_err(|error| error.to_string())?;
         is("messages not yet delivered", usize::try_from(durable.num_pending).unwrap(), 0)?;
         is("messages delivered and not acked", durable.num_ack_pending, 0)?;
-        let wakes = self.count("SELECT count(*) FROM doc_slips WHERE wake_at IS NOT NULL");
-        is("open wakes", usize::try_from(wakes).unwrap(), 0)?;
+        is("open wakes", self.books.wakes(), 0)?;
         is("instance rows", self.instances().len(), alive)?;
-        let unpublished = self.count(
-            "SELECT count(*) FROM journal j JOIN instances i ON j.instance = i.id \
-             WHERE j.batch > i.published AND j.emitted IS NOT NULL",
-        );
-        is("entries not known to be published", usize::try_from(unpublished).unwrap(), 0)
+        is("entries not known to be published", self.books.unpublished(), 0)
     }
 
     async fn messages(&self, stream: &str) -> Vec<Message> {
@@ -228,16 +209,9 @@ impl Place {
         letters
     }
 
-    fn slips(&self) -> BTreeMap<u64, Slip> {
-        let conn = self.open();
-        let mut rows = conn.prepare("SELECT id, body FROM doc_slips").unwrap();
-        let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
-        rows.map(Result::unwrap).map(|(id, body)| (id.parse().unwrap(), serde_json::from_str(&body).unwrap())).collect()
-    }
-
     /// Documents, events, calls and dead letters say the same: each entry once.
     async fn assert_books(&self) {
-        let slips = self.slips();
+        let slips = self.books.slips();
         let (mut booked, mut at_once, mut outside, mut dead) = (BTreeSet::new(), 0, BTreeSet::new(), vec![]);
         for (n, how) in &self.asked {
             match how {
@@ -256,7 +230,7 @@ impl Place {
         let odd = |n: &u64, slip: &Slip| (slip.asked, slip.booked) != (1, 1) || !booked.contains(n);
         let odd: Vec<_> = slips.iter().filter(|(n, slip)| odd(n, slip)).collect();
         assert!(odd.is_empty(), "not booked exactly once: {odd:?}");
-        let tallied = self.count("SELECT coalesce(sum(json_extract(body, '$.count')), 0) FROM doc_tallies");
+        let tallied = self.books.tallied();
         assert_eq!(tallied, at_once, "the tallies against the entries that were booked at once");
 
         let told = self.told().await;
@@ -268,7 +242,7 @@ impl Place {
         let called: BTreeSet<u64> = self.calls().into_iter().collect();
         assert_eq!(called, outside, "the outside was called for each entry that needs it");
         assert_eq!(self.dead_letters().await, dead, "dead letters");
-        let open = self.count("SELECT count(*) FROM journal WHERE state = 0");
+        let open = self.books.open_entries();
         assert_eq!(open, 0, "every entry of the journal has come to its end");
     }
 }

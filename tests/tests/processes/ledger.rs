@@ -257,6 +257,8 @@ fn service(folder: &Path) -> Service {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Errand {
     pub(super) nats: String,
+    /// The store's URL.
+    pub(super) store: String,
     pub(super) folder: PathBuf,
     /// Where to die, and at which time of being there.
     pub(super) crash: Option<(String, u64)>,
@@ -317,7 +319,7 @@ async fn serve(errand: Errand) {
         nats_url: NatsUrl::read(&errand.nats).unwrap(),
         nats_creds: None,
         nats_ca: None,
-        store_url: Some(StoreUrl::Sqlite(errand.folder.join("ledger.db"))),
+        store_url: Some(StoreUrl::read(&errand.store).unwrap()),
         host: [127, 0, 0, 1].into(),
         port: Some(0),
         logs,

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod audit;
+mod books;
 mod child;
 mod commit;
 mod crash;

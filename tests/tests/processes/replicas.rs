@@ -16,7 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_lose_and_double_nothing_while_one_is_killed_again_and_again() {
-    let mut place = Place::new().await;
+    kill_one_again_and_again(Place::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_on_mongo_lose_and_double_nothing_while_one_is_killed_again_and_again() {
+    let Some(place) = Place::on_mongo().await else { return };
+    kill_one_again_and_again(place).await;
+}
+
+async fn kill_one_again_and_again(mut place: Place) {
     let errand = place.errand();
     let mut replicas = [Child::start(&errand), Child::start(&errand)];
     for replica in &replicas {
@@ -43,7 +52,16 @@ async fn two_replicas_lose_and_double_nothing_while_one_is_killed_again_and_agai
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_doubles_and_parks_nothing() {
-    let mut place = Place::new().await;
+    restart_one_after_the_other(Place::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_on_mongo_under_load_loses_doubles_and_parks_nothing() {
+    let Some(place) = Place::on_mongo().await else { return };
+    restart_one_after_the_other(place).await;
+}
+
+async fn restart_one_after_the_other(mut place: Place) {
     let errand = place.errand();
     let mut replicas = [Child::start(&errand), Child::start(&errand)];
     for replica in &replicas {

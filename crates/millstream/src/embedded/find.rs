@@ -1,4 +1,4 @@
-//! Where the `nats-server` program is. Only the standard library is used, because `xtask` compiles this file, too, and must not
+//! Where the `nats-server` program is, and for tests `mongod`. Only the standard library is used, because `xtask` compiles this file, too, and must not
 //! build the toolkit for it.
 
 use std::env;
@@ -96,6 +96,24 @@ fn version_of(program: &Path) -> Result<Version, String> {
 /// The program in the cache, whether or not it is there.
 pub(super) fn cached() -> Option<PathBuf> {
     Some(cache_folder()?.join("nats-server"))
+}
+
+/// Names the `mongod` for tests outright.
+pub const MONGOD_VARIABLE: &str = "MILLSTREAM_MONGOD";
+
+/// The `mongod` for tests: the one that the variable names, else the first on PATH, else the cached one.
+pub fn find_mongod() -> Option<PathBuf> {
+    if let Some(named) = env::var_os(MONGOD_VARIABLE).filter(|path| !path.is_empty()) {
+        return Some(named.into());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).map(|folder| folder.join("mongod"));
+    on_path.chain(cached_mongod()).find(|path| path.is_file())
+}
+
+/// The `mongod` in the cache, whether or not it is there.
+pub(super) fn cached_mongod() -> Option<PathBuf> {
+    Some(cache_folder()?.join("mongod"))
 }
 
 fn cache_folder() -> Option<PathBuf> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 mod find;
-pub use find::{MINIMUM, NotFound, VARIABLE, Version, find};
+pub use find::{MINIMUM, MONGOD_VARIABLE, NotFound, VARIABLE, Version, find, find_mongod};
 
 /// How long the server may take to start, to stop, or to give up the folder.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -76,6 +76,11 @@ impl Source {
         }
     }
 
+    /// The creation time of the stream that was declared.
+    pub(crate) fn created(&self) -> Option<String> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|mark| mark.created.clone())
+    }
+
     /// Whether the entry of the message with this sequence may have expired.
     pub(crate) fn is_settled(&self, seq: u64) -> bool {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|mark| seq <= mark.through)

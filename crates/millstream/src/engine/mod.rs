@@ -31,7 +31,7 @@ use crate::broker::Link;
 use crate::consumer::Acker;
 use crate::engine::board::Board;
 use crate::engine::commit::Failed;
-use crate::engine::input::Input;
+use crate::engine::input::{Input, Source};
 use crate::engine::instances::Current;
 use crate::engine::intake::Intake;
 use crate::engine::meters::Meters;
@@ -40,8 +40,9 @@ use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
+use crate::progress::Progress;
 use crate::running::told;
-use crate::store::{Expiry, Store};
+use crate::store::{Expiry, Settled, Store};
 use crate::unit::Rules;
 
 /// How many old journal entries go at once: some milliseconds' work.
@@ -216,8 +217,12 @@ impl Engine {
     async fn expire(&mut self) {
         let now = self.clock.now();
         let consumers = self.status.consumers();
-        let floor = |progress: &crate::progress::Progress| progress.ack_floor.load(Ordering::Acquire);
-        let floors = consumers.iter().map(|(source, progress)| (source.stream.to_owned(), floor(progress))).collect();
+        let floor = |(source, progress): &(Arc<Source>, Arc<Progress>)| {
+            // Before the floor: one that is read of an older stream is then of one that is known to be older.
+            let created = source.created()?;
+            Some(Settled { stream: source.stream.into(), through: progress.ack_floor.load(Ordering::Acquire), created })
+        };
+        let floors = consumers.iter().filter_map(floor).collect();
         let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
         let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "old journal entries cannot be deleted now");

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use crate::config::StoreUrl;
 pub use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 pub use crate::view::{DocWrite, NewDoc, StoredDoc};
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-/// Opens the store that a URL names: `sqlite:///absolute/path.db`, `sqlite://relative/path.db`, or a plain path to such a file.
+/// Opens the store that a URL names: `sqlite:///absolute/path.db`, `sqlite://relative/path.db`, or a plain path to such a file;
+/// `mongodb://host/database?replicaSet=name` in a build with the feature `mongodb`.
 ///
 /// # Errors
 /// When the store cannot be opened, or this build has none of that kind. The URL itself may hold a password and is not repeated.
@@ -22,10 +26,25 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     match url.split_once("://") {
         #[cfg(feature = "sqlite")]
         None | Some(("sqlite", _)) => Ok(Arc::new(sqlite::SqliteStore::open(url)?)),
+        #[cfg(feature = "mongodb")]
+        Some(("mongodb" | "mongodb+srv", _)) => {
+            let url = mongo::MongoUrl::read(url).map_err(StoreError)?;
+            Ok(Arc::new(mongo::MongoStore::open(&url, None)?))
+        }
+        #[cfg(not(feature = "mongodb"))]
         Some(("mongodb" | "mongodb+srv", _)) => {
             Err(StoreError("this build has no MongoDB store, only SQLite: use sqlite:///path/to/file.db".into()))
         }
         _ => Err(StoreError("a store's URL is of the form sqlite:///path/to/file.db".into())),
+    }
+}
+
+/// Opens the store of a service: in MongoDB a URL that names no database means the one of the service's name.
+pub(crate) fn open_for(url: &StoreUrl, service: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url {
+        #[cfg(feature = "mongodb")]
+        StoreUrl::Mongo(url) => Ok(Arc::new(mongo::MongoStore::open(url, Some(service))?)),
+        StoreUrl::Sqlite(_) => open(&url.to_string()),
     }
 }
 
@@ -34,7 +53,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// All methods may be called from several processes at once.
 pub trait Store: Send + Sync + 'static {
     /// Creates what is missing: collections, the journal, indexes.
-    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>>;
 
     /// Reads documents, journal entries and idempotency keys in one round trip. What does not exist is left out.
     fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>>;
@@ -241,8 +260,9 @@ pub struct Settled {
 pub struct Expiry {
     /// Entries at or after this stay.
     pub before: Timestamp,
-    /// For each stream the ack floor of this service's durable; entries of other streams stay.
-    pub floors: Vec<(String, u64)>,
+    /// For each stream the ack floor of this service's durable, in `through`. Entries of other streams stay, and those of a
+    /// stream whose mark has another `created`.
+    pub floors: Vec<Settled>,
     /// Idempotency keys that expire before this go.
     pub now: Timestamp,
     /// How many entries go at most.
@@ -279,6 +299,17 @@ pub struct Query {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(pub String);
+
+/// Why a store cannot be prepared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError {
+    /// It does not answer, and may do so later.
+    #[error(transparent)]
+    Away(#[from] StoreError),
+    /// It answers, and will not do; the text names the remedy.
+    #[error("{0}")]
+    Unfit(String),
+}
 
 /// Why a commit did not happen, or may not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

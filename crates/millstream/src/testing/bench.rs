@@ -27,7 +27,7 @@ use crate::telemetry::Telemetry;
 /// How long anything is waited for before a test fails; long, because a machine that runs tests is busy.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A broker, a folder of stores, and a connection to publish and look with.
+/// A broker, stores, and a connection to publish and look with.
 pub struct Bench {
     /// The broker, to be stopped, killed, paused and restarted.
     pub broker: Broker,
@@ -49,7 +49,15 @@ impl Bench {
     /// # Panics
     /// When it does not start.
     pub async fn start() -> Self {
-        let (broker, store) = (Broker::start().await, TestStore::new());
+        Self::start_with(TestStore::new()).await
+    }
+
+    /// Starts a broker beside stores that are there.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(store: TestStore) -> Self {
+        let broker = Broker::start().await;
         let timing = Timing::short();
         let config = config(&broker, &store, "bench", &timing);
         let link = Link::connect("bench", &config, timing.gate_retry, drop).await;
@@ -335,6 +343,20 @@ impl TestService {
         let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let series = text.lines().filter(of_metric).filter(|line| labels.iter().all(|label| line.contains(label)));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).reduce(|sum, value| sum + value)
+    }
+
+    /// Waits until it has ended by itself, and says how.
+    ///
+    /// # Errors
+    /// Why it could not go on.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn ended(self) -> Result<(), RunError> {
+        let Self { stop, run, .. } = self;
+        let ended = tokio::time::timeout(PATIENCE, run).await.expect("the service to have ended");
+        drop(stop);
+        ended.expect("the service not to panic")
     }
 
     /// Stops it in order, and waits until it has ended.

@@ -11,6 +11,10 @@ mod effects;
 mod expiry;
 mod intents;
 mod metrics;
+#[cfg(feature = "mongodb")]
+mod mongo;
+#[cfg(feature = "mongodb")]
+mod mongo_faults;
 mod provenance;
 mod replicas;
 mod retries;

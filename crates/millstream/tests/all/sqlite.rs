@@ -145,8 +145,9 @@ async fn a_file_of_a_later_release_or_of_something_else_is_refused() {
 
 #[tokio::test]
 async fn a_url_of_a_store_that_this_build_lacks_is_refused_without_repeating_its_password() {
-    for url in ["mongodb://user:secret@host/db", "mongodb+srv://user:secret@host/db", "postgres://user:secret@host/db"]
-    {
+    let mongo = ["mongodb://user:secret@host/db", "mongodb+srv://user:secret@host/db"];
+    let mongo = mongo.into_iter().filter(|_| !cfg!(feature = "mongodb"));
+    for url in mongo.chain(["postgres://user:secret@host/db"]) {
         let Err(error) = open(url) else { panic!("{url} is opened") };
         assert!(error.0.contains("sqlite:///path/to/file.db") && !error.0.contains("secret"), "{error}");
     }

@@ -8,8 +8,8 @@ use millstream::commands::CommandError;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, Query, Settled, Store, StoreError, StoredDoc,
-    WakesDue, Wanted, open,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Query, Settled, Store,
+    StoreError, StoredDoc, WakesDue, Wanted, open,
 };
 use millstream::testing::{Bench, TestService};
 use millstream::{Id, Timestamp};
@@ -49,6 +49,10 @@ macro_rules! pass_on {
 }
 
 impl Store for Lossy {
+    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>> {
+        self.store.prepare(collections)
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             let store = self.there().map_err(|error| CommitError::Away(error.0))?;
@@ -79,7 +83,6 @@ impl Store for Lossy {
     }
 
     pass_on! {
-        prepare(&'a self, collections: &'a [Collection]) -> ();
         find(&'a self, query: Query) -> Vec<StoredDoc>;
         due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
         wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;

@@ -13,7 +13,7 @@ fn mark(stream: &str, through: u64, created: &str) -> Settled {
 }
 
 fn expiry(floors: &[(&str, u64)]) -> Expiry {
-    let floors = floors.iter().map(|(stream, floor)| (stream.to_string(), *floor)).collect();
+    let floors = floors.iter().map(|(stream, floor)| mark(stream, *floor, "monday")).collect();
     Expiry { before: NOW, floors, now: NOW, limit: 100 }
 }
 
@@ -91,6 +91,18 @@ pub async fn only_entries_of_acked_messages_expire(subject: Subject) {
     assert_eq!(left(&writer, &[1, 2, 3, 4, 5].map(input)).await, [2, 3, 4].map(input));
     assert_eq!(writer.store.expire(expiry(&[("S", 11), ("T", 1)])).await.unwrap(), 2);
     assert_eq!(left(&writer, &[1, 2, 3, 4, 5].map(input)).await, [input(4)]);
+}
+
+/// What is acked of a stream says nothing of another that was made in its place.
+pub async fn the_floor_of_a_stream_lets_no_entry_go_under_the_mark_of_another_of_its_name(subject: Subject) {
+    let mut writer = subject.writer().await;
+    writer.store.init_settled(mark("S", 0, "friday")).await.unwrap();
+    published(&mut writer, vec![old_message(1, "S", 10)]).await;
+    assert_eq!(writer.store.expire(expiry(&[("S", 10)])).await.unwrap(), 0);
+    assert_eq!(left(&writer, &[input(1)]).await, [input(1)]);
+    assert_eq!(writer.store.settled("S").await.unwrap(), Some(mark("S", 0, "friday")));
+    let floors = vec![mark("S", 10, "friday")];
+    assert_eq!(writer.store.expire(Expiry { floors, ..expiry(&[]) }).await.unwrap(), 1);
 }
 
 /// Never to the floor, never down, and only of streams of which something went.

@@ -23,6 +23,8 @@ struct Found {
     stream: String,
     seq: u64,
     may_go: bool,
+    /// The creation time of the stream that has the mark.
+    created: Option<String>,
 }
 
 impl Session {
@@ -75,17 +77,17 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Collects what may go of the ids from `from` to before `to`; says where it stopped if it did not get to the end.
     fn between(&mut self, tx: &Transaction<'_>, from: Id, to: Id) -> Result<Option<Id>, Failure> {
-        let floors: HashMap<&str, u64> =
-            self.expiry.floors.iter().map(|(stream, floor)| (stream.as_str(), *floor)).collect();
+        let floors: HashMap<(&str, &str), u64> =
+            self.expiry.floors.iter().map(|floor| ((&*floor.stream, &*floor.created), floor.through)).collect();
         let mut walk = tx.prepare_cached(
             "SELECT j.id, j.stream, j.seq, j.state = ?3 AND j.at < ?4 \
-                 AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = j.instance AND i.published < j.batch) \
-                 AND (j.stream = '' OR EXISTS (SELECT 1 FROM settled s WHERE s.stream = j.stream)) \
-             FROM journal j WHERE j.id >= ?1 AND j.id < ?2 ORDER BY j.id",
+                 AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = j.instance AND i.published < j.batch), s.created \
+             FROM journal j LEFT JOIN settled s ON s.stream = j.stream WHERE j.id >= ?1 AND j.id < ?2 ORDER BY j.id",
         )?;
         let before = int(self.expiry.before.millis());
         let rows = walk.query_map(params![from.bytes(), to.bytes(), code(State::Done), before], |row| {
-            Ok(Found { id: id_at(row, 0)?, stream: row.get(1)?, seq: uint(row, 2)?, may_go: row.get(3)? })
+            let (id, may_go) = (id_at(row, 0)?, row.get(3)?);
+            Ok(Found { id, stream: row.get(1)?, seq: uint(row, 2)?, may_go, created: row.get(4)? })
         })?;
         for found in rows {
             let found = found?;
@@ -93,9 +95,8 @@ impl Walk<'_> {
                 return Ok(Some(found.id));
             }
             self.looked_at += 1;
-            let acked =
-                found.stream.is_empty() || floors.get(found.stream.as_str()).is_some_and(|floor| found.seq <= *floor);
-            if found.may_go && acked {
+            let floor = found.created.as_ref().and_then(|created| floors.get(&(&*found.stream, &**created)));
+            if found.may_go && (found.stream.is_empty() || floor.is_some_and(|floor| found.seq <= *floor)) {
                 self.gone.push(found);
             }
         }

@@ -18,8 +18,8 @@ use rusqlite::{OptionalExtension, params};
 
 use self::session::{Failure, Session, Thread, write};
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, Query, Settled, Store, StoreError, StoredDoc,
-    WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Query, Settled, Store, StoreError,
+    StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -72,7 +72,7 @@ fn path_of(url: &str) -> Result<PathBuf, StoreError> {
 }
 
 impl Store for SqliteStore {
-    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>> {
         let wanted = collections.to_vec();
         async move {
             let create = wanted.clone();

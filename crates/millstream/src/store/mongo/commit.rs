@@ -1,0 +1,161 @@
+//! A batch as one transaction. What a statement does not find has changed or gone, and then nothing is committed.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
+
+use super::rows::{DocRow, EntryRow, KeyRow, binary, date, int, key};
+use super::trouble::{Trouble, answer};
+use super::tx::{Tx, Uncommitted, replace};
+use super::{INSTANCES, JOURNAL, KEYS, Link, MongoStore};
+use crate::store::{Batch, CommitError, DocWrite};
+
+/// Why a transaction is given up before its commit.
+enum Refused {
+    Guard(CommitError),
+    /// A key of the journal or of idempotency is taken, so says the transaction's snapshot.
+    Taken,
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Refused {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<Trouble> for CommitError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            // Each command that can meet one knows what it means; as a last resort it is somebody in the way.
+            Trouble::Duplicate | Trouble::Conflict => Self::Busy,
+            Trouble::Away(said) => Self::Away(said),
+        }
+    }
+}
+
+impl MongoStore {
+    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<(), CommitError> {
+        let link = self.settled_link().await.map_err(|error| CommitError::Away(error.0))?;
+        let keys: HashSet<_> = batch.keys.iter().map(|key| key.hash).collect();
+        if keys.len() < batch.keys.len() {
+            return Err(CommitError::Duplicate);
+        }
+        let mut session = self.session.lock().await;
+        let mut tx = Tx::begin(link, &mut session).await?;
+        let refused = match write(&mut tx, link, batch).await {
+            Ok(()) => return self.finish(tx).await,
+            Err(refused) => refused,
+        };
+        tx.abort().await;
+        drop(session);
+        match refused {
+            Refused::Guard(error) => Err(error),
+            Refused::Trouble(trouble) => Err(trouble.into()),
+            Refused::Taken if is_taken(link, batch).await? => Err(CommitError::Duplicate),
+            Refused::Taken => Err(CommitError::Busy),
+        }
+    }
+
+    async fn finish(&self, tx: Tx<'_>) -> Result<(), CommitError> {
+        match tx.commit().await {
+            Ok(()) => Ok(()),
+            Err(Uncommitted::No(trouble)) => Err(trouble.into()),
+            Err(Uncommitted::Unknown { said, pending }) => {
+                self.unsettled.store(pending, Ordering::Release);
+                Err(CommitError::Unknown(said))
+            }
+        }
+    }
+}
+
+async fn write(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+    let raise = rawdoc! { "$inc": { "version": 1_i64 }, "$max": { "published": int(batch.published_through) } };
+    let row = rawdoc! { "q": { "_id": key(batch.instance) }, "u": raise };
+    held(tx.update(INSTANCES, vec![row]).await?, 1, CommitError::Fenced)?;
+    for docs in batch.docs.chunk_by(|a, b| a.key.collection == b.key.collection) {
+        documents(tx, link, docs).await?;
+    }
+    journal(tx, link, batch).await?;
+    let mut puts = Vec::with_capacity(batch.keys.len());
+    for held in &batch.keys {
+        // One that has not expired is not found, and then the insert that takes the update's place meets it.
+        let expired = rawdoc! { "_id": binary(&held.hash), "expires": { "$lte": date(batch.now) } };
+        let mut put = replace(expired, &KeyRow::from(held))?;
+        put.append(mongodb::bson::raw::cstr!("upsert"), true);
+        puts.push(put);
+    }
+    tx.update(KEYS, puts).await.map_err(taken)?;
+    Ok(())
+}
+
+async fn documents(tx: &mut Tx<'_>, link: &Link, docs: &[DocWrite]) -> Result<(), Refused> {
+    let Some(DocWrite { key, .. }) = docs.first() else { return Ok(()) };
+    let (mut inserts, mut updates) = (vec![], vec![]);
+    for DocWrite { key, expected, write } in docs {
+        let row = write.as_ref().map(|new| {
+            let row = DocRow::new(&key.id, expected.unwrap_or(0) + 1, new);
+            row.ok_or_else(|| Trouble::Away(format!("the document {} of {} is no text", key.id, key.collection)))
+        });
+        match (row.transpose()?, expected) {
+            (Some(row), None) => inserts.push(row),
+            (Some(row), Some(version)) => updates.push(replace(at_version(&key.id, *version), &row)?),
+            // A write that changes nothing would be in nobody's way.
+            (None, Some(version)) => {
+                let touch = rawdoc! { "$inc": { "guarded": 1_i64 } };
+                updates.push(rawdoc! { "q": at_version(&key.id, *version), "u": touch });
+            }
+            // An absent document is guarded by inserting it, and by nothing less.
+            (None, None) => {}
+        }
+    }
+    match tx.insert(&link.docs(key.collection), &inserts).await {
+        Err(Trouble::Duplicate) => return Err(Refused::Guard(CommitError::Version)),
+        other => other?,
+    }
+    let expected = updates.len();
+    held(tx.update(key.collection, updates).await?, expected, CommitError::Version)
+}
+
+fn at_version(id: &str, version: u64) -> RawDocumentBuf {
+    rawdoc! { "_id": id, "version": int(version) }
+}
+
+async fn journal(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+    let (mut inserts, mut updates) = (vec![], vec![]);
+    for entry in &batch.journal {
+        let row = EntryRow::from(entry);
+        if entry.version == 1 {
+            inserts.push(row);
+        } else {
+            let last = rawdoc! { "_id": key(entry.id), "version": int(entry.version - 1) };
+            updates.push(replace(last, &row)?);
+        }
+    }
+    tx.insert(&link.journal(), &inserts).await.map_err(taken)?;
+    let expected = updates.len();
+    held(tx.update(JOURNAL, updates).await?, expected, CommitError::Version)
+}
+
+fn held(found: usize, expected: usize, otherwise: CommitError) -> Result<(), Refused> {
+    if found == expected { Ok(()) } else { Err(Refused::Guard(otherwise)) }
+}
+
+fn taken(trouble: Trouble) -> Refused {
+    match trouble {
+        Trouble::Duplicate => Refused::Taken,
+        other => other.into(),
+    }
+}
+
+/// Whether what a transaction met is there for good: its snapshot may show what a new primary does not have.
+async fn is_taken(link: &Link, batch: &Batch) -> Result<bool, Trouble> {
+    let ids: Vec<_> = batch.journal.iter().filter(|entry| entry.version == 1).map(|entry| key(entry.id)).collect();
+    if answer(link.journal().find_one(doc! { "_id": { "$in": ids } })).await?.is_some() {
+        return Ok(true);
+    }
+    let hashes: Vec<_> = batch.keys.iter().map(|key| binary(&key.hash)).collect();
+    let held = doc! { "_id": { "$in": hashes }, "expires": { "$gt": date(batch.now) } };
+    Ok(answer(link.keys().find_one(held)).await?.is_some())
+}

@@ -1,0 +1,385 @@
+//! MongoDB, from 5.0 on and as a replica set: one database a service, one transaction a batch.
+//!
+//! What is written is acknowledged once a majority of the members has it in its journal on the disk (`w: majority, j: true`),
+//! and what is read is what a majority has: an answer is never taken back by an election. Documents are in collections of
+//! their own names, the toolkit's own records in `millstream.journal`, `millstream.keys`, `millstream.instances` and
+//! `millstream.settled`.
+
+mod commit;
+mod expire;
+mod read;
+mod rows;
+mod trouble;
+mod tx;
+mod url;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mongodb::bson::{Document, doc};
+use mongodb::error::ErrorKind;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions,
+    WriteConcern,
+};
+use mongodb::{Client, ClientSession, Database, IndexModel};
+use tokio::sync::{Mutex, OnceCell};
+
+use self::rows::{DocRow, EntryRow, InstanceRow, KeyRow, SettledRow, int, is_field, key};
+use self::trouble::{Trouble, answer, code, said};
+pub use self::url::MongoUrl;
+use super::{
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Query, Settled, Store, StoreError,
+    StoredDoc, WakesDue, Wanted,
+};
+use crate::handler::Key;
+use crate::ids::{Id, Timestamp};
+
+const JOURNAL: &str = "millstream.journal";
+const KEYS: &str = "millstream.keys";
+const INSTANCES: &str = "millstream.instances";
+const SETTLED: &str = "millstream.settled";
+
+/// How long a primary is looked for; the driver's half a minute would be that of everybody who asks meanwhile.
+const SELECTION: Duration = Duration::from_secs(2);
+
+/// How many connections there are from the start, and at most. Opening one takes many times as long as a commit.
+const POOL: (u32, u32) = (8, 64);
+
+/// What MongoDB 5.0 says of itself in its greeting.
+const WIRE_VERSION_OF_5_0: i32 = 13;
+
+const NAMESPACE_EXISTS: i32 = 48;
+const COMMAND_NOT_FOUND: i32 = 59;
+
+/// A store in a database of a MongoDB server.
+pub struct MongoStore {
+    url: MongoUrl,
+    database: String,
+    link: OnceCell<Link>,
+    collections: RwLock<Vec<Collection>>,
+    /// The session of all transactions: one at a time, as the engine has them.
+    session: Mutex<Option<ClientSession>>,
+    /// Whether the session has a commit whose outcome is unknown, and that may still come about.
+    unsettled: AtomicBool,
+}
+
+/// The client, and the database.
+struct Link {
+    client: Client,
+    db: Database,
+}
+
+impl Link {
+    fn docs(&self, collection: &str) -> mongodb::Collection<DocRow> {
+        self.db.collection(collection)
+    }
+
+    fn journal(&self) -> mongodb::Collection<EntryRow> {
+        self.db.collection(JOURNAL)
+    }
+
+    fn keys(&self) -> mongodb::Collection<KeyRow> {
+        self.db.collection(KEYS)
+    }
+
+    fn instances(&self) -> mongodb::Collection<InstanceRow> {
+        self.db.collection(INSTANCES)
+    }
+
+    fn settled(&self) -> mongodb::Collection<SettledRow> {
+        self.db.collection(SETTLED)
+    }
+}
+
+impl MongoStore {
+    /// A store in the database that the URL names, or else in `database`. It connects when it is first used.
+    ///
+    /// # Errors
+    /// When neither names a database.
+    pub fn open(url: &MongoUrl, database: Option<&str>) -> Result<Self, StoreError> {
+        let database = url.database().or(database.map(Into::into)).ok_or_else(|| {
+            StoreError("the URL names no database: use mongodb://host/database?replicaSet=name".into())
+        })?;
+        Ok(Self {
+            url: url.clone(),
+            database,
+            link: OnceCell::new(),
+            collections: RwLock::default(),
+            session: Mutex::default(),
+            unsettled: AtomicBool::new(false),
+        })
+    }
+
+    async fn link(&self) -> Result<&Link, StoreError> {
+        let connect = || async {
+            let options = ClientOptions::parse(self.url.expose()).await;
+            let mut options = options.map_err(|error| StoreError(said(&error)))?;
+            // What a commit promises is not for a URL to change.
+            let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+            options.write_concern = Some(write.clone());
+            options.read_concern = Some(ReadConcern::majority());
+            options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+            options.server_selection_timeout.get_or_insert(SELECTION);
+            options.app_name.get_or_insert_with(|| self.database.clone());
+            options.min_pool_size.get_or_insert(POOL.0);
+            options.max_pool_size.get_or_insert(POOL.1);
+            let client = Client::with_options(options).map_err(|error| StoreError(said(&error)))?;
+            Ok(Link { db: client.database(&self.database), client })
+        };
+        self.link.get_or_try_init(connect).await
+    }
+
+    /// The link, once no earlier commit can come about any more: else what is read now may be no longer true when it is used.
+    async fn settled_link(&self) -> Result<&Link, StoreError> {
+        if self.unsettled.load(Ordering::Acquire)
+            && let Some(session) = &mut *self.session.lock().await
+        {
+            tx::settle(session).await?;
+            self.unsettled.store(false, Ordering::Release);
+        }
+        self.link().await
+    }
+
+    fn collections(&self) -> Vec<Collection> {
+        self.collections.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says why this server will not do, if it will not.
+    async fn examine(&self, link: &Link) -> Result<(), PrepareError> {
+        let unfit = |what: String, remedy: &str| {
+            let hosts = self.url.hosts();
+            Err(PrepareError::Unfit(format!("the MongoDB at {hosts} {what}: {remedy}")))
+        };
+        let old = |version: &str| {
+            let what = format!("is {version}, and transactions as they are used here need 5.0 or newer");
+            unfit(what, "upgrade the server")
+        };
+        let hello = match link.db.run_command(doc! { "hello": 1 }).await {
+            Ok(hello) => hello,
+            Err(error) if code(&error) == Some(COMMAND_NOT_FOUND) => return old("older than 4.4.2"),
+            Err(error) => match &*error.kind {
+                ErrorKind::IncompatibleServer { .. } => return old("too old for this driver"),
+                ErrorKind::ServerSelection { message, .. } if message.contains("wire version") => {
+                    return old("too old for this driver");
+                }
+                _ => return Err(Trouble::from(error).into()),
+            },
+        };
+        if hello.get_i32("maxWireVersion").is_ok_and(|version| version < WIRE_VERSION_OF_5_0) {
+            let info = answer(link.db.run_command(doc! { "buildInfo": 1 })).await;
+            let version = info.ok().and_then(|info| Some(info.get_str("version").ok()?.to_owned()));
+            return old(&version.unwrap_or_else(|| "older than 5.0".into()));
+        }
+        let sharded = hello.get_str("msg").is_ok_and(|message| message == "isdbgrid");
+        if !hello.contains_key("setName") && !hello.contains_key("isreplicaset") && !sharded {
+            return unfit(
+                "is a standalone server, and transactions need a replica set, of which one member is enough".into(),
+                "start mongod with --replSet rs0 and run rs.initiate() in mongosh once",
+            );
+        }
+        Ok(())
+    }
+
+    async fn create(&self, collections: &[Collection]) -> Result<(), PrepareError> {
+        let link = self.link().await?;
+        self.examine(link).await?;
+        // The names within are the driver's, for a collection that is there already as for one that is not.
+        let index = |keys: Document, name: &str, partial: Option<Document>| {
+            let options = IndexOptions::builder().name(name.to_owned()).partial_filter_expression(partial).build();
+            IndexModel::builder().keys(keys).options(options).build()
+        };
+        let emitted = doc! { "emitted": { "$exists": true } };
+        let outbox = index(doc! { "instance": 1, "batch": 1, "_id": 1 }, "outbox", Some(emitted));
+        let old = index(doc! { "stream": 1, "at": 1 }, "old", Some(doc! { "state": rows::DONE }));
+        answer(link.journal().create_indexes([outbox, old])).await?;
+        answer(link.keys().create_index(index(doc! { "expires": 1 }, "expires", None))).await?;
+        for Collection { name, indexed } in collections {
+            let waking = doc! { "wake.at": { "$exists": true } };
+            let mut indexes = vec![index(doc! { "wake.kind": 1, "wake.at": 1 }, "wake", Some(waking))];
+            for field in *indexed {
+                if !is_field(field) {
+                    let text = format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`");
+                    return Err(PrepareError::Unfit(text));
+                }
+                indexes.push(index(doc! { format!("fields.{field}"): 1, "_id": 1 }, field, None));
+            }
+            answer(link.docs(name).create_indexes(indexes)).await?;
+        }
+        for name in [INSTANCES, SETTLED] {
+            match link.db.create_collection(name).await {
+                Err(error) if code(&error) != Some(NAMESPACE_EXISTS) => return Err(Trouble::from(error).into()),
+                _ => {}
+            }
+        }
+        link.client.warm_connection_pool().await;
+        Ok(())
+    }
+}
+
+/// The options of every transaction: what it reads is of one moment.
+fn transaction() -> TransactionOptions {
+    TransactionOptions::builder().read_concern(ReadConcern::snapshot()).build()
+}
+
+impl From<Trouble> for PrepareError {
+    fn from(trouble: Trouble) -> Self {
+        Self::Away(trouble.into())
+    }
+}
+
+impl Store for MongoStore {
+    fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>> {
+        async move {
+            self.create(collections).await?;
+            let mut known = self.collections.write().unwrap_or_else(PoisonError::into_inner);
+            for new in collections {
+                if known.iter().all(|old| old.name != new.name) {
+                    known.push(*new);
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>> {
+        async move { Ok(read::load(self.settled_link().await?, &wanted).await?) }.boxed()
+    }
+
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<StoredDoc>, StoreError>> {
+        async move { Ok(read::get(self.link().await?, &key).await?) }.boxed()
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
+        async move { self.commit_batch(&batch).await }.boxed()
+    }
+
+    fn find(&self, query: Query) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
+        async move { read::find(self.link().await?, &query).await }.boxed()
+    }
+
+    fn due_wakes<'a>(
+        &'a self,
+        kinds: &'a [&'static str],
+        now: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredDoc>, StoreError>> {
+        let collections = self.collections();
+        async move { Ok(read::due_wakes(self.link().await?, &collections, kinds, now, limit).await?) }.boxed()
+    }
+
+    fn wakes_due(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<WakesDue>, StoreError>> {
+        let collections = self.collections();
+        async move { Ok(read::wakes_due(self.link().await?, &collections, now).await?) }.boxed()
+    }
+
+    fn insert_instance(&self, id: Id) -> BoxFuture<'_, Result<(), StoreError>> {
+        let insert = async move {
+            let row = doc! { "$setOnInsert": { "version": 0_i64, "published": 0_i64 } };
+            let instances = self.link().await?.instances();
+            answer(instances.update_one(doc! { "_id": key(id) }, row).upsert(true)).await?;
+            Ok(())
+        };
+        insert.boxed()
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<Instance>, StoreError>> {
+        async move { Ok(read::instances(self.link().await?).await?) }.boxed()
+    }
+
+    fn delete_instance(&self, id: Id, version: u64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let delete = async move {
+            let instances = self.link().await?.instances();
+            let deleted = answer(instances.delete_one(doc! { "_id": key(id), "version": int(version) })).await?;
+            Ok(deleted.deleted_count == 1)
+        };
+        delete.boxed()
+    }
+
+    fn unpublished(&self, instance: Id, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        async move { Ok(read::unpublished(self.link().await?, instance, after, limit).await?) }.boxed()
+    }
+
+    fn count_unpublished(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move { Ok(read::count_unpublished(self.link().await?).await?) }.boxed()
+    }
+
+    fn init_settled(&self, mark: Settled) -> BoxFuture<'_, Result<Settled, StoreError>> {
+        let init = async move {
+            let link = self.link().await?;
+            // One that is there and of this very stream is not found, and then the insert meets it.
+            let other = doc! { "_id": &mark.stream, "created": { "$ne": &mark.created } };
+            let put = doc! { "$set": { "through": int(mark.through), "created": &mark.created } };
+            match answer(link.settled().update_one(other, put).upsert(true)).await {
+                Ok(_) | Err(Trouble::Duplicate) => {}
+                Err(trouble) => return Err(trouble.into()),
+            }
+            let lost = || StoreError(format!("the mark of stream {} went away while it was being set", mark.stream));
+            read::settled(link, &mark.stream).await?.ok_or_else(lost)
+        };
+        init.boxed()
+    }
+
+    fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
+        async move { Ok(read::settled(self.link().await?, stream).await?) }.boxed()
+    }
+
+    fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>> {
+        async move { expire::expire(self.settled_link().await?, &mut *self.session.lock().await, &expiry).await }
+            .boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let ping = async move {
+            // What is there to be written to, and not just any member that answers.
+            answer(self.settled_link().await?.instances().find_one(doc! {})).await?;
+            Ok(())
+        };
+        ping.boxed()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::store::Query;
+    use crate::testing::TestStore;
+
+    const ORDERS: Collection = Collection { name: "orders", indexed: &["userId"] };
+
+    #[tokio::test]
+    async fn what_the_engine_repeats_is_answered_by_an_index() {
+        let Some(stores) = TestStore::on_mongo() else { return };
+        let store = MongoStore::open(&MongoUrl::read(&stores.url("plans")).unwrap(), None).unwrap();
+        store.prepare(&[ORDERS]).await.unwrap();
+        let (id, now) = (Id::random(Timestamp::system()), Timestamp::system());
+        let query = Query {
+            collection: "orders",
+            filters: vec![("userId", "ada".into())],
+            after: Some("a".into()),
+            descending: true,
+            limit: 10,
+        };
+        let of_user = doc! { "find": "orders", "filter": read::filter(&query).unwrap(), "sort": { "_id": -1 } };
+        let due = read::due_filter(&["charge", "refund"], now);
+        for (command, index) in [
+            (of_user, "userId"),
+            (doc! { "find": "orders", "filter": due, "sort": { "wake.at": 1 }, "limit": 10 }, "wake"),
+            (doc! { "count": "orders", "query": read::overdue_filter(now) }, "wake"),
+            (doc! { "find": JOURNAL, "filter": read::outbox(id, 3), "sort": { "batch": 1, "_id": 1 } }, "outbox"),
+            (doc! { "count": JOURNAL, "query": read::outbox(id, 3) }, "outbox"),
+            (doc! { "find": JOURNAL, "filter": expire::may_go("S", rows::date(now)), "sort": { "at": 1 } }, "old"),
+            (doc! { "find": KEYS, "filter": expire::expired(now), "sort": { "expires": 1 } }, "expires"),
+        ] {
+            let explain = doc! { "explain": command.clone(), "verbosity": "queryPlanner" };
+            let plan = store.link().await.unwrap().db.run_command(explain).await.unwrap();
+            let plan = plan.get_document("queryPlanner").unwrap().get_document("winningPlan").unwrap().to_string();
+            let named = plan.contains(&format!("\"indexName\": \"{index}\""));
+            assert!(named && !plan.contains("\"stage\": \"SORT\""), "{command}: {plan}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! How records look in MongoDB.
+//!
+//! A document's body stays the JSON text that the service wrote: every number of it comes back as it was, which BSON's own
+//! numbers do not promise. Its top-level texts stand beside it in `fields`, to be queried by.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, DateTime, Uuid};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::handler::{Key, WakeInfo};
+use crate::ids::{Id, Timestamp};
+use crate::store::{Entry, IdempotencyKey, Instance, NewDoc, Settled, State, StoredDoc};
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DocRow {
+    #[serde(rename = "_id")]
+    id: String,
+    version: i64,
+    shape: i64,
+    body: String,
+    #[serde(skip_deserializing)]
+    fields: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wake: Option<WakeRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WakeRow {
+    kind: String,
+    at: DateTime,
+    opened: DateTime,
+    attempt: i64,
+    generation: i64,
+    cause: Uuid,
+    correlation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+}
+
+impl DocRow {
+    /// A document as it is to be written; `None` if its body is no text.
+    pub(super) fn new(id: &str, version: u64, new: &NewDoc) -> Option<Self> {
+        let body = std::str::from_utf8(&new.body).ok()?;
+        Some(Self {
+            id: id.into(),
+            version: int(version),
+            shape: new.shape.into(),
+            body: body.into(),
+            fields: texts(body),
+            wake: new.wake.as_ref().map(WakeRow::new),
+        })
+    }
+
+    pub(super) fn into_doc(self, collection: &'static str) -> StoredDoc {
+        StoredDoc {
+            key: Key { collection, id: self.id },
+            version: self.version.unsigned_abs(),
+            shape: count(self.shape),
+            body: self.body.into(),
+            wake: self.wake.map(WakeRow::into_wake),
+        }
+    }
+}
+
+/// The top-level fields of a JSON object whose values are texts; of anything else none.
+fn texts(body: &str) -> BTreeMap<String, String> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(body).unwrap_or_default();
+    let text = |(name, value): (String, &RawValue)| {
+        let value = serde_json::from_str(value.get()).ok()?;
+        is_field(&name).then_some((name, value))
+    };
+    fields.into_iter().filter_map(text).collect()
+}
+
+/// Whether documents can be queried by a field of that name: MongoDB gives a meaning to `$` and `.`.
+pub(super) fn is_field(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+impl WakeRow {
+    fn new(wake: &WakeInfo) -> Self {
+        Self {
+            kind: wake.kind.clone(),
+            at: date(wake.at),
+            opened: date(wake.opened),
+            attempt: wake.attempt.into(),
+            generation: int(wake.generation),
+            cause: uuid(wake.cause),
+            correlation: wake.correlation.clone(),
+            traceparent: wake.traceparent.clone(),
+        }
+    }
+
+    fn into_wake(self) -> WakeInfo {
+        WakeInfo {
+            kind: self.kind,
+            opened: time(self.opened),
+            at: time(self.at),
+            attempt: count(self.attempt),
+            generation: self.generation.unsigned_abs(),
+            cause: id(self.cause),
+            correlation: self.correlation,
+            traceparent: self.traceparent,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EntryRow {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    version: i64,
+    state: StateRow,
+    attempts: i64,
+    started: i64,
+    redrives: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_failure: Option<DateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<DateTime>,
+    /// Absent where there is nothing: only the others are in the index that is the outbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emitted: Option<Binary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<Binary>,
+    instance: Uuid,
+    batch: i64,
+    stream: String,
+    seq: i64,
+    at: DateTime,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StateRow {
+    Open,
+    Done,
+    Parked,
+}
+
+/// How [`State::Done`] is written.
+pub(super) const DONE: &str = "done";
+
+impl From<&Entry> for EntryRow {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            id: uuid(entry.id),
+            version: int(entry.version),
+            state: match entry.state {
+                State::Open => StateRow::Open,
+                State::Done => StateRow::Done,
+                State::Parked => StateRow::Parked,
+            },
+            attempts: entry.attempts.into(),
+            started: entry.started.into(),
+            redrives: entry.redrives.into(),
+            error: entry.error.clone(),
+            first_failure: entry.first_failure.map(date),
+            last_failure: entry.last_failure.map(date),
+            emitted: (!entry.emitted.is_empty()).then(|| binary(&entry.emitted)),
+            reply: entry.reply.as_deref().map(binary),
+            instance: uuid(entry.instance),
+            batch: int(entry.batch),
+            stream: entry.stream.clone(),
+            seq: int(entry.seq),
+            at: date(entry.at),
+        }
+    }
+}
+
+impl From<EntryRow> for Entry {
+    fn from(row: EntryRow) -> Self {
+        Self {
+            id: id(row.id),
+            version: row.version.unsigned_abs(),
+            state: match row.state {
+                StateRow::Open => State::Open,
+                StateRow::Done => State::Done,
+                StateRow::Parked => State::Parked,
+            },
+            attempts: count(row.attempts),
+            started: count(row.started),
+            redrives: count(row.redrives),
+            error: row.error,
+            first_failure: row.first_failure.map(time),
+            last_failure: row.last_failure.map(time),
+            emitted: row.emitted.map(|emitted| Bytes::from(emitted.bytes)).unwrap_or_default(),
+            reply: row.reply.map(|reply| reply.bytes.into()),
+            instance: id(row.instance),
+            batch: row.batch.unsigned_abs(),
+            stream: row.stream,
+            seq: row.seq.unsigned_abs(),
+            at: time(row.at),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeyRow {
+    #[serde(rename = "_id")]
+    hash: Binary,
+    command: Uuid,
+    fingerprint: Binary,
+    expires: DateTime,
+}
+
+impl From<&IdempotencyKey> for KeyRow {
+    fn from(key: &IdempotencyKey) -> Self {
+        Self {
+            hash: binary(&key.hash),
+            command: uuid(key.command),
+            fingerprint: binary(&key.fingerprint),
+            expires: date(key.expires),
+        }
+    }
+}
+
+impl KeyRow {
+    /// The key; `None` if it is not of this store's making.
+    pub(super) fn into_key(self) -> Option<IdempotencyKey> {
+        Some(IdempotencyKey {
+            hash: self.hash.bytes.try_into().ok()?,
+            command: id(self.command),
+            fingerprint: self.fingerprint.bytes.try_into().ok()?,
+            expires: time(self.expires),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct InstanceRow {
+    #[serde(rename = "_id")]
+    pub(super) id: Uuid,
+    version: i64,
+    pub(super) published: i64,
+}
+
+impl From<InstanceRow> for Instance {
+    fn from(row: InstanceRow) -> Self {
+        Self { id: id(row.id), version: row.version.unsigned_abs(), published_through: row.published.unsigned_abs() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SettledRow {
+    #[serde(rename = "_id")]
+    stream: String,
+    through: i64,
+    created: String,
+}
+
+impl From<SettledRow> for Settled {
+    fn from(row: SettledRow) -> Self {
+        Self { stream: row.stream, through: row.through.unsigned_abs(), created: row.created }
+    }
+}
+
+/// BSON's integers are signed; what does not fit is later than any time and higher than any count there will be.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+pub(super) fn date(at: Timestamp) -> DateTime {
+    DateTime::from_millis(int(at.millis()))
+}
+
+fn time(at: DateTime) -> Timestamp {
+    Timestamp(at.timestamp_millis().unsigned_abs())
+}
+
+/// An id in a query or a statement.
+pub(super) fn key(id: Id) -> Binary {
+    Binary { subtype: BinarySubtype::Uuid, bytes: id.bytes().to_vec() }
+}
+
+fn uuid(id: Id) -> Uuid {
+    Uuid::from_bytes(*id.bytes())
+}
+
+fn id(uuid: Uuid) -> Id {
+    Id(uuid::Uuid::from_bytes(uuid.bytes()))
+}
+
+pub(super) fn binary(bytes: &[u8]) -> Binary {
+    Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
+}
