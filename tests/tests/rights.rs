@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use futures_util::TryStreamExt;
@@ -11,7 +10,9 @@ use millstream::Service;
 use millstream::config::{Config, NatsUrl};
 use millstream::embedded::find;
 use millstream::service::Options;
-use millstream::testing::{TestStore, eventually};
+use millstream::testing::mongo::Mongod;
+use millstream::testing::mongo::mongodb::{self, bson::doc};
+use millstream::testing::{Broker, TestStore, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use shop::whole::Urls;
 use shop::{gateway, serve};
@@ -292,10 +293,36 @@ async fn the_broker_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for
         said.contains("certificate").then_some(said)
     };
     eventually("a service that does not trust the broker", SOON, refuses).await;
-    let misled = start("misled", Some("nowhere.pem".into())).await;
-    let refuses = async || {
-        let said = reqwest::get(&misled).await.ok()?.text().await.ok()?;
-        said.contains("NATS_CA").then_some(said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for_it() {
+    let certificates = Certificates::new();
+    let pem = ["server.pem", "key.pem"].map(|name| fs::read_to_string(certificates.file(name)).unwrap()).concat();
+    let (ca, whole) = (certificates.file("ca.pem"), certificates.file("whole.pem"));
+    fs::write(&whole, pem).unwrap();
+    let flags = ["--replSet", "rs0", "--tlsMode", "requireTLS", "--tlsCertificateKeyFile", whole.to_str().unwrap()];
+    let Some(server) = Mongod::start("MongoDB by TLS", &flags) else { return };
+    let address = server.address();
+    let direct = format!("mongodb://{address}/?directConnection=true&tls=true&tlsCAFile={}", ca.display());
+    let client = mongodb::Client::with_uri_str(direct).await.unwrap();
+    let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &address }] };
+    client.database("admin").run_command(doc! { "replSetInitiate": set }).await.unwrap();
+
+    let broker = Broker::start().await;
+    let mut running = JoinSet::new();
+    let mut start = async |database: &str, ca: Option<PathBuf>| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+        let store = format!("mongodb://{address}/{database}?replicaSet=rs0");
+        let mut config = serve::config(&broker.url(), &store).unwrap();
+        config.store_ca = ca;
+        running.spawn(run(Service::new("orders").publishes(contracts::orders::STREAM), config, listener));
+        url
     };
-    eventually("a service that names the variable", Duration::from_secs(20), refuses).await;
+    let (untrusting, trusting) = (start("untrusting", None).await, start("trusting", Some(ca)).await);
+    let ready = async || reqwest::get(&trusting).await.is_ok_and(|answer| answer.status().is_success());
+    eventually("a service that trusts the server", SOON, ready).await;
+    let said = reqwest::get(&untrusting).await.unwrap().text().await.unwrap();
+    assert!(said.contains("the store"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
@@ -33,7 +33,7 @@ pub struct Config {
     pub nats_creds: Option<PathBuf>,
 
     /// The certificates, in PEM, of whoever may vouch for the broker, instead of those that the system trusts; for `tls://`.
-    #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_path))]
+    #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_certificates))]
     pub nats_ca: Option<PathBuf>,
 
     /// Where the service keeps its data: `sqlite://PATH`, or `mongodb://[user:password@]host[:port]/[database]?replicaSet=NAME`
@@ -41,6 +41,11 @@ pub struct Config {
     /// percent-encoded as in NATS_URL. Default: `sqlite://data/<service>.db`.
     #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Checked(StoreUrl::read))]
     pub store_url: Option<StoreUrl>,
+
+    /// The certificates, in PEM, of whoever may vouch for a MongoDB, instead of those that the system trusts. It is spoken to by
+    /// TLS then.
+    #[arg(long, env = "STORE_CA", value_name = "FILE", value_parser = Checked(read_certificates))]
+    pub store_ca: Option<PathBuf>,
 
     /// The address to serve HTTP on; 0.0.0.0 serves every network the machine is in.
     #[arg(long, env = "HTTP_HOST", value_name = "IP", default_value = "127.0.0.1", value_parser = Checked(read_ip))]
@@ -91,7 +96,12 @@ impl Logs {
 impl Config {
     /// The store to use: as told, or the service's own file.
     pub fn store(&self, service: &str) -> StoreUrl {
-        self.store_url.clone().unwrap_or_else(|| StoreUrl::Sqlite(format!("data/{service}.db").into()))
+        let url = self.store_url.clone().unwrap_or_else(|| StoreUrl::Sqlite(format!("data/{service}.db").into()));
+        match (url, &self.store_ca) {
+            #[cfg(feature = "mongodb")]
+            (StoreUrl::Mongo(url), Some(ca)) => StoreUrl::Mongo(url.trusting(ca.clone())),
+            (url, _) => url,
+        }
     }
 
     /// The address to serve HTTP on.
@@ -102,20 +112,18 @@ impl Config {
     /// Connection options with what the broker is to know us by, and what we are to know it by.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// When the credentials file cannot be read.
     pub async fn connect_options(&self) -> io::Result<ConnectOptions> {
-        let unreadable = |what: &str, path: &Path, error: io::Error| {
-            io::Error::new(error.kind(), format!("{what} cannot be read from `{}`: {error}", path.display()))
-        };
         let mut options = self.nats_url.authenticate(ConnectOptions::new());
         if let Some(path) = &self.nats_ca {
-            // The client reads it at each connect, and does not name it in its errors.
-            File::open(path).map_err(|error| unreadable("--nats-ca (NATS_CA): certificates", path, error))?;
             options = options.add_root_certificates(path.clone());
         }
         let Some(path) = &self.nats_creds else { return Ok(options) };
-        let options = options.credentials_file(path).await;
-        options.map_err(|error| unreadable("--nats-creds (NATS_CREDS): credentials", path, error))
+        options.credentials_file(path).await.map_err(|error| {
+            let path = path.display();
+            let text = format!("--nats-creds (NATS_CREDS): `{path}` is not a readable credentials file: {error}");
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// Whom the broker knows us as, for messages.
@@ -310,6 +318,12 @@ fn read_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
+fn read_certificates(text: &str) -> Result<PathBuf, String> {
+    // Clients read it at each connect, and would not name it in their errors.
+    File::open(text).map_err(|error| format!("`{text}` cannot be read: {error}"))?;
+    Ok(text.into())
+}
+
 fn read_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is no IP address: expected one such as 127.0.0.1 or 0.0.0.0"))
 }
@@ -376,6 +390,8 @@ mod tests {
             ("--unpublished-limit", "0", "UNPUBLISHED_LIMIT", "from 1 on"),
             ("--journal-retention", "14 moons", "JOURNAL_RETENTION", "14days"),
             ("--nats-creds", "", "NATS_CREDS", "empty"),
+            ("--nats-ca", "nowhere.pem", "NATS_CA", "cannot be read"),
+            ("--store-ca", "nowhere.pem", "STORE_CA", "cannot be read"),
         ] {
             let error = read(&[flag, value]).unwrap_err();
             for part in [flag, &format!("environment {variable}"), right] {
@@ -415,9 +431,16 @@ mod tests {
     #[test]
     fn the_help_names_every_variable() {
         let help = Service::command().render_long_help().to_string();
-        for variable in
-            ["NATS_URL", "NATS_CREDS", "NATS_CA", "STORE_URL", "LOG_FORMAT", "UNPUBLISHED_LIMIT", "JOURNAL_RETENTION"]
-        {
+        for variable in [
+            "NATS_URL",
+            "NATS_CREDS",
+            "NATS_CA",
+            "STORE_URL",
+            "STORE_CA",
+            "LOG_FORMAT",
+            "UNPUBLISHED_LIMIT",
+            "JOURNAL_RETENTION",
+        ] {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }
     }

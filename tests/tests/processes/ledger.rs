@@ -319,6 +319,7 @@ async fn serve(errand: Errand) {
         nats_url: NatsUrl::read(&errand.nats).unwrap(),
         nats_creds: None,
         nats_ca: None,
+        store_ca: None,
         store_url: Some(StoreUrl::read(&errand.store).unwrap()),
         host: [127, 0, 0, 1].into(),
         port: Some(0),

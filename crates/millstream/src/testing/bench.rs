@@ -226,6 +226,7 @@ fn config(broker: &Broker, store: &TestStore, service: &str, timing: &Timing) ->
         nats_url: NatsUrl::read(&broker.url()).expect("a broker's URL"),
         nats_creds: None,
         nats_ca: None,
+        store_ca: None,
         store_url: Some(StoreUrl::read(&store.url(service)).expect("a store's URL")),
         host: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: None,

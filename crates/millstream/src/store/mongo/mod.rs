@@ -118,6 +118,7 @@ impl MongoStore {
         let connect = || async {
             let options = ClientOptions::parse(self.url.expose()).await;
             let mut options = options.map_err(|error| StoreError(said(&error)))?;
+            options.tls = self.url.tls().or(options.tls);
             // What a commit promises is not for a URL to change.
             let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
             options.write_concern = Some(write.clone());

@@ -1,8 +1,9 @@
 //! Where a MongoDB is, and as whom we come.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use mongodb::options::{ConnectionString, Tls};
+use mongodb::options::{ConnectionString, Tls, TlsOptions};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -12,6 +13,7 @@ pub struct MongoUrl {
     whole: SecretString,
     shown: String,
     database: Option<String>,
+    ca: Option<PathBuf>,
 }
 
 const ENCODE: &str = "user and password must be percent-encoded: `@` is %40, `:` is %3A, `/` is %2F, `?` is %3F, `#` is %23, \
@@ -45,7 +47,19 @@ impl MongoUrl {
             }
         }
         ConnectionString::parse(text).map_err(|_| form.to_owned())?;
-        Ok(Self { whole: text.into(), shown, database: parsed.default_database })
+        Ok(Self { whole: text.into(), shown, database: parsed.default_database, ca: None })
+    }
+
+    /// The same by TLS, with a server that is vouched for by one of the certificates in a file.
+    #[must_use]
+    pub fn trusting(self, ca: PathBuf) -> Self {
+        Self { ca: Some(ca), ..self }
+    }
+
+    /// How the connection is protected, if that is not for the text to say.
+    pub(super) fn tls(&self) -> Option<Tls> {
+        let ca = self.ca.clone()?;
+        Some(Tls::Enabled(TlsOptions::builder().ca_file_path(ca).build()))
     }
 
     /// The database that it names.
