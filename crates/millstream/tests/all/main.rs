@@ -12,6 +12,7 @@ mod expiry;
 mod intents;
 mod metrics;
 mod provenance;
+mod rebuild;
 mod replicas;
 mod retries;
 mod shutdown;
