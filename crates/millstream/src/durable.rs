@@ -21,6 +21,8 @@ pub(crate) struct Declared {
     pub(crate) stream: Stream,
     pub(crate) start: Start,
     pub(crate) durable: &'static str,
+    /// Whether the service could read all that it has again.
+    pub(crate) rebuildable: bool,
     /// The subjects of the events it handles.
     pub(crate) filters: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
@@ -47,9 +49,14 @@ impl Declared {
         // Read after the durable: a replica that starts at the same time writes the mark first.
         let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
         if existing.is_some() && known.is_none() {
+            let anew = if self.rebuildable {
+                "start once with --rebuild to read everything again"
+            } else {
+                "delete the consumer to begin anew"
+            };
             return Err(format!(
                 "consumer {durable} on {name} exists, but this database has never read the stream: \
-                 restore the database that belongs to it, or delete the consumer to begin anew"
+                 restore the database that belongs to it, or {anew}"
             ));
         }
         let through = match self.start {

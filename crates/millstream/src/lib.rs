@@ -92,6 +92,8 @@ pub mod http;
 #[cfg(feature = "service")]
 mod progress;
 #[cfg(feature = "service")]
+mod rebuild;
+#[cfg(feature = "service")]
 mod refusals;
 #[cfg(feature = "service")]
 pub mod retry;

@@ -30,6 +30,7 @@ use crate::engine::wakes::{Kinds, Sweep};
 use crate::event::Stream;
 use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
+use crate::rebuild;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
 use crate::store::{Collection, PrepareError, Store, StoreError};
@@ -58,6 +59,10 @@ struct Parts {
     collections: Vec<Collection>,
     publishes: Vec<Stream>,
     reads: Vec<Reading>,
+    /// Whether all is forgotten before anything is read.
+    rebuild: bool,
+    /// Whether that could be done.
+    rebuildable: bool,
     kinds: Kinds,
     rules: Rules,
     status: Arc<Status>,
@@ -80,6 +85,11 @@ impl Running {
             journal_retention: config.journal_retention,
             ..options.timing
         };
+        let obstacle = rebuild::obstacle(&service);
+        let rebuildable = obstacle.is_none();
+        if let Some(why) = obstacle.filter(|_| options.rebuild) {
+            return Err(RunError::Rebuild { service: name, why });
+        }
         let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let telemetry = Telemetry::new(name, &service.metrics);
@@ -117,6 +127,8 @@ impl Running {
             collections: service.collections,
             publishes: service.publishes,
             reads: service.reads,
+            rebuild: options.rebuild,
+            rebuildable,
             kinds,
             rules,
             status,
@@ -278,6 +290,21 @@ impl Parts {
                 }
             })
             .await;
+        if self.rebuild {
+            status.set_waits_for(Some("its rebuild".into()));
+            let streams: Vec<&str> = reads.iter().map(|reading| reading.stream.name).collect();
+            let mut told = None;
+            let forget = || rebuild::forget(&*store, &broker, service, &streams, &timing);
+            retry
+                .forever(forget, |error: String, _| {
+                    if told.as_ref() != Some(&error) {
+                        tracing::warn!(error, "the rebuild cannot begin; trying on");
+                        status.set_waits_for(Some(error.clone()));
+                        told = Some(error);
+                    }
+                })
+                .await;
+        }
         let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
 
         let (acker, acker_task) = Acker::new(&broker);
@@ -299,6 +326,7 @@ impl Parts {
                 stream: reading.stream,
                 start: reading.start,
                 durable: service,
+                rebuildable: self.rebuildable,
                 filters,
                 store: store.clone(),
                 timing: timing.clone(),

@@ -195,17 +195,36 @@ pub struct Options {
     pub clock: Clock,
     /// A store that is open already, in place of the configured one.
     pub store: Option<Arc<dyn Store>>,
+    /// Forgets everything that the service has at its start, its durables too, and reads its streams from their beginning: as much as
+    /// they still hold. Only for a service that all comes from its streams and that nobody has heard of: one that publishes
+    /// nothing, has no wakes or timers, and reads from [`Start::Beginning`]. What came in by commands does not come back.
+    ///
+    /// Killed in the midst of it and started without it, the service either goes on reading from the beginning, or says that
+    /// this is to be repeated. Each start with it begins anew. No other instance may run.
+    pub rebuild: bool,
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("timing", &self.timing).field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("timing", &self.timing)
+            .field("clock", &self.clock)
+            .field("rebuild", &self.rebuild)
+            .finish_non_exhaustive()
     }
 }
 
 /// Why a service has not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// It is to be rebuilt and cannot be; nothing was touched.
+    #[error("`{service}` cannot be rebuilt: {why}")]
+    Rebuild {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        why: String,
+    },
     /// The store cannot be opened, or will not do.
     #[error("the store of `{service}` cannot be opened: {error}")]
     Store {

@@ -106,6 +106,13 @@ pub trait Store: Send + Sync + 'static {
     /// transaction raises each stream's mark to the highest sequence that it deletes. Returns how many entries went.
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// Forgets everything: marks, instance rows, keys, the journal and all documents. Collections and indexes stay.
+    ///
+    /// In one transaction if the database can; otherwise the marks go first and the documents last, so that a service which starts
+    /// after half of it has no mark and, beside its durable, refuses to go on (calling this again finishes it). Its caller has
+    /// seen that no other instance lives.
+    fn clear(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Asks whether the store answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -16,6 +16,7 @@ mod mongo;
 #[cfg(feature = "mongodb")]
 mod mongo_faults;
 mod provenance;
+mod rebuild;
 mod replicas;
 mod retries;
 mod shutdown;

@@ -94,6 +94,7 @@ impl Store for Lossy {
         init_settled(&'a self, mark: Settled) -> Settled;
         settled(&'a self, stream: &'a str) -> Option<Settled>;
         expire(&'a self, expiry: Expiry) -> usize;
+        clear(&'a self) -> ();
     }
 }
 

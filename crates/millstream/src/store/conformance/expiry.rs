@@ -1,10 +1,10 @@
-//! Old entries go, with the marks that answer for them.
+//! Old entries go, with the marks that answer for them; and everything goes at once.
 
 use std::time::Duration;
 
-use super::{NOW, Subject, Writer, entry, input};
+use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_waking};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Entry, Expiry, IdempotencyKey, Settled, State, Wanted};
+use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Query, Settled, State, Wanted};
 
 const OLD: Timestamp = Timestamp(NOW.0 - 1);
 
@@ -157,4 +157,41 @@ pub async fn expired_keys_go(subject: Subject) {
     let wanted = Wanted { keys: vec![[1; 32], [2; 32], [3; 32]], ..Wanted::default() };
     let left = writer.store.load(wanted).await.unwrap().keys;
     assert_eq!(left.iter().map(|key| key.hash[0]).collect::<Vec<_>>(), [2, 3]);
+}
+
+/// Nothing of what was there is left, and its writers are fenced.
+pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
+    let mut before = subject.writer().await;
+    before.store.init_settled(mark("S", 5, "monday")).await.unwrap();
+    let key = || IdempotencyKey { hash: [1; 32], command: input(1), fingerprint: [0; 32], expires: NOW };
+    let everything = |batch: &mut Batch| {
+        batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_waking("b", None, "look", 1)];
+        (batch.journal, batch.keys) = (vec![entry(input(1)), old_message(2, "S", 6)], vec![key()]);
+    };
+    before.commit_with(everything).await.unwrap();
+    for _ in 0..2 {
+        before.store.clear().await.unwrap();
+        let wanted = Wanted {
+            docs: ["a", "b"].map(super::key).to_vec(),
+            journal: [1, 2].map(input).to_vec(),
+            keys: vec![[1; 32]],
+        };
+        let left = before.store.load(wanted).await.unwrap();
+        assert_eq!((left.docs, left.journal, left.keys.len()), (vec![], vec![], 0));
+        assert_eq!(before.store.settled("S").await.unwrap(), None);
+        assert_eq!(before.store.instances().await.unwrap(), []);
+        assert_eq!(before.store.due_wakes(&["look"], NOW, 10).await.unwrap(), []);
+        assert_eq!(before.store.count_unpublished().await.unwrap(), 0);
+    }
+    assert_eq!(before.commit(vec![put("a", None, "{}")], vec![]).await, Err(CommitError::Fenced));
+    let mut after = subject.writer().await;
+    after.commit_with(everything).await.unwrap();
+    let query = Query {
+        collection: ACCOUNTS.name,
+        filters: vec![("owner", "ann".into())],
+        after: None,
+        descending: false,
+        limit: 10,
+    };
+    assert_eq!(after.store.find(query).await.unwrap().len(), 1);
 }

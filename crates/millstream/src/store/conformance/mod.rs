@@ -70,6 +70,7 @@ macro_rules! conformance_suite {
             expiry_raises_the_mark_to_the_highest_sequence_that_went,
             entries_that_stay_do_not_keep_later_ones_from_expiring,
             expired_keys_go,
+            a_cleared_database_is_as_a_new_one,
             odd_ids_and_texts_come_back_as_they_went_in,
             large_values_come_back_whole,
             concurrent_writers_lose_no_change,

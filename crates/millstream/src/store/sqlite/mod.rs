@@ -186,6 +186,10 @@ impl Store for SqliteStore {
         self.writer.ask(move |session| session.expire(&expiry)).boxed()
     }
 
+    fn clear(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.writer.ask(|session| session.patient(schema::clear)).boxed()
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         let ping = |session: &mut Session| {
             session.patient(|conn| {

@@ -124,6 +124,16 @@ pub(super) fn collections(conn: &mut Connection, collections: &[Collection]) -> 
     })
 }
 
+/// Deletes every row of every table, those of collections that this release no longer has, too.
+pub(super) fn clear(conn: &mut Connection) -> Result<(), Failure> {
+    write(conn, |tx| {
+        let mut tables =
+            tx.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")?;
+        let tables: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        tables.iter().try_for_each(|table| Ok(tx.execute_batch(&format!("DELETE FROM \"{table}\""))?))
+    })
+}
+
 /// The SQL for a document's field, the same text in an index and in the queries that are to use it.
 pub(super) fn field_value(field: &str) -> rusqlite::Result<String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

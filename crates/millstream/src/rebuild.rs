@@ -1,0 +1,106 @@
+//! Rebuilding: a service that only reads forgets what it has, and reads its streams from their beginning.
+//!
+//! The store is cleared first, then the durables go; what follows is an ordinary first start. Between the two a start finds durables
+//! that the database does not know, and refuses; after them it is a first start, whoever does it. So nothing has to be noted
+//! for a process that dies in the midst of it.
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::ConsumerErrorKind;
+
+use crate::broker::Broker;
+use crate::engine::timing::Timing;
+use crate::service::{Service, Start};
+use crate::store::Store;
+
+/// Why a service cannot be rebuilt; `None` if it can.
+pub(crate) fn obstacle(service: &Service) -> Option<String> {
+    if let Some(stream) = service.publishes.first() {
+        return Some(format!("it publishes {}, and what others have of it cannot be taken back", stream.name));
+    }
+    let kinds = service.wakes.iter().map(|wake| wake.kind()).chain(service.timers.iter().map(|timer| timer.kind()));
+    if let Some(kind) = kinds.into_iter().next() {
+        return Some(format!("it has a wake or timer `{kind}`, and what that has done cannot be taken back"));
+    }
+    if let Some(reading) = service.reads.iter().find(|reading| reading.start == Start::Now) {
+        return Some(format!("it reads {} from where that stood at the first start", reading.stream.name));
+    }
+    service.reads.is_empty().then(|| "it reads no stream".into())
+}
+
+/// Clears the store and deletes the durables. Repeated after a failure it begins anew, and ends in the same.
+pub(crate) async fn forget(
+    store: &dyn Store,
+    broker: &Broker,
+    service: &str,
+    streams: &[&str],
+    timing: &Timing,
+) -> Result<(), String> {
+    let away = |error: crate::store::StoreError| format!("the store: {error}");
+    let before = store.instances().await.map_err(away)?;
+    if !before.is_empty() {
+        tokio::time::sleep(timing.dead_after).await;
+        let now = store.instances().await.map_err(away)?;
+        if now.iter().any(|row| !before.contains(row)) {
+            return Err(format!("another instance of `{service}` runs and must be stopped before the rebuild"));
+        }
+    }
+    store.clear().await.map_err(away)?;
+    fail::fail_point!("cleared");
+    for stream in streams {
+        let deleted = broker.jetstream.delete_consumer_from_stream(service, *stream).await;
+        match deleted.map_err(|error| error.kind()) {
+            Ok(_) => {}
+            Err(ConsumerErrorKind::JetStream(error))
+                if matches!(error.error_code(), ErrorCode::CONSUMER_NOT_FOUND | ErrorCode::STREAM_NOT_FOUND) => {}
+            Err(error) => return Err(format!("consumer {service} on {stream} cannot be deleted: {error}")),
+        }
+    }
+    fail::fail_point!("forgotten");
+    tracing::info!("all is forgotten, and read again from the beginning");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::event::Stream;
+    use crate::handler::{Document, Timer};
+    use crate::unit::Unit;
+
+    const STREAM: Stream = Stream::new("S", "s");
+
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Thing {}
+
+    impl Document for Thing {
+        const COLLECTION: &'static str = "things";
+        fn id(&self) -> &str {
+            ""
+        }
+    }
+
+    struct Bell;
+
+    impl Timer for Bell {
+        type Document = Thing;
+        const KIND: &'static str = "bell";
+        fn fire(&self, _: &mut Thing, _: &mut Unit<'_>) {}
+    }
+
+    #[test]
+    fn only_a_service_of_which_nobody_has_heard_and_that_can_read_all_again_is_rebuilt() {
+        let reader = || Service::new("reader").reads(STREAM, Start::Beginning);
+        assert_eq!(obstacle(&reader()), None);
+        for (service, part) in [
+            (reader().publishes(STREAM), "publishes S"),
+            (reader().timer(Bell), "`bell`"),
+            (reader().reads(STREAM, Start::Now), "S from where that stood"),
+            (Service::new("reader"), "no stream"),
+        ] {
+            let why = obstacle(&service).unwrap();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+}
