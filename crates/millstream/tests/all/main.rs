@@ -18,4 +18,5 @@ mod shutdown;
 mod sqlite;
 mod store_away;
 mod timers;
+mod trimming;
 mod unknown_commits;
