@@ -294,7 +294,7 @@ async fn what_is_published_between_the_reads_of_a_tick_survives_it() {
     let (reached, goes) = (Mutex::new(reached), Mutex::new(goes));
     fail::cfg_callback("stream_read_HELD", move || {
         let _ = reached.lock().unwrap().send(());
-        let _ = goes.lock().unwrap().recv();
+        let _ = tokio::task::block_in_place(|| goes.lock().unwrap().recv());
     })
     .unwrap();
     let stops = Mutex::new(stops);
