@@ -90,7 +90,7 @@ impl Context {
     pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
         let shared = &self.0;
         if let Some(why) = shared.status.refuses(&shared.timing) {
-            return Err(CommandError::Unavailable(why.into()));
+            return Err(CommandError::Unavailable(why));
         }
         let now = shared.clock.now();
         let id = Id::random(now);

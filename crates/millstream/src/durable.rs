@@ -1,5 +1,6 @@
 //! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::event::Stream;
 use crate::progress::Progress;
 use crate::service::Start;
 use crate::store::{Settled, Store};
+use crate::trim::BEST_EFFORT;
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {
@@ -23,6 +25,8 @@ pub(crate) struct Declared {
     pub(crate) durable: &'static str,
     /// Whether the service could read all that it has again.
     pub(crate) rebuildable: bool,
+    /// Whether what it has not read yet may be trimmed.
+    pub(crate) best_effort: bool,
     /// The subjects of the events it handles.
     pub(crate) filters: Vec<String>,
     pub(crate) store: Arc<dyn Store>,
@@ -76,6 +80,7 @@ impl Declared {
                     max_deliver: -1,
                     max_ack_pending: self.timing.max_ack_pending,
                     filter_subjects: self.filters.clone(),
+                    metadata: self.metadata(HashMap::new()),
                     ..pull::Config::default()
                 };
                 let created = broker.jetstream.create_consumer_on_stream(wanted, name).await;
@@ -90,7 +95,9 @@ impl Declared {
                 // Filters only grow: an older release beside this one still handles what it asks for.
                 let missing: Vec<String> =
                     self.filters.iter().filter(|filter| !filters.contains(filter)).cloned().collect();
+                let metadata = self.metadata(have.metadata.clone());
                 let same = missing.is_empty()
+                    && have.metadata == metadata
                     && have.ack_wait == self.timing.ack_wait
                     && have.max_ack_pending == self.timing.max_ack_pending;
                 if !same {
@@ -103,7 +110,7 @@ impl Declared {
                         max_deliver: have.max_deliver,
                         max_ack_pending: self.timing.max_ack_pending,
                         filter_subjects: filters,
-                        metadata: have.metadata,
+                        metadata,
                         ..pull::Config::default()
                     };
                     let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
@@ -112,6 +119,16 @@ impl Declared {
             }
         }
         Ok(mark)
+    }
+
+    /// What others know of the durable: what was there, and what is declared.
+    fn metadata(&self, mut metadata: HashMap<String, String>) -> HashMap<String, String> {
+        if self.best_effort {
+            metadata.insert(BEST_EFFORT.into(), "true".into());
+        } else {
+            metadata.remove(BEST_EFFORT);
+        }
+        metadata
     }
 
     /// Keeps what is known of the durable up to date.

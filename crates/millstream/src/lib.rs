@@ -110,6 +110,8 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "service")]
+mod trim;
+#[cfg(feature = "service")]
 pub mod unit;
 #[cfg(feature = "service")]
 mod view;

@@ -35,6 +35,7 @@ use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
 use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::telemetry::Telemetry;
+use crate::trim::{Room, Trimmer};
 use crate::unit::Rules;
 
 /// A service before its engine has started: HTTP is served already, unready.
@@ -104,7 +105,8 @@ impl Running {
         let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
         let meters = Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
         let (outbox, publisher) = Outbox::new();
-        let status = Arc::new(Status::new(outbox.clone()));
+        let rooms = service.publishes.iter().map(|stream| Arc::new(Room::new(*stream))).collect();
+        let status = Arc::new(Status::new(outbox.clone(), rooms));
         let (commands_tx, commands) = mpsc::channel(timing.command_queue);
         let context = Context(Arc::new(Shared {
             service: name,
@@ -327,6 +329,7 @@ impl Parts {
                 start: reading.start,
                 durable: service,
                 rebuildable: self.rebuildable,
+                best_effort: reading.best_effort,
                 filters,
                 store: store.clone(),
                 timing: timing.clone(),
@@ -346,6 +349,16 @@ impl Parts {
                 meters: meters.clone(),
             };
             consumers.spawn(consumer.run().in_current_span());
+        }
+        for room in status.rooms() {
+            let trimmer = Trimmer {
+                broker: broker.clone(),
+                room: room.clone(),
+                clock: clock.clone(),
+                timing: timing.clone(),
+                meters: meters.clone(),
+            };
+            helpers.spawn(trimmer.run().in_current_span());
         }
         status.go_online(broker.clone(), progress);
 

@@ -43,6 +43,7 @@ pub struct Service {
 pub(crate) struct Reading {
     pub(crate) stream: Stream,
     pub(crate) start: Start,
+    pub(crate) best_effort: bool,
     pub(crate) handlers: Vec<Arc<dyn AnyHandler>>,
 }
 
@@ -103,8 +104,23 @@ impl Service {
     /// Reads a stream; the `on` that follow say what of it.
     #[must_use]
     pub fn reads(mut self, stream: Stream, start: Start) -> Self {
-        self.reads.push(Reading { stream, start, handlers: vec![] });
+        self.reads.push(Reading { stream, start, best_effort: false, handlers: vec![] });
         self
+    }
+
+    /// Reads the stream last named by [`Service::reads`] as far as it is there: what this service has not read yet does not keep
+    /// the stream's owner from trimming it.
+    ///
+    /// # Panics
+    /// When no stream was named.
+    #[must_use]
+    pub fn best_effort(mut self) -> Self {
+        self.reading("best_effort").best_effort = true;
+        self
+    }
+
+    fn reading(&mut self, what: &str) -> &mut Reading {
+        self.reads.last_mut().unwrap_or_else(|| panic!("`{what}` is about a stream: name it with `reads` first"))
     }
 
     /// Reacts to a type of event of the stream last named by [`Service::reads`].

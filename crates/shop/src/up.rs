@@ -158,8 +158,8 @@ Order something, and see what became of it:
 
 Durable: what a service has answered is in its database and safe from a power cut (SQLite, synchronous=FULL).
          {durable}
-Room:    nothing trims the streams yet. ORDERS holds 1 GiB, some days at 2 orders/s; when it is nearly full, new orders
-         are answered 503, and none that was taken is lost.
+Room:    a stream holds 1 GiB; what all its readers have handled goes after a week, or sooner when it is 80 % full. If a
+         reader stands still until it is 90 % full, new orders are answered 503, and none that was taken is lost.
 Load:    {load}
 ",
         orders = urls.orders,

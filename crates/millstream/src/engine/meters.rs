@@ -131,6 +131,16 @@ impl Meters {
         }
     }
 
+    /// So many messages were trimmed from a stream.
+    pub(crate) fn trimmed(&self, stream: &str, messages: u64) {
+        self.telemetry.counter(&table::TRIMMED, &[stream]).increment(messages);
+    }
+
+    /// Whether trimming is held up.
+    pub(crate) fn trim_held(&self, stream: &str, held: bool) {
+        self.telemetry.gauge(&table::TRIM_HELD, &[stream]).set(f64::from(u8::from(held)));
+    }
+
     fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
         self.telemetry.counter(&table::EFFECTS, &[kind, outcome]).increment(1);
         self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());

@@ -11,6 +11,7 @@ use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
 use crate::progress::Progress;
 use crate::refusals::Refusals;
+use crate::trim::Room;
 
 pub(crate) struct Status {
     pub(crate) store_up: AtomicBool,
@@ -18,6 +19,8 @@ pub(crate) struct Status {
     pub(crate) unpublished: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) outbox: Outbox,
+    /// The streams that the service publishes to.
+    rooms: Vec<Arc<Room>>,
     /// Set once the broker was reached for the first time.
     online: OnceLock<Online>,
     /// What the broker refuses for lack of rights, from the first connection on.
@@ -34,12 +37,13 @@ struct Online {
 }
 
 impl Status {
-    pub(crate) fn new(outbox: Outbox) -> Self {
+    pub(crate) fn new(outbox: Outbox, rooms: Vec<Arc<Room>>) -> Self {
         Self {
             store_up: AtomicBool::new(false),
             unpublished: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             outbox,
+            rooms,
             online: OnceLock::new(),
             refusals: OnceLock::new(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
@@ -75,17 +79,21 @@ impl Status {
     }
 
     /// Why no command is taken now.
-    pub(crate) fn refuses(&self, timing: &Timing) -> Option<&'static str> {
+    pub(crate) fn refuses(&self, timing: &Timing) -> Option<String> {
         if self.draining.load(Ordering::Acquire) {
-            return Some("the service is shutting down");
+            return Some("the service is shutting down".into());
         }
         if self.online.get().is_none() {
-            return Some("the broker has not been reached yet");
+            return Some("the broker has not been reached yet".into());
         }
         if !self.store_up.load(Ordering::Acquire) {
-            return Some("the store is away");
+            return Some("the store is away".into());
         }
-        (self.room(timing) == 0).then_some("too many events wait for the broker")
+        if self.room(timing) == 0 {
+            return Some("too many events wait for the broker".into());
+        }
+        let full = self.rooms.iter().find(|room| room.is_full())?;
+        Some(format!("the stream {} is nearly full: its readers are behind", full.stream.name))
     }
 
     /// Everything that keeps the service from doing its whole job, a sentence each.
@@ -118,6 +126,10 @@ impl Status {
             }
         }
         waits
+    }
+
+    pub(crate) fn rooms(&self) -> &[Arc<Room>] {
+        &self.rooms
     }
 
     pub(crate) fn consumers(&self) -> Vec<(Arc<Source>, Arc<Progress>)> {

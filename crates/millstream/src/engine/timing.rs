@@ -61,6 +61,14 @@ pub struct Timing {
     pub journal_retention: Duration,
     /// How often old entries are looked for.
     pub expiry_every: Duration,
+    /// How often the owner of a stream looks whether it is full, and trims it.
+    pub trim_every: Duration,
+    /// What all readers of a stream have handled is kept for so long at the least, while there is room.
+    pub trim_older_than: Duration,
+    /// The share of a stream's size limit above which what all readers have handled goes, however young.
+    pub trim_above: f64,
+    /// The share of a stream's size limit from which on commands get 503, so that there is room for what is under way.
+    pub admit_below: f64,
     /// How long an idempotency key stands for its command.
     pub key_retention: Duration,
     /// How long a dependency that is away is left alone between two tries.
@@ -102,6 +110,10 @@ impl Default for Timing {
             publish_timeout: secs(5),
             journal_retention: secs(14 * 24 * 3600),
             expiry_every: secs(10),
+            trim_every: secs(2),
+            trim_older_than: secs(7 * 24 * 3600),
+            trim_above: 0.8,
+            admit_below: 0.9,
             key_retention: secs(24 * 3600),
             gate_retry: Retry { first: ms(50), longest: secs(2), jitter: 0.2, attempts: u32::MAX },
             effect_grace: secs(5),
@@ -127,6 +139,7 @@ impl Timing {
             heartbeat: ms(300),
             instance_sweep: ms(200),
             publish_timeout: ms(1000),
+            trim_every: ms(50),
             deadline_patience: Duration::from_secs(10),
             gate_retry: Retry { first: ms(20), longest: ms(200), jitter: 0.2, attempts: u32::MAX },
             ..Self::default()

@@ -178,6 +178,18 @@ pub static UNPUBLISHED_AGE: Metric = Metric::gauge(
     "Age of the oldest journal entry whose events the broker has not acknowledged yet.",
     &[],
 );
+/// What was trimmed.
+pub static TRIMMED: Metric = Metric::counter(
+    "millstream_stream_trimmed_messages_total",
+    "Messages that the owner of a stream has taken away, because all readers have handled them.",
+    &["stream_name"],
+);
+/// Whether trimming is held up.
+pub static TRIM_HELD: Metric = Metric::gauge(
+    "millstream_stream_trim_held",
+    "1 while nothing may be trimmed from a stream, because a durable is missing or the broker cannot be asked; 0 otherwise.",
+    &["stream_name"],
+);
 /// Whether the broker is there.
 pub static BROKER_CONNECTED: Metric =
     Metric::gauge("millstream_broker_connected", "1 while the broker is connected, 0 while not.", &[]);
@@ -209,6 +221,8 @@ pub static ALL: &[&Metric] = &[
     &WAKE_OVERDUE,
     &UNPUBLISHED,
     &UNPUBLISHED_AGE,
+    &TRIMMED,
+    &TRIM_HELD,
     &BROKER_CONNECTED,
     &STORE_UP,
     &BUILD_INFO,

@@ -152,6 +152,8 @@ impl Telemetry {
             let template = metrics::stream_template(domain);
             let errors = metrics::BROKER_ERRORS;
             self.declare_all(&metrics::SENT, &[&[metrics::SYSTEM], &["publish"], &[stream], &[&template], errors]);
+            self.declare_all(&metrics::TRIMMED, &[&[stream]]);
+            self.declare_all(&metrics::TRIM_HELD, &[&[stream]]);
         }
         for (stream, domain) in labels.reads {
             let template = metrics::stream_template(domain);

@@ -23,4 +23,5 @@ mod shutdown;
 mod sqlite;
 mod store_away;
 mod timers;
+mod trimming;
 mod unknown_commits;

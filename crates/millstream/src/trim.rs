@@ -1,0 +1,263 @@
+//! Retention: the owner of a stream takes away what all its readers have, and knows when it is nearly full.
+//!
+//! Nothing is taken away that a reader still needs: a backlog becomes back pressure at the edge (commands are answered 503),
+//! never a loss. A durable that was seen once holds the stream until it is made best effort, also while it is missing, for it
+//! may come back; the stream's metadata remember it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_nats::jetstream::stream::{Config as StreamConfig, Info};
+use fail::fail_point;
+use futures_util::TryStreamExt;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::engine::meters::Meters;
+use crate::engine::timing::{Clock, Timing};
+use crate::event::Stream;
+use crate::ids::Timestamp;
+
+/// In a durable's metadata: `true` if what it has not read yet may be taken away.
+pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
+/// In a stream's metadata: the durables that hold it, separated by commas.
+const READERS: &str = "millstream.readers";
+
+/// Whether a stream takes more from the edge.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) stream: Stream,
+    full: AtomicBool,
+}
+
+impl Room {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream, full: AtomicBool::new(false) }
+    }
+
+    /// What was last read; so it stays while the broker is away.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+}
+
+/// The task that looks after one stream.
+pub(crate) struct Trimmer {
+    pub(crate) broker: Broker,
+    pub(crate) room: Arc<Room>,
+    pub(crate) clock: Clock,
+    pub(crate) timing: Timing,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// A durable, as far as trimming goes.
+#[derive(Clone, Debug, PartialEq)]
+struct Reader {
+    name: String,
+    best_effort: bool,
+    /// All up to here is handled.
+    ack_floor: u64,
+    /// It has nothing to come, and nothing that is not acked.
+    idle: bool,
+}
+
+impl Trimmer {
+    /// Looks at the stream again and again, until it is dropped. Every replica of the owner does: trimming twice is trimming once.
+    pub(crate) async fn run(self) {
+        let (stream, mut held, mut told_at) = (self.room.stream.name, None, Instant::now());
+        loop {
+            let result = self.tick().await;
+            let why = result.err();
+            self.meters.trim_held(stream, why.is_some());
+            // Without a connection there is nothing to say that was not said.
+            if why != held && self.broker.is_up() {
+                match &why {
+                    Some(why) => tracing::warn!(stream, why, "nothing is trimmed"),
+                    None => tracing::info!(stream, after = ?told_at.elapsed(), "trimming goes on"),
+                }
+                (held, told_at) = (why, Instant::now());
+            }
+            tokio::time::sleep(self.timing.trim_every).await;
+        }
+    }
+
+    /// Reads the stream first and its durables then: what is published in between lies above everything that is taken away.
+    async fn tick(&self) -> Result<(), String> {
+        let name = self.room.stream.name;
+        let stream = self.broker.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
+        let info = stream.cached_info();
+        let full = fullness(info);
+        let was_full = self.room.full.swap(full >= self.timing.admit_below, Ordering::AcqRel);
+        // Named for the stream, so that a test stops the one that it is about.
+        fail_point!(format!("stream_read_{name}").as_str());
+        let durables: Vec<Reader> = stream
+            .consumers()
+            .try_filter_map(async |consumer| Ok(Reader::of(&consumer)))
+            .try_collect()
+            .await
+            .map_err(|error| format!("its durables cannot be read: {error}"))?;
+        if self.room.is_full() && !was_full {
+            let slowest = durables.iter().filter(|reader| !reader.best_effort && !reader.idle);
+            let slowest = slowest.min_by_key(|reader| reader.ack_floor).map(|reader| reader.name.as_str());
+            tracing::warn!(
+                stream = name,
+                slowest,
+                "the stream is nearly full: commands are refused until its readers catch up"
+            );
+        }
+        let known = self.remember(info, &durables).await;
+        if let Some(missing) = known.iter().find(|known| durables.iter().all(|durable| durable.name != **known)) {
+            return Err(format!(
+                "the durable {missing} of {name} is missing: start its service, or, if it is gone for good, make a durable of \
+                 that name with the metadata {BEST_EFFORT}=true, which may then be deleted"
+            ));
+        }
+        let floor = floor(info.state.last_sequence, &durables);
+        let old = self.first_younger(info).await?;
+        let below = below(info, floor, old, self.timing.trim_above);
+        if below > info.state.first_sequence {
+            let purged =
+                stream.purge().sequence(below).await.map_err(|error| format!("it cannot be purged: {error}"))?;
+            self.meters.trimmed(name, purged.purged);
+            tracing::debug!(stream = name, below, messages = purged.purged, "trimmed");
+        }
+        Ok(())
+    }
+
+    /// The durables that hold the stream: those that are there, and those that were. What is new is written into the stream's
+    /// metadata, by the next tick if not by this one.
+    async fn remember(&self, info: &Info, durables: &[Reader]) -> BTreeSet<String> {
+        let noted = info.config.metadata.get(READERS).map_or("", String::as_str);
+        let mut known: BTreeSet<String> =
+            noted.split(',').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
+        let before = known.clone();
+        for durable in durables {
+            if durable.best_effort {
+                known.remove(&durable.name);
+            } else {
+                known.insert(durable.name.clone());
+            }
+        }
+        if known != before {
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let mut config: StreamConfig = info.config.clone();
+            config.metadata.insert(READERS.into(), names.join(","));
+            if let Err(error) = self.broker.jetstream.update_stream(&config).await {
+                tracing::debug!(%error, stream = config.name, "the readers of a stream are not written down yet");
+            }
+        }
+        known
+    }
+
+    /// The first sequence that is younger than what is kept in any case; the stream's first if nothing is older.
+    async fn first_younger(&self, info: &Info) -> Result<u64, String> {
+        let cut = self.clock.now() - self.timing.trim_older_than;
+        let millis = info.state.first_timestamp.unix_timestamp_nanos() / 1_000_000;
+        if info.state.messages == 0 || u64::try_from(millis).is_ok_and(|oldest| Timestamp(oldest) >= cut) {
+            return Ok(info.state.first_sequence);
+        }
+        let wanted = serde_json::json!({ "start_time": cut, "next_by_subj": ">" }).to_string();
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.room.stream.name);
+        let found = self.broker.client.request(subject, wanted.into()).await;
+        let found = found.map_err(|error| format!("its first young message cannot be found: {error}"))?;
+        let sequence = found.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
+        match (found.status, sequence.and_then(|sequence| sequence.as_str().parse().ok())) {
+            (_, Some(sequence)) => Ok(sequence),
+            (Some(async_nats::StatusCode::NOT_FOUND), None) => Ok(info.state.last_sequence + 1),
+            (status, None) => Err(format!("its first young message cannot be found: {status:?}")),
+        }
+    }
+}
+
+impl Reader {
+    fn of(consumer: &async_nats::jetstream::consumer::Info) -> Option<Self> {
+        Some(Self {
+            name: consumer.config.durable_name.clone()?,
+            best_effort: consumer.config.metadata.get(BEST_EFFORT).is_some_and(|value| value == "true"),
+            ack_floor: consumer.ack_floor.stream_sequence,
+            idle: consumer.num_pending == 0 && consumer.num_ack_pending == 0,
+        })
+    }
+}
+
+/// The share of its limit that a stream takes; 0 without a limit.
+fn fullness(info: &Info) -> f64 {
+    let limit = info.config.max_bytes;
+    if limit > 0 { info.state.bytes as f64 / limit as f64 } else { 0.0 }
+}
+
+/// All up to here is handled by everybody. `last` was the stream's last sequence before the durables were read.
+fn floor(last: u64, durables: &[Reader]) -> u64 {
+    let holding = durables.iter().filter(|durable| !durable.best_effort);
+    let floors = holding.map(|durable| if durable.idle { last } else { durable.ack_floor });
+    floors.min().unwrap_or(last).min(last)
+}
+
+/// The sequence below which everything goes: what all have handled and is old, or, once the stream is too full, the oldest of
+/// what all have handled, until there is some room again.
+fn below(info: &Info, floor: u64, first_younger: u64, trim_above: f64) -> u64 {
+    let state = &info.state;
+    let mut below = first_younger;
+    let full = fullness(info);
+    if full > trim_above {
+        let share = (full - trim_above + LESS) / full;
+        let some = (state.messages as f64 * share).ceil() as u64;
+        below = below.max(state.first_sequence + some);
+    }
+    below.min(floor + 1)
+}
+
+/// By how much of its limit a stream is emptied further than to where trimming begins.
+const LESS: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(ack_floor: u64, idle: bool, best_effort: bool) -> Reader {
+        Reader { name: "r".into(), best_effort, ack_floor, idle }
+    }
+
+    #[test]
+    fn the_floor_is_the_least_of_what_all_have_handled() {
+        for (readers, expected) in [
+            (vec![], 100),
+            (vec![reader(40, false, false), reader(70, false, false)], 40),
+            (vec![reader(40, true, false), reader(70, false, false)], 70),
+            (vec![reader(40, true, false)], 100),
+            (vec![reader(40, false, true), reader(70, false, false)], 70),
+            // It has handled what came after the stream was read.
+            (vec![reader(120, false, false)], 100),
+        ] {
+            assert_eq!(floor(100, &readers), expected, "{readers:?}");
+        }
+    }
+
+    fn info(bytes: u64) -> Info {
+        serde_json::from_value(serde_json::json!({
+            "config": { "name": "S", "max_bytes": 1000, "retention": "limits", "storage": "file", "num_replicas": 1,
+                        "max_consumers": -1, "max_msgs": -1, "max_age": 0 },
+            "created": "2026-01-31T12:00:00Z",
+            "state": { "messages": 100, "bytes": bytes, "first_seq": 1001, "first_ts": "2026-01-31T12:00:00Z",
+                       "last_seq": 1100, "last_ts": "2026-01-31T12:00:00Z", "consumer_count": 1 },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_goes_is_old_or_the_oldest_of_a_full_stream_and_never_above_the_floor() {
+        for (bytes, floor, first_younger, expected) in [
+            (500, 1100, 1001, 1001),
+            (500, 1100, 1050, 1050),
+            (500, 1030, 1050, 1031),
+            (500, 1000, 1050, 1001),
+            (800, 1100, 1001, 1001),
+            (1000, 1100, 1001, 1031),
+            (1000, 1010, 1001, 1011),
+            (1000, 1100, 1050, 1050),
+        ] {
+            assert_eq!(below(&info(bytes), floor, first_younger, 0.8), expected, "{bytes} {floor} {first_younger}");
+        }
+    }
+}
