@@ -83,6 +83,9 @@ impl Running {
         let store = options.store.map_or_else(|| crate::store::open(&config.store(name).to_string()), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let telemetry = Telemetry::new(name, &service.metrics);
+        for (metric, labels) in &service.series {
+            telemetry.declare(metric, &[&labels.iter().map(String::as_str).collect::<Vec<_>>()]);
+        }
         let kinds = Kinds {
             wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
@@ -265,7 +268,7 @@ impl Parts {
             .await;
         let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
 
-        let (acker, acker_task) = Acker::new(&broker);
+        let (acker, acker_task) = Acker::new(&broker, meters.clone());
         let acker_task = tokio::spawn(acker_task.in_current_span());
         let publisher = self.publisher.run(broker.clone(), timing.clone(), meters.clone());
         let publisher = tokio::spawn(publisher.in_current_span());
