@@ -33,9 +33,9 @@ fn a_shop_to_be_killed() {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(data.log()).unwrap();
         init_logs_to(file, &Logs { log_format: None, log: "info,millstream=debug".into() }).unwrap();
         let mut shop = Shop::start(plan(), data).await.unwrap();
-        let Urls { orders, inventory, payments, gateway, nats } = &shop.urls;
+        let Urls { orders, inventory, payments, gateway, console, nats } = &shop.urls;
         shop.urls.ready(&reqwest::Client::new(), SOON).await.unwrap();
-        println!("{URLS}{orders} {inventory} {payments} {gateway} {nats}");
+        println!("{URLS}{orders} {inventory} {payments} {gateway} {console} {nats}");
         panic!("{}", shop.ended().await);
     });
 }
@@ -66,8 +66,8 @@ impl Child {
         };
         let said = tokio::time::timeout(SOON, said).await.expect("the shop's process is ready in time");
         let urls: Vec<String> = said.split(' ').map(str::to_owned).collect();
-        let [orders, inventory, payments, gateway, nats] = urls.try_into().unwrap();
-        Self { process, caller: Caller::new(Urls { orders, inventory, payments, gateway, nats }) }
+        let [orders, inventory, payments, gateway, console, nats] = urls.try_into().unwrap();
+        Self { process, caller: Caller::new(Urls { orders, inventory, payments, gateway, console, nats }) }
     }
 
     /// SIGKILL. The broker, its child, ends because nobody is left at its pipe.

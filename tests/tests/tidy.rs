@@ -59,8 +59,9 @@ fn crates_know_only_those_below_them() {
     ]);
     may.extend(services.map(|service| (service, vec!["contracts", "millstream"])));
     let below_shop: Vec<&str> = services.into_iter().chain(["contracts", "millstream", "console"]).collect();
+    may.insert("boards", below_shop.clone());
     may.insert("bench", below_shop.iter().copied().chain(["shop"]).collect());
-    may.insert("tests", below_shop.iter().copied().chain(["shop"]).collect());
+    may.insert("tests", below_shop.iter().copied().chain(["shop", "boards"]).collect());
     may.insert("shop", below_shop);
     let cargo = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])

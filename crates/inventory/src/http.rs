@@ -17,6 +17,14 @@ use crate::stock::{SetStock, Stock};
 const MAX_INITIAL: u64 = 1_000_000_000;
 const MAX_NAME: usize = 200;
 
+/// The answers to be expected: method, route and status.
+pub(crate) const ANSWERS: [[&str; 3]; 4] = [
+    ["GET", "/stock", "200"],
+    ["GET", "/stock/{productId}", "200"],
+    ["PUT", "/stock/{productId}", "200"],
+    ["GET", "/reservations/{orderId}", "200"],
+];
+
 pub(crate) fn routes() -> Router<Context> {
     Router::new()
         .route("/stock", get(list))

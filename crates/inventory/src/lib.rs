@@ -7,11 +7,12 @@
 //! At every moment, for each product: `initial = available + reserved + sold`, none of them below zero, and `reserved` is
 //! what the reservations in state RESERVED add up to. All of it changes in one commit, or nothing does.
 
+use millstream::telemetry::metrics::HTTP_DURATION;
 use millstream::{Service, Start};
 
 mod documents;
 mod http;
-mod metrics;
+pub mod metrics;
 mod saga;
 mod stock;
 
@@ -30,6 +31,7 @@ pub fn service() -> Service {
         .on(saga::Release)
         .on(saga::Sell)
         .metrics(metrics::ALL)
+        .begins(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes())
 }
 

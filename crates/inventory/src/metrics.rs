@@ -3,9 +3,10 @@
 use millstream::telemetry::{Kind, Metric};
 
 /// All of them.
-pub(crate) const ALL: [&Metric; 3] = [&RESERVATIONS, &SHORT_LINES, &INVARIANT_VIOLATIONS];
+pub const ALL: [&Metric; 3] = [&RESERVATIONS, &SHORT_LINES, &INVARIANT_VIOLATIONS];
 
-pub(crate) static RESERVATIONS: Metric = Metric {
+/// Reservations by what became of them.
+pub static RESERVATIONS: Metric = Metric {
     name: "shop_reservations_total",
     kind: Kind::Counter,
     help: "Reservations by what became of them.",
@@ -13,7 +14,8 @@ pub(crate) static RESERVATIONS: Metric = Metric {
     series: &[&["reserved"], &["rejected"], &["released"], &["sold"]],
 };
 
-pub(crate) static SHORT_LINES: Metric = Metric {
+/// Lines that were short of stock.
+pub static SHORT_LINES: Metric = Metric {
     name: "shop_stock_short_lines_total",
     kind: Kind::Counter,
     help: "Products of which an order wanted more than there was.",

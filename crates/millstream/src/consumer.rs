@@ -33,11 +33,12 @@ pub(crate) struct Acker(mpsc::UnboundedSender<Vec<(Subject, AckKind)>>);
 
 impl Acker {
     /// An acker and the task that sends for it until the last acker is dropped.
-    pub(crate) fn new(broker: &Broker) -> (Self, impl Future<Output = ()> + Send + use<>) {
+    pub(crate) fn new(broker: &Broker, meters: Arc<Meters>) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (acks, mut queue) = mpsc::unbounded_channel::<Vec<(Subject, AckKind)>>();
         let client = broker.client.clone();
         let task = async move {
             while let Some(batch) = queue.recv().await {
+                let started = Instant::now();
                 for (reply, kind) in batch {
                     fail::fail_point!("before_ack");
                     // A lost ack is a redelivery that the journal answers.
@@ -46,6 +47,7 @@ impl Acker {
                     }
                     fail::fail_point!("after_ack");
                 }
+                meters.exchanged("ack", started);
             }
         };
         (Self(acks), task)
@@ -177,6 +179,7 @@ impl Consumer {
                 if pull.outstanding == 0 {
                     pull.heard = Instant::now();
                 }
+                pull.asked.get_or_insert_with(Instant::now);
                 pull.outstanding += batch;
                 self.progress.pulling.store(true, Ordering::Release);
                 self.progress.set_waits_for(None);
@@ -193,6 +196,9 @@ impl Consumer {
                 pull.failures = 0;
                 let Some(delivery) = self.decode(message) else { return Received::Status };
                 self.meters.received(&delivery);
+                if let Some(asked) = pull.asked.take() {
+                    self.meters.exchanged("fetch", asked);
+                }
                 let permit = tokio::select! {
                     biased;
                     permit = self.inputs.reserve() => permit.ok(),
@@ -339,6 +345,8 @@ struct Pull {
     outstanding: usize,
     /// When anything was last heard on the subscription.
     heard: Instant,
+    /// When the pull was sent that the next message answers.
+    asked: Option<Instant>,
     failures: u32,
     /// Deliveries that came when the engine took no more.
     back: Vec<Subject>,
@@ -346,7 +354,7 @@ struct Pull {
 
 impl Pull {
     fn new() -> Self {
-        Self { outstanding: 0, heard: Instant::now(), failures: 0, back: vec![] }
+        Self { outstanding: 0, heard: Instant::now(), asked: None, failures: 0, back: vec![] }
     }
 }
 

@@ -5,12 +5,14 @@
 //! clock or randomness: they may be run again after a conflict, and are tested without a mock.
 
 use std::future::Future;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Received};
 use crate::ids::{Id, Timestamp};
+use crate::telemetry::Metric;
 use crate::unit::Unit;
 
 /// A service's own record: one of a collection, with an id, kept with a version by the store.
@@ -108,6 +110,12 @@ pub trait Timer: Send + Sync + 'static {
 
     /// The time has come. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn fire(&self, document: &mut Self::Document, unit: &mut Unit<'_>);
+
+    /// A gauge without labels, among the service's metrics, that shows how many documents' times passed longer ago than this
+    /// tolerance without the timer having fired. All replicas show the same.
+    fn overdue(&self) -> Option<(&'static Metric, Duration)> {
+        None
+    }
 }
 
 /// An effect on the outside: committed as an intent first, run after, settled by its outcome.

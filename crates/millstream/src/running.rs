@@ -94,6 +94,9 @@ impl Running {
         let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let telemetry = Telemetry::new(name, &service.metrics);
+        for (metric, labels) in &service.series {
+            telemetry.declare(metric, &[&labels.iter().map(String::as_str).collect::<Vec<_>>()]);
+        }
         let kinds = Kinds {
             wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
@@ -309,7 +312,7 @@ impl Parts {
         }
         let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
 
-        let (acker, acker_task) = Acker::new(&broker);
+        let (acker, acker_task) = Acker::new(&broker, meters.clone());
         let acker_task = tokio::spawn(acker_task.in_current_span());
         let publisher = self.publisher.run(broker.clone(), timing.clone(), meters.clone());
         let publisher = tokio::spawn(publisher.in_current_span());

@@ -37,6 +37,7 @@ pub struct Service {
     pub(crate) timers: Vec<Arc<dyn AnyTimer>>,
     pub(crate) collections: Vec<Collection>,
     pub(crate) metrics: Vec<&'static Metric>,
+    pub(crate) series: Vec<(&'static Metric, Vec<String>)>,
     pub(crate) routes: Router<Context>,
 }
 
@@ -66,6 +67,7 @@ impl Service {
             timers: vec![],
             collections: vec![],
             metrics: vec![],
+            series: vec![],
             routes: Router::new(),
         }
     }
@@ -174,6 +176,21 @@ impl Service {
     #[must_use]
     pub fn metrics(mut self, metrics: impl IntoIterator<Item = &'static Metric>) -> Self {
         self.metrics.extend(metrics);
+        self
+    }
+
+    /// Lets series of a metric begin at 0 whose label values the metric's table cannot have.
+    ///
+    /// # Panics
+    /// When a series has more or fewer values than the metric has labels.
+    #[must_use]
+    pub fn begins<const N: usize>(
+        mut self,
+        metric: &'static Metric,
+        series: impl IntoIterator<Item = [impl Into<String>; N]>,
+    ) -> Self {
+        assert_eq!(N, metric.labels.len(), "{} has the labels {:?}", metric.name, metric.labels);
+        self.series.extend(series.into_iter().map(|values| (metric, values.map(Into::into).to_vec())));
         self
     }
 

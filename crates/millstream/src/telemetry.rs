@@ -3,10 +3,12 @@
 mod logs;
 pub mod metrics;
 mod recorder;
+mod snapshot;
 
 pub(crate) use logs::check_filter;
 pub use logs::{BadFilter, LogFormat, init_logs, init_logs_to};
 pub use recorder::{CONTENT_TYPE, Labels, Telemetry, record};
+pub use snapshot::Snapshot;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +34,12 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// The label values of the series there are, each from the start at 0; empty if they follow from what a service declares.
     pub series: &'static [&'static [&'static str]],
+}
+
+impl std::fmt::Display for Metric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 impl Metric {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -9,6 +10,7 @@ use futures_util::future::BoxFuture;
 use crate::event::{Event, Meta, Received, Stream};
 use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
+use crate::telemetry::Metric;
 use crate::unit::{Unit, Work, end_wake, parse};
 
 /// A handler, for messages whose type it names.
@@ -134,6 +136,7 @@ pub(crate) trait AnyTimer: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
+    fn overdue(&self) -> Option<(&'static Metric, Duration)>;
 }
 
 impl<T: Timer> AnyTimer for T {
@@ -147,6 +150,10 @@ impl<T: Timer> AnyTimer for T {
 
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work> {
         Box::new(FireWork { timer: self, id })
+    }
+
+    fn overdue(&self) -> Option<(&'static Metric, Duration)> {
+        Timer::overdue(self)
     }
 }
 

@@ -1,11 +1,14 @@
 //! What other services tell about an order, and its deadline.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use contracts::inventory::{InventoryRejected, InventoryReserved};
 use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
+use millstream::telemetry::Metric;
 use millstream::{Event, Fault, Handler, Keys, Received, Timer, Unit};
 
+use crate::metrics::{OVERDUE, TOLERANCE};
 use crate::order::{Change, Fact, Order};
 
 /// An event that tells a fact about the order that is its key.
@@ -84,5 +87,9 @@ impl Timer for Deadline {
 
     fn fire(&self, order: &mut Order, unit: &mut Unit<'_>) {
         order.learn(Fact::Deadline, unit);
+    }
+
+    fn overdue(&self) -> Option<(&'static Metric, Duration)> {
+        Some((&OVERDUE, TOLERANCE))
     }
 }

@@ -16,6 +16,18 @@ use crate::new_order::NewOrder;
 use crate::order::{Order, Status};
 use crate::{CancelOrder, Settings};
 
+/// The answers to be expected: method, route and status.
+pub(crate) const ANSWERS: [[&str; 3]; 8] = [
+    ["POST", "/orders", "201"],
+    ["POST", "/orders", "400"],
+    ["POST", "/orders", "503"],
+    ["GET", "/orders", "200"],
+    ["GET", "/orders/{id}", "200"],
+    ["GET", "/orders/{id}", "404"],
+    ["POST", "/orders/{id}/cancel", "202"],
+    ["POST", "/orders/{id}/cancel", "409"],
+];
+
 pub(crate) fn routes(settings: Settings) -> Router<Context> {
     let place = move |cx, caller, body| place(settings, cx, caller, body);
     Router::new()

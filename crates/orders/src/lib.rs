@@ -10,12 +10,13 @@ use std::time::Duration;
 use contracts::Currency;
 use contracts::inventory::{InventoryRejected, InventoryReserved};
 use contracts::payments::{PaymentProcessed, PaymentRefunded};
+use millstream::telemetry::metrics::HTTP_DURATION;
 use millstream::{Service, Start};
 
 mod commands;
 mod facts;
 mod http;
-mod metrics;
+pub mod metrics;
 mod new_order;
 mod order;
 
@@ -52,6 +53,7 @@ pub fn service(settings: Settings) -> Service {
         .on(facts::Learn::<PaymentRefunded>::new())
         .timer(Deadline)
         .metrics(metrics::ALL)
+        .begins(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes(settings))
 }
 

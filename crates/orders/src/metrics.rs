@@ -1,12 +1,16 @@
 //! The service's figures.
 
+use std::time::Duration;
+
 use contracts::Currency;
+use millstream::telemetry::metrics::AGES;
 use millstream::telemetry::{Kind, Metric};
 
 /// All of them.
-pub(crate) const ALL: [&Metric; 4] = [&ORDERS, &DURATION, &VALUE, &INVARIANT_VIOLATIONS];
+pub const ALL: [&Metric; 5] = [&ORDERS, &DURATION, &VALUE, &OVERDUE, &INVARIANT_VIOLATIONS];
 
-pub(crate) static ORDERS: Metric = Metric {
+/// Orders by outcome and reason.
+pub static ORDERS: Metric = Metric {
     name: "shop_orders_total",
     kind: Kind::Counter,
     help: "Orders accepted, and orders ended, by outcome and reason.",
@@ -21,17 +25,17 @@ pub(crate) static ORDERS: Metric = Metric {
     ],
 };
 
-pub(crate) static DURATION: Metric = Metric {
+/// How long orders take.
+pub static DURATION: Metric = Metric {
     name: "shop_order_duration_seconds",
-    kind: Kind::Histogram(&[
-        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0,
-    ]),
+    kind: Kind::Histogram(AGES),
     help: "From an order's acceptance to its end.",
     labels: &["outcome"],
     series: &[&["confirmed"], &["cancelled"]],
 };
 
-pub(crate) static VALUE: Metric = Metric {
+/// What orders are worth.
+pub static VALUE: Metric = Metric {
     name: "shop_order_value_cents_total",
     kind: Kind::Counter,
     help: "Value of orders in minor units of their currency, by outcome.",
@@ -51,6 +55,14 @@ pub(crate) static VALUE: Metric = Metric {
         &["CHF", "cancelled"],
     ],
 };
+
+/// How long an order may be past its deadline before it counts as overdue: after a start or a reconnect deadlines wait up to a
+/// minute for facts that are already there.
+pub(crate) const TOLERANCE: Duration = Duration::from_secs(120);
+
+/// Orders that should have ended and have not; all replicas show the same.
+pub static OVERDUE: Metric =
+    Metric::gauge("shop_orders_overdue", "Orders that have not ended two minutes after their deadline.", &[]);
 
 /// What the saga's tables say cannot happen, and has.
 pub static INVARIANT_VIOLATIONS: Metric = Metric {

@@ -7,7 +7,7 @@ use contracts::{Currency, Money, OrderId, UserId};
 use millstream::Outage;
 use millstream::telemetry::metrics::HTTP_CLIENT_DURATION;
 use millstream::telemetry::record;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,11 @@ use serde::{Deserialize, Serialize};
 ///
 /// Each method answers only what is certain; everything else (a time-out, a broken connection, a 5xx) is an [`Outage`].
 pub trait Gateway: Send + Sync + 'static {
+    /// The server's name, for metrics.
+    fn server(&self) -> &str {
+        ""
+    }
+
     /// Takes money.
     fn charge(
         &self,
@@ -82,6 +87,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct HttpGateway {
     client: Client,
     base: String,
+    server: String,
 }
 
 #[derive(Serialize)]
@@ -123,11 +129,16 @@ impl HttpGateway {
     /// When the client cannot be built.
     pub fn new(base: &str) -> Result<Self, reqwest::Error> {
         let client = Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT).build()?;
-        Ok(Self { client, base: base.trim_end_matches('/').into() })
+        let server = Url::parse(base).ok().and_then(|url| url.host_str().map(Into::into)).unwrap_or_default();
+        Ok(Self { client, base: base.trim_end_matches('/').into(), server })
     }
 }
 
 impl Gateway for HttpGateway {
+    fn server(&self) -> &str {
+        &self.server
+    }
+
     async fn charge(
         &self,
         order: &OrderId,

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::payment::{Payment, State, Terms};
 
+/// The answers to be expected: method, route and status.
+pub(crate) const ANSWERS: [[&str; 3]; 3] =
+    [["GET", "/payments", "200"], ["GET", "/payments/{orderId}", "200"], ["GET", "/payments/{orderId}", "404"]];
+
 pub(crate) fn routes() -> Router<Context> {
     Router::new().route("/payments", get(list)).route("/payments/{orderId}", get(show))
 }

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use millstream::telemetry::metrics::{HTTP_CLIENT_DURATION, HTTP_DURATION};
 use millstream::{Service, Start};
 
 use crate::gateway::Gateway;
@@ -18,7 +19,7 @@ use crate::gateway::Gateway;
 mod effects;
 pub mod gateway;
 mod http;
-mod metrics;
+pub mod metrics;
 mod payment;
 mod saga;
 
@@ -29,6 +30,8 @@ pub use payment::{Payment, State, Terms};
 /// The payments service.
 pub fn service(gateway: impl Gateway) -> Service {
     let gateway = Arc::new(gateway);
+    let server = gateway.server().to_owned();
+    let answers = metrics::GATEWAY_ANSWERS.map(|[method, status, error]| [method, &server, status, error]);
     Service::new("payments")
         .publishes(contracts::payments::STREAM)
         .reads(contracts::inventory::STREAM, Start::Beginning)
@@ -38,6 +41,8 @@ pub fn service(gateway: impl Gateway) -> Service {
         .wake(ChargeCard(gateway.clone()))
         .wake(RefundCharge(gateway))
         .metrics(metrics::ALL)
+        .begins(&HTTP_CLIENT_DURATION, answers)
+        .begins(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes())
 }
 

@@ -4,12 +4,26 @@ use millstream::telemetry::metrics::HTTP_CLIENT_DURATION;
 use millstream::telemetry::{Kind, Metric};
 
 /// All of them.
-pub(crate) const ALL: [&Metric; 2] = [&PAYMENTS, &HTTP_CLIENT_DURATION];
+pub const ALL: [&Metric; 2] = [&PAYMENTS, &HTTP_CLIENT_DURATION];
 
-pub(crate) static PAYMENTS: Metric = Metric {
+/// Payments by what became of them.
+pub static PAYMENTS: Metric = Metric {
     name: "shop_payments_total",
     kind: Kind::Counter,
     help: "Payments by what became of them; refund_pending when a refund is due, refunded when it is done.",
     labels: &["outcome"],
     series: &[&["captured"], &["declined"], &["refunded"], &["refund_pending"]],
 };
+
+/// The answers to be expected of the gateway: method, status and, where there is no answer, why.
+pub(crate) const GATEWAY_ANSWERS: [[&str; 3]; 9] = [
+    ["POST", "201", ""],
+    ["POST", "402", ""],
+    ["POST", "409", ""],
+    ["POST", "500", ""],
+    ["POST", "503", ""],
+    ["POST", "", "timeout"],
+    ["POST", "", "connect"],
+    ["POST", "", "broken_off"],
+    ["GET", "200", ""],
+];

@@ -28,6 +28,11 @@ impl Ports {
         }
     }
 
+    /// The port of the observer.
+    pub fn console(self) -> u16 {
+        self.above(0)
+    }
+
     /// The port of the orders service.
     pub fn orders(self) -> u16 {
         self.above(1)
@@ -88,10 +93,13 @@ mod tests {
 
     #[test]
     fn a_base_moves_every_port_and_free_ports_stay_free() {
-        let all = |ports: Ports| [ports.orders(), ports.inventory(), ports.payments(), ports.gateway(), ports.broker()];
-        assert_eq!(all(Ports::default()), [8081, 8082, 8083, 8090, 4222]);
-        assert_eq!(all(Ports::parse("9000").unwrap()), [9001, 9002, 9003, 9010, 9042]);
-        assert_eq!(all(Ports::parse("0").unwrap()), [0; 5]);
+        let all = |ports: Ports| {
+            let services = [ports.orders(), ports.inventory(), ports.payments()];
+            [&[ports.console()][..], &services, &[ports.gateway(), ports.broker()]].concat()
+        };
+        assert_eq!(all(Ports::default()), [8080, 8081, 8082, 8083, 8090, 4222]);
+        assert_eq!(all(Ports::parse("9000").unwrap()), [9000, 9001, 9002, 9003, 9010, 9042]);
+        assert_eq!(all(Ports::parse("0").unwrap()), [0; 6]);
         for text in ["80", "65001", "70000", "-1", "http"] {
             assert!(Ports::parse(text).unwrap_err().contains("1024 to 65000"), "{text}");
         }

@@ -27,8 +27,8 @@ pub struct Args {
     /// The folder that keeps everything; start again with it and everything goes on.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Moves all ports: orders is 1 above it, inventory 2, payments 3, the gateway 10, and the broker 42 unless this is 8080,
-    /// where it is 4222. With 0 every port is a free one.
+    /// Moves all ports: the observer is on it, orders 1 above it, inventory 2, payments 3, the gateway 10, and the broker 42
+    /// unless this is 8080, where it is 4222. With 0 every port is a free one.
     #[arg(long, value_name = "PORT", default_value_t = Ports::default(), value_parser = Ports::parse)]
     port_base: Ports,
     /// The address to listen on (the embedded broker listens on 127.0.0.1 only).
@@ -145,6 +145,7 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
   inventory   {inventory}/stock
   payments    {payments}
   gateway     {gateway}  the card company, simulated
+  observer    {console}/metrics  what only the broker knows
   broker      {nats}  {broker}
               every service answers /health, /readyz and /metrics, too
   data        {folder}
@@ -166,6 +167,7 @@ Load:    {load}
         inventory = urls.inventory,
         payments = urls.payments,
         gateway = urls.gateway,
+        console = urls.console,
         folder = data.path().display(),
         log = data.log().display(),
     )

@@ -65,6 +65,8 @@ pub struct Urls {
     pub payments: String,
     /// The gateway simulator.
     pub gateway: String,
+    /// The observer.
+    pub console: String,
     /// The broker.
     pub nats: String,
 }
@@ -99,6 +101,7 @@ pub struct Shop {
     /// Where everything is.
     pub urls: Urls,
     services: Part,
+    console: Part,
     gateway: Part,
     broker: Part,
     // Freed last: nobody else may have the folder while a part still works in it.
@@ -160,10 +163,11 @@ impl Shop {
             listen("inventory", ports.inventory()).await?,
             listen("payments", ports.payments()).await?,
         ];
+        let console_listener = listen("the observer", ports.console()).await?;
         let gateway_listener = listen("the gateway", ports.gateway()).await?;
         let [orders, inventory, payments] = [url(&listeners[0])?, url(&listeners[1])?, url(&listeners[2])?];
-        let gateway_url = url(&gateway_listener)?;
-        let [mut services, mut gateway, mut broker] = [Part::default(), Part::default(), Part::default()];
+        let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
+        let [mut services, mut console, mut gateway, mut broker] = <[Part; 4]>::default();
 
         let nats = match nats_url {
             Some(url) => url,
@@ -191,8 +195,10 @@ impl Shop {
             let (name, options) = (Service::name(&service), options.clone());
             services.spawn(name, async { Ok(service.run(config, options, listener, stopped).await?) });
         }
-        let urls = Urls { orders, inventory, payments, gateway: gateway_url, nats };
-        Ok(Self { urls, services, gateway, broker, data })
+        let config = serve::config(&nats, &data.store_url("console"))?;
+        console.spawn("the observer", console::serve(config, console_listener, console.stopped()));
+        let urls = Urls { orders, inventory, payments, gateway: gateway_url, console: console_url, nats };
+        Ok(Self { urls, services, console, gateway, broker, data })
     }
 
     /// The folder that it keeps everything in.
@@ -204,6 +210,7 @@ impl Shop {
     pub async fn ended(&mut self) -> Error {
         tokio::select! {
             error = self.services.ended() => error,
+            error = self.console.ended() => error,
             error = self.gateway.ended() => error,
             error = self.broker.ended() => error,
         }
@@ -215,9 +222,10 @@ impl Shop {
     /// When a part does not stop as it should; the others are stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
         let services = self.services.stop("the services").await;
+        let console = self.console.stop("the observer").await;
         let gateway = self.gateway.stop("the gateway").await;
         let broker = self.broker.stop("the broker").await;
-        services.and(gateway).and(broker)
+        services.and(console).and(gateway).and(broker)
     }
 }
 

@@ -23,6 +23,7 @@ cargo xtask <task>
   demo [--orders FILE.jsonl] [--stock FILE.csv]
                               run the shop in a fresh folder, submit orders, check every invariant
   test [cargo test's args]    run all tests that this machine has the parts for, and list what was skipped
+  dashboards                  write grafana/dashboards and deploy/prometheus/rules.yml anew
   sabotage [name]             break the code in known ways and see that a test notices (takes long)
 ";
 
@@ -31,6 +32,7 @@ enum Task {
     Up(Vec<OsString>),
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
+    Dashboards,
     Sabotage(Option<String>),
     Help,
 }
@@ -44,6 +46,7 @@ impl Task {
             Some("up") => Self::Up(rest),
             Some("demo") => Self::Demo(rest),
             Some("test") => Self::Test(rest),
+            Some("dashboards") if rest.is_empty() => Self::Dashboards,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
             }
@@ -72,6 +75,9 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo(flags) => shop("demo", with_samples(flags), true),
         Task::Test(args) => test::run(args),
+        Task::Dashboards => {
+            Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
+        }
         Task::Sabotage(name) => sabotage::run(name.as_deref()),
         Task::Help => {
             print!("{USAGE}");

@@ -57,7 +57,8 @@ struct Running {
 pub(crate) const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
 /// Their second replicas, each on the same store.
 pub(crate) const REPLICAS: [&str; 3] = ["orders-2", "inventory-2", "payments-2"];
-const PARTS: [&str; 7] = ["gateway", SERVICES[0], SERVICES[1], SERVICES[2], REPLICAS[0], REPLICAS[1], REPLICAS[2]];
+const PARTS: [&str; 8] =
+    ["gateway", "console", SERVICES[0], SERVICES[1], SERVICES[2], REPLICAS[0], REPLICAS[1], REPLICAS[2]];
 
 impl Apart {
     /// A broker, and places for the others, of which none runs yet.
@@ -78,6 +79,7 @@ impl Apart {
             inventory: url("inventory"),
             payments: url("payments"),
             gateway: url("gateway"),
+            console: url("console"),
             nats: broker.url(),
         };
         Self {
@@ -114,6 +116,9 @@ impl Apart {
             let ledger = Some(self.stores.folder().join("gateway.ledger"));
             let settings = gateway::Settings { ledger, ..gateway::Settings::default() };
             tokio::spawn(gateway::serve(listener, settings, stopped))
+        } else if part == "console" {
+            let config = serve::config(&self.urls.nats, &self.stores.url(part)).unwrap();
+            tokio::spawn(console::serve(config, listener, stopped))
         } else {
             let name = part.trim_end_matches("-2");
             let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();

@@ -189,6 +189,7 @@ impl Caller {
             "orders" => &self.urls.orders,
             "inventory" => &self.urls.inventory,
             "payments" => &self.urls.payments,
+            "console" => &self.urls.console,
             other => panic!("there is no service {other}"),
         }
     }

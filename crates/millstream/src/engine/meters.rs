@@ -1,7 +1,6 @@
 //! The engine's own metrics: handles made once, used without a look-up.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
@@ -20,7 +19,8 @@ pub(crate) struct Meters {
     stages: HashMap<&'static str, Histogram>,
     batch_sizes: [Histogram; 3],
     sent: HashMap<&'static str, Counter>,
-    publish_failed: Vec<Counter>,
+    publish_failed: HashMap<&'static str, Vec<Counter>>,
+    operations: HashMap<&'static str, Histogram>,
     consumed: HashMap<&'static str, Counter>,
     events: HashMap<&'static str, EventMeters>,
     unpublished: Gauge,
@@ -28,8 +28,6 @@ pub(crate) struct Meters {
     broker: Gauge,
     store: Gauge,
     kinds: Vec<&'static str>,
-    /// When the oldest of what the publisher has not got rid of was queued.
-    held_since: Mutex<Option<Instant>>,
 }
 
 struct EventMeters {
@@ -38,7 +36,8 @@ struct EventMeters {
     retried: Counter,
     dead_lettered: Counter,
     age: Histogram,
-    process: Option<Histogram>,
+    /// By [`table::PROCESS_ERRORS`].
+    process: Option<[Histogram; 3]>,
     nak: Counter,
     unacked: Counter,
 }
@@ -81,7 +80,10 @@ impl Meters {
                 retried: outcome("retried"),
                 dead_lettered: outcome("dead_lettered"),
                 age: telemetry.histogram(&table::EVENT_AGE, &[event]),
-                process: known.then(|| telemetry.histogram(&table::PROCESS_DURATION, &[&template, group, ""])),
+                process: known.then(|| {
+                    let process = |error| telemetry.histogram(&table::PROCESS_DURATION, &[&template, group, error]);
+                    ["", "retried", "dead_lettered"].map(process)
+                }),
                 nak: telemetry.counter(&table::REDELIVERIES, &[event, "nak"]),
                 unacked: telemetry.counter(&table::REDELIVERIES, &[event, "unacked"]),
             }
@@ -92,7 +94,14 @@ impl Meters {
             stages: stages.into_iter().map(|stage| (stage, telemetry.histogram(&table::STAGE, &[stage]))).collect(),
             batch_sizes: ["event", "command", "wake"].map(|source| telemetry.histogram(&table::BATCH_SIZE, &[source])),
             sent: publishes.iter().map(|stream| (stream.domain, sent(stream, ""))).collect(),
-            publish_failed: publishes.iter().map(|stream| sent(stream, table::BROKER_ERRORS[1])).collect(),
+            publish_failed: table::BROKER_ERRORS[1..]
+                .iter()
+                .map(|error| (*error, publishes.iter().map(|stream| sent(stream, error)).collect()))
+                .collect(),
+            operations: ["publish", "fetch", "ack"]
+                .into_iter()
+                .map(|operation| (operation, telemetry.histogram(&table::OPERATION_DURATION, &[operation, ""])))
+                .collect(),
             consumed: reads.iter().map(|stream| (stream.name, consumed(stream))).collect(),
             events: with_unknown.map(|name| (name, event(name))).collect(),
             unpublished: telemetry.gauge(&table::UNPUBLISHED, &[]),
@@ -100,7 +109,6 @@ impl Meters {
             broker: telemetry.gauge(&table::BROKER_CONNECTED, &[]),
             store: telemetry.gauge(&table::STORE_UP, &[]),
             kinds: effects.iter().chain(timers).copied().collect(),
-            held_since: Mutex::new(None),
             telemetry,
         }
     }
@@ -125,8 +133,9 @@ impl Meters {
         }
     }
 
-    pub(crate) fn publish_failed(&self) {
-        for counter in &self.publish_failed {
+    /// Publishing is held up, for one of [`table::BROKER_ERRORS`].
+    pub(crate) fn publish_failed(&self, error: &str) {
+        for counter in self.publish_failed.get(error).into_iter().flatten() {
             counter.increment(1);
         }
     }
@@ -139,6 +148,13 @@ impl Meters {
     /// Whether trimming is held up.
     pub(crate) fn trim_held(&self, stream: &str, held: bool) {
         self.telemetry.gauge(&table::TRIM_HELD, &[stream]).set(f64::from(u8::from(held)));
+    }
+
+    /// An exchange with the broker is over: publish, fetch or ack.
+    pub(crate) fn exchanged(&self, operation: &str, since: Instant) {
+        if let Some(histogram) = self.operations.get(operation) {
+            histogram.record(since.elapsed().as_secs_f64());
+        }
     }
 
     fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
@@ -166,19 +182,11 @@ impl Meters {
     }
 
     /// What the gauges show: looked at now and then, not with each change.
-    pub(crate) fn levels(&self, broker: bool, store: bool, unpublished: u64) {
+    pub(crate) fn levels(&self, broker: bool, store: bool, unpublished: u64, oldest: Duration) {
         self.broker.set(f64::from(u8::from(broker)));
         self.store.set(f64::from(u8::from(store)));
         self.unpublished.set(unpublished as f64);
-        let mut since = self.held_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = Instant::now();
-        let age = if unpublished == 0 {
-            *since = None;
-            0.0
-        } else {
-            since.get_or_insert(now).elapsed().as_secs_f64()
-        };
-        self.unpublished_age.set(age);
+        self.unpublished_age.set(oldest.as_secs_f64());
     }
 
     /// Counts what a commit has made true.
@@ -217,6 +225,7 @@ impl Meters {
     fn message(&self, delivery: &Delivery, end: &End, now: Timestamp) {
         let Some(event) = self.events.get(delivery.event) else { return };
         let mut asked_for = false;
+        let mut failed = 0;
         match end {
             End::Ack(Fate::Handled) => {
                 event.handled.increment(1);
@@ -224,11 +233,12 @@ impl Meters {
             }
             End::Ack(Fate::Duplicate) => event.duplicate.increment(1),
             End::Parked { reason, .. } => {
+                failed = 2;
                 event.dead_lettered.increment(1);
                 self.telemetry.counter(&table::DEAD_LETTERED, &[delivery.event, reason.name()]).increment(1);
             }
             End::Nak { .. } => {
-                asked_for = true;
+                (asked_for, failed) = (true, 1);
                 event.retried.increment(1);
             }
             _ => {}
@@ -240,7 +250,7 @@ impl Meters {
             event.unacked.increment(1);
         }
         match &event.process {
-            Some(process) => process.record(delivery.received.elapsed().as_secs_f64()),
+            Some(process) => process[failed].record(delivery.received.elapsed().as_secs_f64()),
             None => tracing::debug!(group = self.group, "a message of an unknown type"),
         }
     }

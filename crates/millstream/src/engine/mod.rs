@@ -210,7 +210,7 @@ impl Engine {
         }
         let (store, waiting) =
             (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
-        self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()));
+        self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()), self.outbox.oldest());
     }
 
     /// Deletes a few old journal entries. While there are more, a chunk goes after each batch, which writes fewer than that.

@@ -2,8 +2,9 @@
 //! message. What it has published is a watermark, which the loop writes with its next commit.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::HeaderValue;
@@ -17,6 +18,7 @@ use crate::broker::{Broker, IN_FLIGHT};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
+use crate::telemetry::metrics::{DISCONNECTED, REFUSED, TIMEOUT};
 
 /// All batches of one instance id up to this one are published.
 #[derive(Debug, Default)]
@@ -54,7 +56,15 @@ pub(crate) struct Outbox {
 #[derive(Default)]
 struct Shared {
     queued_entries: AtomicU64,
+    /// When each job was queued that is not done, in order.
+    since: Mutex<VecDeque<Instant>>,
     progress: Notify,
+}
+
+impl Shared {
+    fn since(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Outbox {
@@ -68,6 +78,8 @@ impl Outbox {
     /// Queues a job. The journal bounds what may queue, so this does not wait.
     pub(crate) fn send(&self, job: Job) {
         self.shared.queued_entries.fetch_add(job.entries, Ordering::Relaxed);
+        let mut since = self.shared.since();
+        since.push_back(Instant::now());
         // The publisher ends only after the last sender is gone.
         let _ = self.jobs.send(job);
     }
@@ -75,6 +87,11 @@ impl Outbox {
     /// Entries queued and not yet published.
     pub(crate) fn queued(&self) -> u64 {
         self.shared.queued_entries.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest job has been waiting.
+    pub(crate) fn oldest(&self) -> Duration {
+        self.shared.since().front().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     /// Resolves the next time that a job is done.
@@ -129,6 +146,7 @@ impl Publisher {
         let mut open = true;
         let mut deadline = Instant::now();
         let mut held = false;
+        let mut reconnected = false;
         while open || !self.waiting.is_empty() {
             let room = !held && self.waiting.len() < IN_FLIGHT;
             if self.waiting.is_empty() {
@@ -157,7 +175,7 @@ impl Publisher {
                             failures += 1;
                             held = true;
                             deadline = Instant::now() + timing.gate_retry.delay(failures);
-                            meters.publish_failed();
+                            meters.publish_failed(REFUSED);
                             if failures == 1 {
                                 tracing::warn!(error, waiting = self.waiting.len(), "publishing is held up; trying on");
                             }
@@ -168,11 +186,18 @@ impl Publisher {
                 Ok(()) = link.changed() => {
                     if link.borrow_and_update().up {
                         deadline = Instant::now();
+                        reconnected = true;
+                    } else if !self.waiting.is_empty() {
+                        meters.publish_failed(DISCONNECTED);
                     }
                 }
                 () = tokio::time::sleep_until(deadline), if !self.waiting.is_empty() => {
-                    held = false;
+                    let timeout = !held && !reconnected;
+                    (held, reconnected) = (false, false);
                     if broker.is_up() {
+                        if timeout {
+                            meters.publish_failed(TIMEOUT);
+                        }
                         self.send_again(&broker, &inbox).await;
                     }
                     deadline = Instant::now() + timing.publish_timeout;
@@ -220,6 +245,9 @@ impl Publisher {
                 Done::Swept(done) => drop(done.send(())),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
+            if let (Some(since), true) = (self.shared.since().pop_front(), sent.message.is_some()) {
+                meters.exchanged("publish", since);
+            }
             self.shared.progress.notify_one();
         }
         self.first > before

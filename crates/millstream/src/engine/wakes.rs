@@ -126,6 +126,12 @@ impl Sweep {
         let due = self.store.wakes_due(now).await?;
         self.meters.wakes_due(&due, now);
         let is_due = |kind: &str| due.iter().any(|due| due.kind == kind && due.due > 0);
+        for (kind, timer) in &self.kinds.timers {
+            let Some((metric, tolerance)) = timer.overdue() else { continue };
+            let late = if is_due(kind) { self.store.wakes_due(now - tolerance).await? } else { vec![] };
+            let late = late.iter().find(|late| late.kind == *kind).map_or(0, |late| late.due);
+            self.meters.telemetry.record(metric, &[], late as f64);
+        }
         let effects: Vec<&'static str> = self.kinds.wakes.keys().copied().filter(|kind| is_due(kind)).collect();
         let (closed, open): (Vec<_>, Vec<_>) = effects.into_iter().partition(|kind| self.board.is_closed(kind));
         let mut full = false;

@@ -26,8 +26,14 @@ pub const REASONS: &[&str] = &["rejected", "exhausted", "schema", "ahead", "pani
 pub const CAUSES: &[&str] = &["nak", "unacked"];
 /// `outcome` of [`EFFECTS`].
 pub const EFFECT_OUTCOMES: &[&str] = &["settled", "outage", "lease_lost"];
-/// `error_type` of what is sent to the broker: none; no answer in time; refused by the broker; the connection is gone.
-pub const BROKER_ERRORS: &[&str] = &["", "timeout", "refused", "disconnected"];
+/// `error_type` of what is sent to the broker: no answer in time.
+pub const TIMEOUT: &str = "timeout";
+/// `error_type` of what is sent to the broker: the broker refuses it.
+pub const REFUSED: &str = "refused";
+/// `error_type` of what is sent to the broker: the connection went away before the answer.
+pub const DISCONNECTED: &str = "disconnected";
+/// `error_type` of what is sent to the broker: none, or one of the above.
+pub const BROKER_ERRORS: &[&str] = &["", TIMEOUT, REFUSED, DISCONNECTED];
 /// `error_type` of [`PROCESS_DURATION`]: none; tried again later; given up.
 pub const PROCESS_ERRORS: &[&str] = &["", "retried", "dead_lettered"];
 /// `http_request_method`: those of RFC 9110 and PATCH, all others under one name.
@@ -98,7 +104,8 @@ pub static CONSUMED: Metric = Metric::counter(
 /// How long exchanges with the broker took.
 pub static OPERATION_DURATION: Metric = Metric::histogram(
     "messaging_client_operation_duration_seconds",
-    "Time of an exchange with the broker, one observation a batch.",
+    "Time of an exchange with the broker, one observation a batch: publish until acknowledged, fetch until something comes, \
+     ack until sent.",
     &["messaging_operation_name", "error_type"],
     SECONDS,
 )

@@ -9,7 +9,7 @@ use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::metrics::{self, ALL, BUILD_INFO};
-use super::{Kind, Metric};
+use super::{Kind, Metric, Snapshot};
 
 /// The content type of what [`Telemetry::render`] returns: Prometheus 3 refuses a scrape without it.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,6 +24,8 @@ struct Inner {
     service: &'static str,
     recorder: PrometheusRecorder,
     process: metrics_process::Collector,
+    /// What is shown beside the recorder's series.
+    snapshot: RwLock<String>,
     /// By metric; a metric has few series, so they are found by comparing, without building a key.
     series: RwLock<HashMap<&'static str, Vec<Series>>>,
 }
@@ -77,7 +79,13 @@ impl Telemetry {
 
     /// The metrics of `service`: the toolkit's and its own. Every series whose labels are known is there from now on, at 0.
     pub fn new(service: &'static str, own: &[&'static Metric]) -> Self {
-        let all = || ALL.iter().chain(own).copied();
+        Self::only(service, &[ALL, own].concat())
+    }
+
+    /// The metrics of a process that is no service: these alone, and which build it is.
+    pub fn only(service: &'static str, own: &[&'static Metric]) -> Self {
+        let own = own.iter().copied().filter(|metric| metric.name != BUILD_INFO.name);
+        let all = || own.clone().chain([&BUILD_INFO]);
         // A histogram that is in no table gets these bounds; without any it would come out as a summary.
         let mut builder = with_bounds(PrometheusBuilder::new(), None, metrics::SECONDS);
         for metric in all() {
@@ -88,7 +96,15 @@ impl Telemetry {
         let recorder = builder.build_recorder();
         let process = metrics_process::Collector::default();
         with_local_recorder(&recorder, || process.describe());
-        let telemetry = Self { inner: Arc::new(Inner { service, recorder, process, series: RwLock::default() }) };
+        let telemetry = Self {
+            inner: Arc::new(Inner {
+                service,
+                recorder,
+                process,
+                snapshot: RwLock::default(),
+                series: RwLock::default(),
+            }),
+        };
         for metric in all() {
             telemetry.describe(metric);
             telemetry.declare(metric, if metric.labels.is_empty() { &[&[]] } else { metric.series });
@@ -262,7 +278,14 @@ impl Telemetry {
     /// All metrics in Prometheus' text format, of type [`CONTENT_TYPE`]; the order of lines is not fixed.
     pub fn render(&self) -> String {
         with_local_recorder(&self.inner.recorder, || self.inner.process.collect());
-        self.inner.recorder.handle().render()
+        let snapshot = self.inner.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        self.inner.recorder.handle().render() + &snapshot
+    }
+
+    /// Shows series that were made anew, in place of those shown so before: what is gone from the one look to the next is not
+    /// shown any more, while the recorder would keep its last value.
+    pub fn show(&self, snapshot: &Snapshot) {
+        *self.inner.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.render();
     }
 
     /// Sorts observations into their buckets once a second until `shutdown`: without it they pile up between scrapes.

@@ -1,0 +1,6 @@
+//! The four boards.
+
+pub(crate) mod broker;
+pub(crate) mod events;
+pub(crate) mod service;
+pub(crate) mod shop;

@@ -1,0 +1,320 @@
+//! Shop: whether orders are ending, where they wait if not, what failed.
+
+use console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, PENDING};
+use inventory::metrics::{RESERVATIONS, SHORT_LINES};
+use millstream::telemetry::metrics::{
+    EFFECTS, HTTP_DURATION, HTTP_SHED, MESSAGES, STAGE, UNPUBLISHED_AGE, WAKE_OVERDUE,
+};
+use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE, VALUE};
+use payments::metrics::PAYMENTS;
+use serde_json::Value;
+
+use crate::SERVICES;
+use crate::board::{Asks, Board, RATE};
+use crate::panel::{AMBER, GREEN, Kind, Panel, RED, Unit};
+
+pub(crate) fn board() -> Value {
+    Board::new("millstream-shop", "Shop", "Are orders ending? Where do they wait? What failed?", Asks::Nothing)
+        .tiles(tiles())
+        .row("Are orders ending?", ending())
+        .row("Where do they wait?", waiting())
+        .row("What failed?", failed())
+        .row("What does the engine do with its time?", time())
+        .row("What is sold?", sold())
+        .row("Which alerts fire?", alerts())
+        .build()
+}
+
+fn tiles() -> Vec<Panel> {
+    let jobs = SERVICES.join("|");
+    let accepted = format!(r#"sum(rate({ORDERS}{{outcome="accepted"}}[{RATE}]))"#);
+    let ended = format!(r#"sum(rate({ORDERS}{{outcome=~"confirmed|cancelled"}}[{RATE}]))"#);
+    let in_time = format!(r#"sum(rate({DURATION}_bucket{{le="2.5"}}[{RATE}]))"#);
+    let in_all = format!("sum(rate({DURATION}_count[{RATE}]))");
+    let asked = format!(r#"http_route=~"/orders.*""#);
+    vec![
+        Panel::stat("Orders accepted", Unit::PerSecond, accepted.clone(), &[(f64::NEG_INFINITY, AMBER), (0.001, GREEN)])
+            .says("Orders answered 201, each second.", "What customers order; green while any come in.",
+                "If customers do order, look at the requests that failed.", "noorderaccepted")
+            .leads_to("service", "HTTP of orders", "&var-job=orders"),
+        Panel::stat("Requests failed", Unit::Share,
+            format!(r#"sum(rate({HTTP_DURATION}_count{{{asked},http_response_status_code=~"5.."}}[{RATE}])) / (sum(rate({HTTP_DURATION}_count{{{asked}}}[{RATE}])) > 0) or sum(rate({HTTP_DURATION}_count{{{asked}}}[{RATE}])) * 0"#),
+            &[(0.001, AMBER), (0.01, RED)])
+            .says("Share of requests about orders that were answered with a 5xx.", "0 %; the objective allows 1 %.",
+                "See which dependency of orders is away.", "httperrorsfast")
+            .leads_to("service", "HTTP of orders", "&var-job=orders"),
+        Panel::stat("Orders ending", Unit::Share,
+            format!("clamp_max({ended} / ({accepted} > 0), 1) or {accepted} * 0 + 1"),
+            &[(f64::NEG_INFINITY, RED), (0.5, AMBER), (0.9, GREEN)])
+            .says("Orders that end for each that is accepted: below 100 % they pile up.", "Around 100 %.",
+                "Find the red tile to the right: it says where they wait.", "orderslatefast")
+            .leads_to("events", "Events", ""),
+        Panel::stat("Ended within 2.5 s", Unit::Share,
+            format!("{in_time} / ({in_all} > 0) or {in_all} * 0 + 1"),
+            &[(f64::NEG_INFINITY, RED), (0.95, AMBER), (0.99, GREEN)])
+            .says("Share of the orders that ended that did so within 2.5 s of being accepted.", "99 %, the objective.",
+                "See in which stage the time goes; after an outage it is red until the backlog is gone.", "orderslatefast")
+            .leads_to("service", "Engines", ""),
+        Panel::stat("Payments wait since", Unit::Seconds,
+            format!(r#"max({WAKE_OVERDUE}{{job="payments"}})"#), &[(5.0, AMBER), (10.0, RED)])
+            .says("How long the longest waiting charge or refund has been due without being tried.", "0 s; above that the gateway does not answer and is only probed.",
+                "See whether the gateway answers; nothing is lost meanwhile.", "wakesoverdue")
+            .leads_to("service", "Effects of payments", "&var-job=payments"),
+        Panel::stat("Events wait since", Unit::Seconds,
+            format!("max({OLDEST_UNACKED})"), &[(5.0, AMBER), (15.0, RED)])
+            .says("Age of the oldest event that a consumer has not dealt with.", "Below a second.",
+                "See below which consumer lags, and whether its service runs.", "consumerlags")
+            .leads_to("broker", "Consumers", ""),
+        Panel::stat("Dead letters", Unit::Count, format!("sum({DEAD_LETTERS})"), &[(1.0, RED)])
+            .says("Events that a service has given up, and that nobody has dealt with.", "0.",
+                "Read the reason, mend the cause.", "deadletters")
+            .leads_to("events", "Events", "")
+            .leads_to_letters(""),
+        Panel::stat("Services down", Unit::Count,
+            format!(r#"{} - (count(count by (job) (up{{job=~"{jobs}"}} == 1)) or vector(0))"#, SERVICES.len()), &[(1.0, RED)])
+            .says("Services of which no instance answers Prometheus.", "0.",
+                "Start it; what it has missed waits for it.", "servicedown")
+            .leads_to("service", "Services", ""),
+    ]
+}
+
+fn ending() -> Vec<Panel> {
+    vec![
+        Panel::lines("Orders", Unit::PerSecond, format!("sum by (outcome) (rate({ORDERS}[{RATE}]))"), "{{outcome}}")
+            .says(
+                "Orders accepted, confirmed and cancelled, each second.",
+                "Confirmed and cancelled together keep up with accepted.",
+                "If they do not, see where orders wait.",
+                "orderslatefast",
+            )
+            .leads_to("service", "Orders", "&var-job=orders"),
+        Panel::heatmap(
+            "Time to the end of an order",
+            Unit::Seconds,
+            format!("sum by (le) (increase({DURATION}_bucket[{RATE}]))"),
+        )
+        .says(
+            "How long orders take from being accepted to their end, and how many of each.",
+            "Nearly all below 0.25 s.",
+            "A band that rises shows a backlog or a slow gateway.",
+            "orderslatefast",
+        ),
+        Panel::lines("Time to the end, quantiles", Unit::Seconds, quantile(0.5), "half")
+            .and(quantile(0.95), "95 of 100")
+            .and(quantile(0.99), "99 of 100")
+            .steps(&[(2.5, RED)])
+            .says(
+                "The time within which that many orders end.",
+                "99 of 100 within 2.5 s, the dashed line.",
+                "See in which stage the time goes.",
+                "orderslatefast",
+            ),
+    ]
+}
+
+fn quantile(share: f64) -> String {
+    format!("histogram_quantile({share}, sum by (le) (rate({DURATION}_bucket[{RATE}])))")
+}
+
+fn waiting() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Oldest event by consumer",
+            Unit::Seconds,
+            format!("max by (stream_name, consumer_name) ({OLDEST_UNACKED})"),
+            "{{consumer_name}} on {{stream_name}}",
+        )
+        .steps(&[(15.0, RED)])
+        .says(
+            "Age of the oldest event that each consumer has not dealt with.",
+            "Below a second; the dashed line is where the tile turns red.",
+            "Start the service that lags, or read its log.",
+            "consumerlags",
+        )
+        .leads_to("service", "This service", "&var-job=${__field.labels.consumer_name}"),
+        Panel::lines(
+            "Events not handed out",
+            Unit::Count,
+            format!("max by (stream_name, consumer_name) ({PENDING})"),
+            "{{consumer_name}} on {{stream_name}}",
+        )
+        .says(
+            "Events that each consumer has not been given yet.",
+            "A few; it falls after a burst.",
+            "If it only rises, the consumer is too slow or does not pull.",
+            "consumerlags",
+        )
+        .leads_to("service", "This service", "&var-job=${__field.labels.consumer_name}"),
+        Panel::lines(
+            "Due and not tried",
+            Unit::Seconds,
+            format!("max by (job, kind) ({WAKE_OVERDUE})"),
+            "{{kind}} of {{job}}",
+        )
+        .steps(&[(10.0, RED)])
+        .says(
+            "How long the earliest charge, refund or deadline has been due.",
+            "Below a second.",
+            "See whether the outside answers.",
+            "wakesoverdue",
+        )
+        .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
+        Panel::lines(
+            "Oldest event not published",
+            Unit::Seconds,
+            format!("max by (job) ({UNPUBLISHED_AGE})"),
+            "{{job}}",
+        )
+        .steps(&[(60.0, RED)])
+        .says(
+            "How long the oldest committed event has been waiting for the broker to take it.",
+            "Below a second.",
+            "See whether the broker answers and its streams have room.",
+            "eventsunpublished",
+        )
+        .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
+        Panel::lines("Orders past their deadline", Unit::Count, format!("max({OVERDUE})"), "overdue")
+            .says(
+                "Orders that have not ended two minutes after their deadline.",
+                "0.",
+                "The orders service or its store does not work off what is due.",
+                "ordersoverdue",
+            )
+            .leads_to("service", "Orders", "&var-job=orders"),
+    ]
+}
+
+fn failed() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Orders cancelled by reason",
+            Unit::PerSecond,
+            format!(r#"sum by (reason) (rate({ORDERS}{{outcome="cancelled"}}[{RATE}]))"#),
+            "{{reason}}",
+        )
+        .says(
+            "Why orders were cancelled.",
+            "A small share for stock and declined cards; none for the deadline.",
+            "Out of stock: stock up. Deadline: something waited too long.",
+            "ordersoverdue",
+        ),
+        Panel::new(
+            Kind::Bars,
+            "Dead letters by service and reason",
+            Unit::Count,
+            format!(
+                "sum by (service_name, reason) ({DEAD_LETTERS}) > 0 or sum by (service_name) ({DEAD_LETTERS}) == 0"
+            ),
+            "{{service_name}} {{reason}}",
+        )
+        .steps(&[(1.0, RED)])
+        .says(
+            "Events given up, by the service that did and why.",
+            "A 0 for each service.",
+            "Read them by the link, and the service's log at that time.",
+            "deadletters",
+        )
+        .leads_to("events", "Events of this service", "&var-job=${__field.labels.service_name}")
+        .leads_to_letters("service=${__field.labels.service_name}&reason=${__field.labels.reason}"),
+        Panel::lines(
+            "Events that did not go well",
+            Unit::PerSecond,
+            format!(r#"sum by (outcome) (rate({MESSAGES}{{outcome=~"retried|dead_lettered|duplicate"}}[{RATE}]))"#),
+            "{{outcome}}",
+        )
+        .says(
+            "Events tried again, given up, or delivered again though dealt with.",
+            "0, but for duplicates after a restart.",
+            "See which event on the Events board.",
+            "deadletters",
+        )
+        .leads_to("events", "Events", ""),
+        Panel::lines(
+            "Charges and refunds",
+            Unit::PerSecond,
+            format!(r#"sum by (outcome) (rate({EFFECTS}{{job="payments"}}[{RATE}]))"#),
+            "{{outcome}}",
+        )
+        .says(
+            "Attempts at the gateway: settled, or nobody knows (outage).",
+            "Settled follows the orders; no outage.",
+            "Outages without anything settled: the gateway is down.",
+            "wakesoverdue",
+        )
+        .leads_to("service", "Payments", "&var-job=payments"),
+        Panel::lines(
+            "Requests turned away",
+            Unit::PerSecond,
+            format!("sum by (job, reason) (rate({HTTP_SHED}[{RATE}]))"),
+            "{{job}}: {{reason}}",
+        )
+        .says(
+            "Requests answered 503: too many at once, a dependency away, or the service stopping.",
+            "0.",
+            "Unavailable: see the service's /readyz.",
+            "httperrorsfast",
+        )
+        .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
+        Panel::lines(
+            "Violations of the saga",
+            Unit::PerSecond,
+            format!("sum by (invariant) (rate({INVARIANT_VIOLATIONS}[{RATE}]))"),
+            "{{invariant}}",
+        )
+        .says(
+            "Facts that contradict the state of an order or a reservation.",
+            "0, always.",
+            "Stop and look: money or goods may be wrong.",
+            "sagaviolated",
+        ),
+    ]
+}
+
+fn time() -> Vec<Panel> {
+    let stages = |job: &str| format!(r#"sum by (stage) (rate({STAGE}_sum{{job="{job}"}}[{RATE}]))"#);
+    let panel = |title, job: &str| {
+        Panel::stacked(title, Unit::Busy, stages(job), "{{stage}}")
+            .says(
+                "Share of time that the engine's loop spends in each stage, replicas added up.",
+                "Well below 100 % a replica.",
+                "Near 100 % it is saturated: the largest band says with what.",
+                "orderslatefast",
+            )
+            .leads_to("service", "This service", &format!("&var-job={job}"))
+    };
+    vec![panel("Orders", "orders"), panel("Inventory", "inventory"), panel("Payments", "payments")]
+}
+
+fn sold() -> Vec<Panel> {
+    vec![
+        Panel::lines("Value of orders", Unit::Cents,
+            format!("sum by (currency, outcome) (rate({VALUE}[{RATE}])) / 100 * 60 > 0 or sum by (outcome) (rate({VALUE}[{RATE}])) == 0"), "{{outcome}} {{currency}}")
+            .says("Worth of orders a minute, in units of their currency.", "Confirmed follows accepted.",
+                "A gap is money that waits or is lost to cancelled orders.", "orderslatefast"),
+        Panel::lines("Reservations", Unit::PerSecond,
+            format!("sum by (outcome) (rate({RESERVATIONS}[{RATE}]))"), "{{outcome}}")
+            .and(format!("sum(rate({SHORT_LINES}[{RATE}]))"), "lines short of stock")
+            .says("What became of goods set aside, and lines of which there was too little.", "Sold follows reserved.",
+                "Lines short of stock: stock up.", "orderslatefast"),
+        Panel::lines("Payments", Unit::PerSecond,
+            format!("sum by (outcome) (rate({PAYMENTS}[{RATE}]))"), "{{outcome}}")
+            .says("What became of payments.", "Captured follows the orders; refunded follows refund_pending.",
+                "Refunds that stay pending: the gateway refuses them.", "wakesoverdue"),
+    ]
+}
+
+fn alerts() -> Vec<Panel> {
+    vec![
+        Panel::new(Kind::Table, "Alerts that fire", Unit::Count, r#"ALERTS{alertstate="firing"}"#, "")
+            .columns(&[
+                ("alertname", "Alert"),
+                ("severity", "Severity"),
+                ("job", "Service"),
+                ("service_name", "Dead letters of"),
+                ("consumer_name", "Consumer"),
+                ("event", "Event"),
+                ("kind", "Kind"),
+            ])
+            .says("Alerts that fire now, straight from Prometheus.", "None.", "Each has a page of its own.", "alerts"),
+    ]
+}
