@@ -112,6 +112,7 @@ impl Probe for Sees {
 /// Looks until the process ends.
 async fn look_on(config: Config, telemetry: Telemetry, answers: Arc<AtomicBool>, letters: Letters) -> Result<()> {
     let options = config.connect_options().await?.name(NAME).retry_on_initial_connect();
+    let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(NAME));
     let client = options.connect(config.nats_url.servers()).await?;
     let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
     let mut observer = Observer::new(client, jetstream);
