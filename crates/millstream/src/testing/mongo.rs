@@ -198,7 +198,15 @@ impl ReplicaSet {
     /// # Panics
     /// When it does not come up.
     pub async fn start(what: &str, members: usize) -> Option<Self> {
-        let options = ["--replSet", SET, "--oplogSize", "64"];
+        Self::start_with(what, members, &[]).await
+    }
+
+    /// Starts a set whose members have further options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(what: &str, members: usize, more: &[&str]) -> Option<Self> {
+        let options = [&["--replSet", SET, "--oplogSize", "64"], more].concat();
         let members: Option<Vec<_>> = (0..members).map(|_| Mongod::start(what, &options)).collect();
         let set = Self { members: members? };
         let hosts = set.members.iter().enumerate();

@@ -129,6 +129,26 @@ async fn run_on(bench: &Bench, world: &World, url: &str) -> TestService {
     service
 }
 
+/// Gives a command until it is done: who gets no answer asks again under the same key, as a client of HTTP would.
+async fn insist(service: &TestService, world: &World, ask: Moved) {
+    let caller = Caller {
+        correlation: "test".into(),
+        idempotency_key: Some(ask.note.clone()),
+        method: "POST".into(),
+        route: "/".into(),
+        ..Caller::default()
+    };
+    let deadline = Instant::now() + LONG;
+    loop {
+        match service.submit_as(&caller, world.command(ask.clone())).await {
+            Ok(_) => return,
+            Err(CommandError::Unavailable(_) | CommandError::OutcomeUnknown) if Instant::now() < deadline => {}
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// A commit that is cut once is repeated by the driver, one that is cut for seconds by the engine's store, and then the journal is
 /// asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,10 +160,9 @@ async fn a_commit_whose_connection_is_cut_is_done_once_whether_or_not_it_arrived
         let world = World::default();
         let service = run_on(&bench, &world, &proxy.url(&format!("{cut:?}"))).await;
         let mut expected = 0;
-        for cuts in [1, 2, 7, 40] {
+        for cuts in [1, 2, 12] {
             proxy.cuts.store(cuts, Ordering::Release);
-            let command = world.command(moved("a", &format!("c{cuts}"), Act::Add(1)));
-            service.submit(command).await.unwrap();
+            insist(&service, &world, moved("a", &format!("c{cuts}"), Act::Add(1))).await;
             proxy.until_cut().await;
             proxy.cuts.store(cuts, Ordering::Release);
             let messages: Vec<_> = (0..5).map(|at| moved("a", &format!("m{cuts}-{at}"), Act::Add(1))).collect();
@@ -162,6 +181,42 @@ async fn a_commit_whose_connection_is_cut_is_done_once_whether_or_not_it_arrived
         assert!(bench.dead_letters(SERVICE).await.is_empty());
         service.stop().await;
     }
+}
+
+/// The server has a commit in its hands for longer than anybody waits. The journal does not have it then, and has it a moment later:
+/// who would believe it too early would take the batch's own entries for another's, and never publish their events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_is_not_asked_about_a_commit_before_that_commit_is_over() {
+    let what = "a MongoDB that is slow to commit";
+    let Some(set) = ReplicaSet::start_with(what, 1, &["--setParameter", "enableTestCommands=1"]).await else { return };
+    let bench = bench().await;
+    let world = World::default();
+    let service = run_on(&bench, &world, &set.url("slow")).await;
+    publish(&bench, "a", "before", Act::Add(1)).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    bench.expect::<Noted>(1).await;
+
+    let server = &set.members[0];
+    let hang = |mode: &str| doc! { "configureFailPoint": "hangBeforeCommitingTxn", "mode": mode };
+    server.admin(hang("alwaysOn")).await.unwrap();
+    publish(&bench, "a", "meanwhile", Act::Add(1)).await;
+    service.until_waits_for("the store").await;
+    let behind_it = async || {
+        let running = server.admin(doc! { "currentOp": 1, "$all": true }).await.unwrap();
+        let running = running.get_array("inprog").unwrap().iter().filter_map(|op| op.as_document());
+        let in_transactions = running.filter_map(|op| op.get_document("command").ok());
+        in_transactions.filter(|command| command.contains_key("txnNumber")).count() >= 2
+    };
+    until("the service to come with another command of its session", behind_it).await;
+    server.admin(hang("off")).await.unwrap();
+
+    service.until_ready().await;
+    publish(&bench, "a", "after", Act::Add(1)).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    assert_eq!(service.get::<Account>("a").await.unwrap().log, ["before", "meanwhile", "after"]);
+    let noted: Vec<String> = bench.expect::<Noted>(3).await.into_iter().map(|noted| noted.event.note).collect();
+    assert_eq!(noted, ["before", "meanwhile", "after"]);
+    service.stop().await;
 }
 
 /// What comes in while the primary is killed again and again, each time with the next one elected by itself.
@@ -187,29 +242,12 @@ async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it
             ids.len()
         };
         let asked = |at: usize| {
-            let (service, id) = (if at % 2 == 0 { &service } else { &other }, format!("r{round}-{at}"));
-            let ask = moved("cold", &format!("c-{id}"), Act::Add(1));
-            let caller = Caller {
-                correlation: "test".into(),
-                idempotency_key: Some(id),
-                method: "POST".into(),
-                route: "/".into(),
-                ..Caller::default()
-            };
+            let service = if at % 2 == 0 { &service } else { &other };
+            let ask = moved("cold", &format!("c-r{round}-{at}"), Act::Add(1));
             let world = &world;
             async move {
                 tokio::time::sleep(Duration::from_millis(30 * at as u64)).await;
-                let deadline = Instant::now() + LONG;
-                // Who gets no answer asks again under the same key, as a client of HTTP would.
-                loop {
-                    match service.submit_as(&caller, world.command(ask.clone())).await {
-                        Ok(_) => return,
-                        Err(CommandError::Unavailable(_) | CommandError::OutcomeUnknown)
-                            if Instant::now() < deadline => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                insist(service, world, ask).await;
             }
         };
         let kill = async {

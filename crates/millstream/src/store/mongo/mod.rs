@@ -357,11 +357,19 @@ mod tests {
         let Some(stores) = TestStore::on_mongo() else { return };
         let store = MongoStore::open(&MongoUrl::read(&stores.url("plans")).unwrap(), None).unwrap();
         store.prepare(&[ORDERS]).await.unwrap();
+        // Among so many a query of one user's has a way that is clearly the best.
+        let new = |at: usize| crate::store::NewDoc {
+            shape: 1,
+            body: format!(r#"{{"userId":"user-{at}"}}"#).into(),
+            wake: None,
+        };
+        let many: Vec<_> = (0..300).filter_map(|at| DocRow::new(&format!("o{at}"), 1, &new(at))).collect();
+        store.link().await.unwrap().docs("orders").insert_many(many).await.unwrap();
         let (id, now) = (Id::random(Timestamp::system()), Timestamp::system());
         let query = Query {
             collection: "orders",
-            filters: vec![("userId", "ada".into())],
-            after: Some("a".into()),
+            filters: vec![("userId", "user-7".into())],
+            after: Some("p".into()),
             descending: true,
             limit: 10,
         };
