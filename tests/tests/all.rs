@@ -11,6 +11,7 @@ mod harness;
 mod health;
 mod killed;
 mod northwind;
+mod onlookers;
 mod outages;
 mod outside;
 mod sagas;
