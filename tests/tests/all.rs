@@ -12,6 +12,7 @@ mod harness;
 mod health;
 mod killed;
 mod northwind;
+mod onlookers;
 mod outages;
 mod outside;
 mod rights;

@@ -150,6 +150,9 @@ async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_an
         orders: project.url(8081),
         inventory: project.url(8082),
         payments: project.url(8083),
+        notifications: project.url(8084),
+        analytics: project.url(8085),
+        console: project.url(8080),
         gateway: project.url(8090),
         nats: format!("nats://operator:operator@127.0.0.1:{}", 4222 + BASE),
     };
@@ -209,6 +212,8 @@ async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_an
         orders_url: Some(urls.orders),
         inventory_url: Some(urls.inventory),
         payments_url: Some(urls.payments),
+        notifications_url: Some(urls.notifications),
+        analytics_url: Some(urls.analytics),
         gateway_url: Some(urls.gateway),
         nats_url: urls.nats,
         looks: 60,

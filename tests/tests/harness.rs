@@ -16,7 +16,7 @@ mod apart;
 mod caller;
 mod wire;
 
-pub(crate) use apart::{Apart, REPLICAS};
+pub(crate) use apart::{Apart, REPLICAS, SERVICES};
 pub(crate) use caller::{Answer, Caller, at_rest, line, order_of};
 pub(crate) use wire::{Wire, WireEvent};
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Apart, SOON, TestApp, line, order_of};
 
-const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+const SERVICES: [&str; 5] = ["orders", "inventory", "payments", "notifications", "analytics"];
 
 /// Every service says with this status whether it can do its whole job; what the last one says is given.
 async fn all_say(app: &TestApp, status: u16) -> Vec<Value> {
@@ -124,6 +124,15 @@ async fn every_series_is_there_from_the_start_and_counts_what_has_happened_to_th
                 r#"millstream_effects_total{kind="refund",outcome="outage"}"#,
             ][..],
         ),
+        (
+            "notifications",
+            &[
+                r#"shop_notifications_total{channel="log",outcome="sent"}"#,
+                r#"shop_notifications_total{channel="smtp",outcome="failed"}"#,
+                r#"millstream_effects_total{kind="send",outcome="settled"}"#,
+            ][..],
+        ),
+        ("analytics", &[r#"millstream_messages_total{event="orders.cancelled",outcome="handled"}"#][..]),
     ] {
         let page = app.metrics(service).await;
         assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
@@ -187,6 +196,10 @@ async fn every_series_is_there_from_the_start_and_counts_what_has_happened_to_th
     let net =
         payments[r#"shop_payments_total{outcome="captured"}"#] - payments[r#"shop_payments_total{outcome="refunded"}"#];
     assert_eq!(net, of("CONFIRMED", None));
+    // How every order ended, and each refund.
+    let notifications = series(&app.metrics("notifications").await.text);
+    let refunded = payments[r#"shop_payments_total{outcome="refunded"}"#];
+    assert_eq!(notifications[r#"shop_notifications_total{channel="log",outcome="sent"}"#], 44.0 + refunded);
     app.close().await;
 }
 

@@ -33,9 +33,9 @@ fn a_shop_to_be_killed() {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(data.log()).unwrap();
         init_logs_to(file, &Logs { log_format: None, log: "info,millstream=debug".into() }).unwrap();
         let mut shop = Shop::start(plan(), data).await.unwrap();
-        let Urls { orders, inventory, payments, gateway, console, nats } = &shop.urls;
+        let Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats } = &shop.urls;
         shop.urls.ready(&reqwest::Client::new(), SOON).await.unwrap();
-        println!("{URLS}{orders} {inventory} {payments} {gateway} {console} {nats}");
+        println!("{URLS}{orders} {inventory} {payments} {notifications} {analytics} {gateway} {console} {nats}");
         panic!("{}", shop.ended().await);
     });
 }
@@ -66,8 +66,9 @@ impl Child {
         };
         let said = tokio::time::timeout(SOON, said).await.expect("the shop's process is ready in time");
         let urls: Vec<String> = said.split(' ').map(str::to_owned).collect();
-        let [orders, inventory, payments, gateway, console, nats] = urls.try_into().unwrap();
-        Self { process, caller: Caller::new(Urls { orders, inventory, payments, gateway, console, nats }) }
+        let [orders, inventory, payments, notifications, analytics, gateway, console, nats] = urls.try_into().unwrap();
+        let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };
+        Self { process, caller: Caller::new(urls) }
     }
 
     /// SIGKILL. The broker, its child, ends because nobody is left at its pipe.
@@ -169,7 +170,7 @@ async fn every_log_line_about_an_order_has_its_correlation_id_and_every_service_
         whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     };
     let ours = || lines().into_iter().filter(|line| line["correlation"] == correlation).collect::<Vec<_>>();
-    for service in ["orders", "inventory", "payments"] {
+    for service in ["orders", "inventory", "payments", "notifications", "analytics"] {
         let logged = async || ours().iter().any(|line| line["service"] == service);
         eventually(&format!("a line of {service} with the correlation id"), SOON, logged).await;
     }

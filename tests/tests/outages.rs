@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use millstream::testing::{TestStore, eventually};
 use serde_json::{Value, json};
 
-use crate::harness::{Apart, REPLICAS, SOON, count, line, order_of};
+use crate::harness::{Apart, REPLICAS, SERVICES, SOON, count, line, order_of};
 
 fn a_mug(user: usize) -> String {
     order_of(&format!("user-{user}"), &[line("mug", 1, 1000)])
@@ -102,8 +102,9 @@ async fn services_start_in_any_order_and_before_the_broker() {
     // Nobody has declared the streams of the others yet.
     let waits = async || shop.ready("payments").await.1["waitingFor"].to_string().contains("ORDERS");
     eventually("payments naming the stream that it waits for", SOON, waits).await;
-    shop.start("inventory").await;
-    shop.start("orders").await;
+    for service in ["notifications", "analytics", "inventory", "orders"] {
+        shop.start(service).await;
+    }
     shop.all_ready().await;
     shop.stock("mug", 10).await;
     // The gateway comes last of all.
@@ -121,7 +122,7 @@ async fn services_that_are_stopped_one_after_the_other_under_load_hand_over_and_
     shop.start_all().await;
     shop.stock("mug", 10_000).await;
     let mut placed = 0;
-    for service in ["inventory", "payments", "orders", "inventory"] {
+    for service in ["inventory", "payments", "orders", "notifications", "analytics", "inventory"] {
         shop.place_many(100, 32, a_mug).await;
         placed += 100;
         let started = Instant::now();
@@ -225,7 +226,7 @@ async fn share_the_work(mut shop: Apart) {
     tokio::join!(shop.place_many(ORDERS, 16, a_mug), second.place_many(ORDERS, 16, a_mug));
     let orders = shop.all_ended(2 * ORDERS + 1).await;
     assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS + 1);
-    for service in ["orders", "inventory", "payments"] {
+    for service in SERVICES {
         assert_eq!(shop.workers(service).await, 2, "both replicas of {service} have worked");
     }
     shop.close().await;

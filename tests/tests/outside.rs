@@ -23,7 +23,11 @@ async fn so_many_confirmed_orders_are_as_many_created_events_and_four_times_as_m
     let wire = app.wire().await;
     wire.drained().await;
     let durables = wire.durables().await;
-    assert_eq!(durables.len(), 5, "orders reads two streams, inventory one, payments two: {durables:?}");
+    assert_eq!(
+        durables.len(),
+        8,
+        "orders, payments and notifications read two streams each, the others one: {durables:?}"
+    );
     let events = wire.all_events().await;
     let mut kinds = HashMap::<&str, usize>::new();
     events.iter().for_each(|event| *kinds.entry(event.event()).or_default() += 1);

@@ -21,9 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::harness::{Caller, SOON, line, order_of, timing};
-
-const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+use crate::harness::{Caller, SERVICES, SOON, line, order_of, timing};
 
 /// The configuration that the broker's image has.
 fn configuration() -> String {
@@ -119,8 +117,12 @@ impl Guests {
             let config = serve::config(&broker.url(name), &stores.url(name)).unwrap();
             running.spawn(run(service(name, &gateway), config, listener));
         }
-        let [orders, inventory, payments] = urls.try_into().unwrap();
-        let urls = Urls { orders, inventory, payments, gateway, nats: broker.url("operator") };
+        let (listener, console) = place().await;
+        let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
+        running.spawn(console::serve(config, listener, std::future::pending()));
+        let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
+        let nats = broker.url("operator");
+        let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };
         let caller = Caller::new(urls);
         caller.urls.ready(&caller.http, SOON).await.unwrap();
         Self { caller, _stores: stores, _running: running }
@@ -131,7 +133,10 @@ fn service(name: &str, gateway: &str) -> Service {
     match name {
         "orders" => orders::service(orders::Settings::default()),
         "inventory" => inventory::service(),
-        _ => serve::payments(gateway).unwrap(),
+        "payments" => serve::payments(gateway).unwrap(),
+        "notifications" => serve::notifications(&notifications::Settings::default()).unwrap(),
+        "analytics" => analytics::service(),
+        other => panic!("there is no service {other}"),
     }
 }
 
@@ -197,7 +202,7 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
     }
     let operator = jetstream::new(broker.client("operator").await.0);
     let streams: Vec<_> = operator.stream_names().try_collect().await.unwrap();
-    assert_eq!(streams.len(), 2 * SERVICES.len(), "{streams:?}");
+    assert_eq!(streams.len(), 3 + SERVICES.len(), "{streams:?}");
     assert_eq!(operator.get_stream("ORDERS").await.unwrap().cached_info().state.messages, 0);
     drop(shop);
 }

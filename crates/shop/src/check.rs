@@ -5,7 +5,9 @@
 //! `--older-than` are judged, and what fails is looked at again a few times, all of it read anew, before it is reported. Lists
 //! are read by pages, never an order at a time.
 
+mod figures;
 mod invariants;
+mod notified;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ pub struct Options {
     /// The host of the services.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub base_host: String,
-    /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, gateway + 10.
+    /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, notifications + 4, analytics + 5, gateway + 10.
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_500))]
     pub port_base: u16,
     /// The orders service, if it is elsewhere.
@@ -38,6 +40,12 @@ pub struct Options {
     /// The payments service, if it is elsewhere.
     #[arg(long, value_name = "URL")]
     pub payments_url: Option<String>,
+    /// The notifications service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub notifications_url: Option<String>,
+    /// The analytics service, if it is elsewhere.
+    #[arg(long, value_name = "URL")]
+    pub analytics_url: Option<String>,
     /// The payment gateway, if it is elsewhere.
     #[arg(long, value_name = "URL")]
     pub gateway_url: Option<String>,
@@ -69,6 +77,8 @@ impl Default for Options {
             orders_url: None,
             inventory_url: None,
             payments_url: None,
+            notifications_url: None,
+            analytics_url: None,
             gateway_url: None,
             nats_url: "nats://127.0.0.1:4222".into(),
             older_than: Duration::from_secs(5),

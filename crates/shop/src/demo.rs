@@ -70,6 +70,8 @@ async fn play(urls: &Urls, stock: &[(String, u64)], orders: PathBuf) -> Result<b
         orders_url: Some(urls.orders.clone()),
         inventory_url: Some(urls.inventory.clone()),
         payments_url: Some(urls.payments.clone()),
+        notifications_url: Some(urls.notifications.clone()),
+        analytics_url: Some(urls.analytics.clone()),
         gateway_url: Some(urls.gateway.clone()),
         nats_url: urls.nats.clone(),
         older_than: Duration::ZERO,

@@ -125,7 +125,9 @@ mod tests {
 
     #[test]
     fn each_service_has_its_own_port_by_default() {
-        for (service, port) in [("orders", 8081), ("inventory", 8082), ("payments", 8083)] {
+        for (service, port) in
+            [("orders", 8081), ("inventory", 8082), ("payments", 8083), ("notifications", 8084), ("analytics", 8085)]
+        {
             let help = Cli::command()
                 .find_subcommand_mut("serve")
                 .and_then(|serve| Some(serve.find_subcommand_mut(service)?.render_long_help().to_string()));

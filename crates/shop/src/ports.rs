@@ -48,6 +48,16 @@ impl Ports {
         self.above(3)
     }
 
+    /// The port of the notifications service.
+    pub fn notifications(self) -> u16 {
+        self.above(4)
+    }
+
+    /// The port of the analytics service.
+    pub fn analytics(self) -> u16 {
+        self.above(5)
+    }
+
     /// The port of the gateway simulator.
     pub fn gateway(self) -> u16 {
         self.above(10)
@@ -94,12 +104,13 @@ mod tests {
     #[test]
     fn a_base_moves_every_port_and_free_ports_stay_free() {
         let all = |ports: Ports| {
-            let services = [ports.orders(), ports.inventory(), ports.payments()];
-            [&[ports.console()][..], &services, &[ports.gateway(), ports.broker()]].concat()
+            let services =
+                [ports.orders(), ports.inventory(), ports.payments(), ports.notifications(), ports.analytics()];
+            (ports.console(), services, ports.gateway(), ports.broker())
         };
-        assert_eq!(all(Ports::default()), [8080, 8081, 8082, 8083, 8090, 4222]);
-        assert_eq!(all(Ports::parse("9000").unwrap()), [9000, 9001, 9002, 9003, 9010, 9042]);
-        assert_eq!(all(Ports::parse("0").unwrap()), [0; 6]);
+        assert_eq!(all(Ports::default()), (8080, [8081, 8082, 8083, 8084, 8085], 8090, 4222));
+        assert_eq!(all(Ports::parse("9000").unwrap()), (9000, [9001, 9002, 9003, 9004, 9005], 9010, 9042));
+        assert_eq!(all(Ports::parse("0").unwrap()), (0, [0; 5], 0, 0));
         for text in ["80", "65001", "70000", "-1", "http"] {
             assert!(Ports::parse(text).unwrap_err().contains("1024 to 65000"), "{text}");
         }

@@ -15,6 +15,7 @@ use reqwest::Client;
 use crate::data::DataFolder;
 use crate::demo_load;
 use crate::ports::Ports;
+use crate::serve::Mail;
 use crate::stock;
 use crate::whole::{Plan, Shop, Urls};
 
@@ -27,8 +28,8 @@ pub struct Args {
     /// The folder that keeps everything; start again with it and everything goes on.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Moves all ports: the observer is on it, orders 1 above it, inventory 2, payments 3, the gateway 10, and the broker 42
-    /// unless this is 8080, where it is 4222. With 0 every port is a free one.
+    /// Moves all ports: the observer is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
+    /// gateway 10, and the broker 42 unless this is 8080, where it is 4222. With 0 every port is a free one.
     #[arg(long, value_name = "PORT", default_value_t = Ports::default(), value_parser = Ports::parse)]
     port_base: Ports,
     /// The address to listen on (the embedded broker listens on 127.0.0.1 only).
@@ -46,6 +47,8 @@ pub struct Args {
     /// Leaves that load out.
     #[arg(long, conflicts_with = "demo_load")]
     no_demo_load: bool,
+    #[command(flatten)]
+    mail: Mail,
     #[command(flatten)]
     logs: Logs,
 }
@@ -74,7 +77,8 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     let nats_url = args.nats_url.clone().filter(|url| !url.is_empty());
     let embedded = nats_url.is_none();
     let sync_always = args.broker_sync == BrokerSync::Always;
-    let plan = Plan { host: args.host, ports: args.port_base, nats_url, sync_always, ..Plan::default() };
+    let notifications = args.mail.clone().settings();
+    let plan = Plan { host: args.host, ports: args.port_base, nats_url, sync_always, notifications, ..Plan::default() };
     let mut shop = Shop::start(plan, data).await?;
     let urls = shop.urls.clone();
     let screen = screen(&urls, shop.data(), &args, embedded);
@@ -130,7 +134,7 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
             }
         };
         let log = data.broker().join("nats-server.log");
-        ("a nats-server, child of this process", format!("\n              {}", log.display()), durable)
+        ("a nats-server, child of this process", format!("\n                 {}", log.display()), durable)
     } else {
         ("which was here before", String::new(), "How durable the broker is, is up to whoever runs it.")
     };
@@ -141,15 +145,17 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
     };
     format!(
         "
-  orders      {orders}
-  inventory   {inventory}/stock
-  payments    {payments}
-  gateway     {gateway}  the card company, simulated
-  observer    {console}/metrics  what only the broker knows
-  broker      {nats}  {broker}
-              every service answers /health, /readyz and /metrics, too
-  data        {folder}
-  logs        {log}{broker_log}
+  orders         {orders}
+  inventory      {inventory}/stock
+  payments       {payments}
+  notifications  {notifications}/notifications  {mail}
+  analytics      {analytics}/analytics/summary
+  gateway        {gateway}  the card company, simulated
+  observer       {console}/metrics  what only the broker knows
+  broker         {nats}  {broker}
+                 every service answers /health, /readyz and /metrics, too
+  data           {folder}
+  logs           {log}{broker_log}
 
 Order something, and see what became of it:
 
@@ -166,6 +172,9 @@ Load:    {load}
         orders = urls.orders,
         inventory = urls.inventory,
         payments = urls.payments,
+        notifications = urls.notifications,
+        mail = if args.mail.is_sent() { "mails go out over SMTP" } else { "logged, not mailed (--smtp-url)" },
+        analytics = urls.analytics,
         gateway = urls.gateway,
         console = urls.console,
         folder = data.path().display(),

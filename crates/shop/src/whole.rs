@@ -36,6 +36,8 @@ pub struct Plan {
     pub options: Options,
     /// How the orders service is set.
     pub orders: orders::Settings,
+    /// How customers are reached.
+    pub notifications: notifications::Settings,
     /// How the gateway behaves; its ledger is in the data folder in any case.
     pub gateway: gateway::Settings,
 }
@@ -49,6 +51,7 @@ impl Default for Plan {
             sync_always: false,
             options: Options::default(),
             orders: orders::Settings::default(),
+            notifications: notifications::Settings::default(),
             gateway: gateway::Settings::default(),
         }
     }
@@ -63,6 +66,10 @@ pub struct Urls {
     pub inventory: String,
     /// The payments service.
     pub payments: String,
+    /// The notifications service.
+    pub notifications: String,
+    /// The analytics service.
+    pub analytics: String,
     /// The gateway simulator.
     pub gateway: String,
     /// The observer.
@@ -78,7 +85,7 @@ impl Urls {
     /// When one does not within the time; the message has what it said last.
     pub async fn ready(&self, client: &Client, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
-        for url in [&self.orders, &self.inventory, &self.payments] {
+        for url in [&self.orders, &self.inventory, &self.payments, &self.notifications, &self.analytics] {
             loop {
                 let said = match client.get(format!("{url}/readyz")).timeout(within).send().await {
                     Ok(answer) if answer.status().is_success() => break,
@@ -154,18 +161,22 @@ impl Shop {
     /// # Errors
     /// When a port is taken, or the broker does not start.
     pub async fn start(plan: Plan, data: DataFolder) -> Result<Self> {
-        let Plan { host, ports, nats_url, sync_always, options, orders: settings, gateway: mut gateway_settings } =
-            plan;
+        let Plan { host, ports, nats_url, sync_always, options, orders: settings, notifications: mail, .. } = plan;
+        let mut gateway_settings = plan.gateway;
+        // Bad settings are told before anything runs.
+        let notifier = serve::notifications(&mail)?;
         let remedy = format!("stop what listens there, or move all ports with --port-base (now {ports})");
         let listen = async |what, port| ports::listen(what, host, port, &remedy).await;
         let listeners = [
             listen("orders", ports.orders()).await?,
             listen("inventory", ports.inventory()).await?,
             listen("payments", ports.payments()).await?,
+            listen("notifications", ports.notifications()).await?,
+            listen("analytics", ports.analytics()).await?,
         ];
         let console_listener = listen("the observer", ports.console()).await?;
         let gateway_listener = listen("the gateway", ports.gateway()).await?;
-        let [orders, inventory, payments] = [url(&listeners[0])?, url(&listeners[1])?, url(&listeners[2])?];
+        let [orders, inventory, payments, notifications, analytics] = listeners.each_ref().map(url);
         let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
         let [mut services, mut console, mut gateway, mut broker] = <[Part; 4]>::default();
 
@@ -188,7 +199,13 @@ impl Shop {
         let stopped = gateway.stopped();
         gateway.spawn("the gateway", gateway::serve(gateway_listener, gateway_settings, stopped));
 
-        let all = [orders::service(settings), inventory::service(), serve::payments(&gateway_url)?];
+        let all = [
+            orders::service(settings),
+            inventory::service(),
+            serve::payments(&gateway_url)?,
+            notifier,
+            analytics::service(),
+        ];
         for (service, listener) in all.into_iter().zip(listeners) {
             let config = serve::config(&nats, &data.store_url(service.name()))?;
             let stopped = services.stopped();
@@ -197,7 +214,16 @@ impl Shop {
         }
         let config = serve::config(&nats, &data.store_url("console"))?;
         console.spawn("the observer", console::serve(config, console_listener, console.stopped()));
-        let urls = Urls { orders, inventory, payments, gateway: gateway_url, console: console_url, nats };
+        let urls = Urls {
+            orders: orders?,
+            inventory: inventory?,
+            payments: payments?,
+            notifications: notifications?,
+            analytics: analytics?,
+            gateway: gateway_url,
+            console: console_url,
+            nats,
+        };
         Ok(Self { urls, services, console, gateway, broker, data })
     }
 

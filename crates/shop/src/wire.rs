@@ -78,17 +78,7 @@ impl Api {
         if let Some(cursor) = cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let answer = request.send().await.map_err(reqwest::Error::without_url);
-        let answer = answer.with_context(|| format!("{url} does not answer"))?;
-        let status = answer.status();
-        let body = answer
-            .bytes()
-            .await
-            .map_err(reqwest::Error::without_url)
-            .with_context(|| format!("{url} broke off its answer"))?;
-        if !status.is_success() {
-            bail!("{url} answers {status}: {}", excerpt(&body));
-        }
+        let body = body(request, &url).await?;
         let mut fields: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(&body).with_context(|| format!("{url} does not answer with a JSON object"))?;
         let items = fields.remove(field).with_context(|| format!("the answer of {url} has no `{field}`"))?;
@@ -96,6 +86,13 @@ impl Api {
             serde_json::from_str(items.get()).with_context(|| format!("`{field}` of {url} is not as expected"))?;
         let next = fields.remove("nextCursor").map_or(Ok(None), |next| serde_json::from_str(next.get()));
         Ok((items, next.with_context(|| format!("`nextCursor` of {url} is not a text"))?))
+    }
+
+    /// What a route answers.
+    pub(crate) async fn object<T: DeserializeOwned>(&self, route: &str) -> anyhow::Result<T> {
+        let url = self.url(route);
+        let body = body(self.http.get(&url), &url).await?;
+        serde_json::from_slice(&body).with_context(|| format!("the answer of {url} is not as expected"))
     }
 
     /// A whole list.
@@ -111,6 +108,19 @@ impl Api {
         }
         Ok(all)
     }
+}
+
+/// The body of an answer that is a success; `url` is for the error.
+async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec<u8>> {
+    let answer = request.send().await.map_err(reqwest::Error::without_url);
+    let answer = answer.with_context(|| format!("{url} does not answer"))?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(reqwest::Error::without_url);
+    let body = body.with_context(|| format!("{url} broke off its answer"))?;
+    if !status.is_success() {
+        bail!("{url} answers {status}: {}", excerpt(&body));
+    }
+    Ok(body.into())
 }
 
 /// A client for the services: no answer within ten seconds is none.

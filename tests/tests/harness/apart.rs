@@ -29,6 +29,8 @@ pub(crate) struct Apart {
     /// Changes what each service is told.
     pub(crate) configure: fn(&mut Config),
     pub(crate) timing: Timing,
+    /// Whether services that are started are to be rebuilt.
+    pub(crate) rebuild: bool,
     places: HashMap<&'static str, Place>,
     running: HashMap<&'static str, Running>,
 }
@@ -54,11 +56,9 @@ struct Running {
     task: JoinHandle<Result<()>>,
 }
 
-pub(crate) const SERVICES: [&str; 3] = ["orders", "inventory", "payments"];
+pub(crate) const SERVICES: [&str; 5] = ["orders", "inventory", "payments", "notifications", "analytics"];
 /// Their second replicas, each on the same store.
-pub(crate) const REPLICAS: [&str; 3] = ["orders-2", "inventory-2", "payments-2"];
-const PARTS: [&str; 8] =
-    ["gateway", "console", SERVICES[0], SERVICES[1], SERVICES[2], REPLICAS[0], REPLICAS[1], REPLICAS[2]];
+pub(crate) const REPLICAS: [&str; 5] = ["orders-2", "inventory-2", "payments-2", "notifications-2", "analytics-2"];
 
 impl Apart {
     /// A broker, and places for the others, of which none runs yet.
@@ -70,7 +70,7 @@ impl Apart {
     pub(crate) async fn on(stores: TestStore) -> Self {
         let broker = Broker::start().await;
         let mut places = HashMap::new();
-        for part in PARTS {
+        for part in ["gateway", "console"].into_iter().chain(SERVICES).chain(REPLICAS) {
             places.insert(part, Place::take());
         }
         let url = |part| format!("http://{}", places[part].address);
@@ -78,6 +78,8 @@ impl Apart {
             orders: url("orders"),
             inventory: url("inventory"),
             payments: url("payments"),
+            notifications: url("notifications"),
+            analytics: url("analytics"),
             gateway: url("gateway"),
             console: url("console"),
             nats: broker.url(),
@@ -89,6 +91,7 @@ impl Apart {
             orders: orders::Settings::default(),
             configure: |_| (),
             timing: timing(),
+            rebuild: false,
             places,
             running: HashMap::new(),
         }
@@ -123,7 +126,7 @@ impl Apart {
             let name = part.trim_end_matches("-2");
             let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();
             (self.configure)(&mut config);
-            let options = Options { timing: self.timing.clone(), ..Options::default() };
+            let options = Options { timing: self.timing.clone(), rebuild: self.rebuild, ..Options::default() };
             let service = self.service(name);
             tokio::spawn(async { Ok(service.run(config, options, listener, stopped).await?) })
         };
@@ -135,6 +138,8 @@ impl Apart {
             "orders" => orders::service(self.orders),
             "inventory" => inventory::service(),
             "payments" => serve::payments(&self.urls.gateway).unwrap(),
+            "notifications" => serve::notifications(&notifications::Settings::default()).unwrap(),
+            "analytics" => analytics::service(),
             other => panic!("there is no service {other}"),
         }
     }
@@ -173,8 +178,8 @@ impl Apart {
     /// A caller of the second replicas.
     pub(crate) fn second(&self) -> Caller {
         let url = |part| format!("http://{}", self.places[part].address);
-        let [orders, inventory, payments] = REPLICAS.map(url);
-        Caller::new(Urls { orders, inventory, payments, ..self.urls.clone() })
+        let [orders, inventory, payments, notifications, analytics] = REPLICAS.map(url);
+        Caller::new(Urls { orders, inventory, payments, notifications, analytics, ..self.urls.clone() })
     }
 
     /// A caller of its own, for use while a part is stopped or started.

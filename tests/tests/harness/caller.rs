@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use analytics::Summary;
 use millstream::testing::eventually;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -156,6 +157,18 @@ impl Caller {
         eventually(&format!("reservation {status} of order {id}"), SOON, stands).await;
     }
 
+    /// What customers were told, of one order or of all.
+    pub(crate) async fn notifications(&self, filter: &str) -> Vec<Value> {
+        let found = self.found(format!("{}/notifications?limit=1000{filter}", self.urls.notifications)).await;
+        found["notifications"].as_array().unwrap().clone()
+    }
+
+    pub(crate) async fn summary(&self) -> Summary {
+        let answer = self.get(format!("{}/analytics/summary", self.urls.analytics)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_str(&answer.text).unwrap()
+    }
+
     pub(crate) async fn stock(&self, product: &str, initial: u64) {
         shop::stock::put(&self.http, &self.urls.inventory, product, initial).await.unwrap();
     }
@@ -189,6 +202,8 @@ impl Caller {
             "orders" => &self.urls.orders,
             "inventory" => &self.urls.inventory,
             "payments" => &self.urls.payments,
+            "notifications" => &self.urls.notifications,
+            "analytics" => &self.urls.analytics,
             "console" => &self.urls.console,
             other => panic!("there is no service {other}"),
         }
@@ -211,6 +226,8 @@ impl Caller {
             orders_url: Some(self.urls.orders.clone()),
             inventory_url: Some(self.urls.inventory.clone()),
             payments_url: Some(self.urls.payments.clone()),
+            notifications_url: Some(self.urls.notifications.clone()),
+            analytics_url: Some(self.urls.analytics.clone()),
             gateway_url: Some(self.urls.gateway.clone()),
             nats_url: self.urls.nats.clone(),
             older_than: Duration::ZERO,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use contracts::Money;
 
 use super::snapshot::{Charge, Payment, Reservation, Snapshot};
+use super::{figures, notified};
 use crate::wire::{Order, total};
 
 /// An invariant and what contradicts it.
@@ -28,12 +29,12 @@ pub(super) struct Terms {
 }
 
 /// The orders, told apart by whether their consequences should be seen everywhere.
-struct Orders<'a> {
-    by_id: HashMap<&'a str, &'a Order>,
+pub(super) struct Orders<'a> {
+    pub(super) by_id: HashMap<&'a str, &'a Order>,
     /// Ended, and long enough ago.
-    settled: Vec<&'a Order>,
+    pub(super) settled: Vec<&'a Order>,
     /// All others: what hangs on them may be on its way.
-    moving: Vec<&'a Order>,
+    pub(super) moving: Vec<&'a Order>,
 }
 
 /// Compares.
@@ -58,12 +59,14 @@ pub(super) fn invariants(snapshot: &Snapshot, terms: &Terms) -> Vec<Finding> {
         sold_matches(snapshot, &orders),
         reserved_matches(snapshot, &orders),
         no_oversale(snapshot),
+        notified::customers_are_told(snapshot, &orders),
+        figures::analytics_agrees(snapshot, &orders),
         no_dead_letters(snapshot, terms),
         durables_caught_up(snapshot, terms),
     ]
 }
 
-fn order_subject(id: &str) -> String {
+pub(super) fn order_subject(id: &str) -> String {
     format!("order {id}")
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use analytics::Summary;
 use anyhow::Context;
 use async_nats::jetstream;
 use contracts::Money;
@@ -23,6 +24,8 @@ pub(super) struct Snapshot {
     pub(super) reservations: Vec<Reservation>,
     pub(super) payments: Vec<Payment>,
     pub(super) charges: Vec<Charge>,
+    pub(super) notifications: Vec<Notification>,
+    pub(super) summary: Summary,
     pub(super) streams: Vec<Stream>,
     pub(super) durables: Vec<Durable>,
 }
@@ -54,6 +57,14 @@ pub(super) struct Charge {
     pub(super) refunded: bool,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Notification {
+    pub(super) order_id: String,
+    pub(super) occasion: String,
+    pub(super) status: String,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub(super) name: String,
@@ -68,6 +79,8 @@ pub(super) struct Durable {
     pub(super) pending: u64,
     pub(super) unacked: u64,
     pub(super) ack_floor: u64,
+    /// When it was made.
+    pub(super) created: Timestamp,
 }
 
 /// A part that could not be read, and why.
@@ -85,24 +98,41 @@ impl Snapshot {
         let orders = api(&options.orders_url, 1);
         let inventory = api(&options.inventory_url, 2);
         let payments = api(&options.payments_url, 3);
+        let notifications = api(&options.notifications_url, 4);
+        let analytics = api(&options.analytics_url, 5);
         let gateway = api(&options.gateway_url, 10);
-        let (stock, reservations, payments, charges, broker) = tokio::join!(
+        let (stock, reservations, payments, charges, notifications, summary, broker) = tokio::join!(
             inventory.list("/stock", "products"),
             inventory.list("/reservations", "reservations"),
             payments.list("/payments", "payments"),
             gateway.list("/charges", "charges"),
+            notifications.list("/notifications", "notifications"),
+            analytics.object("/analytics/summary"),
             broker(&options.nats_url),
         );
         let products = stock.map_err(|error| note("stock of inventory", error)).unwrap_or_default();
         let reservations = reservations.map_err(|error| note("reservations of inventory", error)).unwrap_or_default();
         let payments = payments.map_err(|error| note("payments", error)).unwrap_or_default();
         let charges = charges.map_err(|error| note("gateway", error)).unwrap_or_default();
+        let notifications = notifications.map_err(|error| note("notifications", error)).unwrap_or_default();
+        let summary: Option<Summary> = summary.map_err(|error| note("analytics", error)).ok();
         let (streams, durables) = broker.map_err(|error| note("broker", error)).unwrap_or_default();
         let orders = orders.list("/orders", "orders").await.map_err(|error| note("orders", error)).unwrap_or_default();
-        if !unseen.is_empty() {
-            return Err(unseen);
+        match summary {
+            Some(summary) if unseen.is_empty() => Ok(Self {
+                before,
+                orders,
+                products,
+                reservations,
+                payments,
+                charges,
+                notifications,
+                summary,
+                streams,
+                durables,
+            }),
+            _ => Err(unseen),
         }
-        Ok(Self { before, orders, products, reservations, payments, charges, streams, durables })
     }
 }
 
@@ -130,6 +160,9 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>)> {
                 pending: consumer.num_pending,
                 unacked: consumer.num_ack_pending as u64,
                 ack_floor: consumer.ack_floor.stream_sequence,
+                created: Timestamp(
+                    u64::try_from(consumer.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
+                ),
             },
         ));
         streams.push(Stream { name, messages: info.state.messages, last_sequence: info.state.last_sequence });

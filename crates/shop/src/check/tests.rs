@@ -1,10 +1,10 @@
 //! Each invariant broken once, on a small system that is otherwise at rest.
 
+use analytics::{Sum, Summary};
+use contracts::Money;
 use millstream::Timestamp;
 
-use contracts::Money;
-
-use super::snapshot::{Charge, Durable, Payment, Reservation, Stream};
+use super::snapshot::{Charge, Durable, Notification, Payment, Reservation, Stream};
 use super::*;
 use crate::wire::{Line, Order, Product};
 
@@ -39,15 +39,38 @@ fn charge(order: &str, refunded: bool) -> Charge {
     Charge { order_id: order.into(), amount: money(1000), refunded }
 }
 
+fn told(order: &str, occasion: &str) -> Notification {
+    Notification { order_id: order.into(), occasion: occasion.into(), status: "SENT".into() }
+}
+
+/// What the orders at rest come to.
+fn summary() -> Summary {
+    let json = r#"{"since":"1970-01-01T00:00:01Z","until":"1970-01-01T00:00:02Z","accepted":4,"confirmed":1,
+        "cancelled":{"OUT_OF_STOCK":1,"DECLINED":1,"DEADLINE":0,"CUSTOMER":1},"revenue":{"EUR":10.00},
+        "sagaDurations":{"confirmed":{"count":0,"minMs":0,"meanMs":0,"p50Ms":0,"p95Ms":0,"maxMs":0},
+        "cancelled":{"count":0,"minMs":0,"meanMs":0,"p50Ms":0,"p95Ms":0,"maxMs":0}},
+        "topProducts":{"byQuantity":[],"byRevenue":[]}}"#;
+    serde_json::from_str(json).unwrap()
+}
+
+fn durable(name: &str) -> Durable {
+    let (stream, name) = ("ORDERS".into(), name.into());
+    Durable { stream, name, pending: 0, unacked: 0, ack_floor: 8, created: Timestamp(500) }
+}
+
+fn cancelled(id: &str, reason: &str) -> Order {
+    Order { reason: Some(reason.into()), ..order(id, "CANCELLED") }
+}
+
 /// One order confirmed, one refunded, one declined, one rejected.
 fn at_rest() -> Snapshot {
     Snapshot {
         before: NOW,
         orders: vec![
             order("sold", "CONFIRMED"),
-            order("refunded", "CANCELLED"),
-            order("declined", "CANCELLED"),
-            order("rejected", "CANCELLED"),
+            cancelled("refunded", "CUSTOMER"),
+            cancelled("declined", "DECLINED"),
+            cancelled("rejected", "OUT_OF_STOCK"),
         ],
         products: vec![Product { product_id: "tea".into(), initial: 10, reserved: 0, sold: 2, available: 8 }],
         reservations: vec![
@@ -63,17 +86,21 @@ fn at_rest() -> Snapshot {
             Payment { amount: None, ..payment("rejected", "NEVER") },
         ],
         charges: vec![charge("sold", false), charge("refunded", true)],
+        notifications: [
+            ("sold", "CONFIRMED"),
+            ("refunded", "CANCELLED"),
+            ("refunded", "REFUNDED"),
+            ("declined", "CANCELLED"),
+            ("rejected", "CANCELLED"),
+        ]
+        .map(|(order, occasion)| told(order, occasion))
+        .to_vec(),
+        summary: summary(),
         streams: vec![
             Stream { name: "ORDERS".into(), messages: 8, last_sequence: 8 },
             Stream { name: "DLQ_ORDERS".into(), messages: 0, last_sequence: 0 },
         ],
-        durables: vec![Durable {
-            stream: "ORDERS".into(),
-            name: "inventory".into(),
-            pending: 0,
-            unacked: 0,
-            ack_floor: 8,
-        }],
+        durables: vec![durable("inventory"), durable("notifications")],
     }
 }
 
@@ -166,6 +193,63 @@ fn stock_that_does_not_match_the_orders_is_named() {
 }
 
 #[test]
+fn a_customer_who_was_told_nothing_or_the_wrong_thing_or_twice_is_named() {
+    let seen = "order sold: CONFIRMED, the customer was told nothing";
+    breaks(|system| drop(system.notifications.remove(0)), "customers are told", seen);
+    let seen = "order refunded: CANCELLED, REFUNDED, the customer was told CANCELLED";
+    breaks(|system| drop(system.notifications.remove(2)), "customers are told", seen);
+    let seen = "order sold: CONFIRMED, the customer was told CONFIRMED, CONFIRMED";
+    breaks(|system| system.notifications.push(told("sold", "CONFIRMED")), "customers are told", seen);
+    let seen = "order declined: CANCELLED, the customer was told CANCELLED, REFUNDED";
+    breaks(|system| system.notifications.push(told("declined", "REFUNDED")), "customers are told", seen);
+    let seen = "order ghost: unknown to orders, the customer was told CONFIRMED";
+    breaks(|system| system.notifications.push(told("ghost", "CONFIRMED")), "customers are told", seen);
+}
+
+#[test]
+fn of_an_order_that_ended_before_notifications_were_there_nothing_need_be_told() {
+    let mut system = at_rest();
+    system.notifications.clear();
+    assert_eq!(broken(&system, &Terms::default()).len(), 4);
+    system.durables[1].created = Timestamp(2_000);
+    assert_eq!(broken(&system, &Terms::default()), []);
+    let seen = "order sold: CONFIRMED, the customer was told CANCELLED";
+    system.notifications.push(told("sold", "CANCELLED"));
+    assert_eq!(broken(&system, &Terms::default())[0].1, seen, "and nothing wrong");
+}
+
+#[test]
+fn figures_that_do_not_agree_with_the_orders_are_named() {
+    let seen = "orders accepted: 3 counted, orders have 4";
+    breaks(|system| system.summary.accepted = 3, "analytics", seen);
+    let seen = "orders CONFIRMED: 2 counted, orders have 1";
+    breaks(|system| system.summary.confirmed = 2, "analytics", seen);
+    let seen = "orders CANCELLED for DECLINED: 0 counted, orders have 1";
+    breaks(|system| system.summary.cancelled.declined = 0, "analytics", seen);
+    let seen = "revenue: 10.01 counted, orders have 10.00";
+    breaks(|system| system.summary.revenue = [("EUR".into(), Sum(1001))].into(), "analytics", seen);
+}
+
+#[test]
+fn figures_that_begin_later_are_held_to_what_has_happened_since() {
+    let mut system = at_rest();
+    for order in &mut system.orders[..2] {
+        (order.created_at, order.ended_at) = (Timestamp(100_000), Some(Timestamp(101_000)));
+    }
+    system.summary.since = Some(Timestamp(60_000));
+    (system.summary.accepted, system.summary.confirmed) = (2, 1);
+    (system.summary.cancelled.declined, system.summary.cancelled.out_of_stock) = (0, 0);
+    assert_eq!(broken(&system, &Terms::default()), []);
+    system.summary.accepted = 4;
+    assert_eq!(broken(&system, &Terms::default())[0].1, "orders accepted: 4 counted, orders have 2");
+    // Around the beginning it may be either.
+    system.summary.since = Some(Timestamp(5_000));
+    assert_eq!(broken(&system, &Terms::default()), []);
+    system.summary.since = None;
+    assert!(!broken(&system, &Terms::default()).is_empty(), "orders that are not counted at all");
+}
+
+#[test]
 fn dead_letters_are_named_unless_they_are_expected() {
     breaks(|system| system.streams[1].messages = 3, "dead letters", "stream DLQ_ORDERS: 3 messages");
     let mut system = at_rest();
@@ -202,6 +286,8 @@ fn orders_in_flight_are_allowed_for() {
     system.payments.push(payment("just", "CAPTURED"));
     system.charges.extend([charge("young", false), charge("just", false)]);
     system.products[0] = Product { product_id: "tea".into(), initial: 10, reserved: 4, sold: 2, available: 4 };
+    system.notifications.push(told("just", "CONFIRMED"));
+    system.summary.accepted = 5;
     assert_eq!(broken(&system, &Terms::default()), []);
     system.products[0] = Product { product_id: "tea".into(), initial: 10, reserved: 5, sold: 2, available: 3 };
     assert_eq!(broken(&system, &Terms::default()).len(), 1);
@@ -212,6 +298,7 @@ fn only_what_stays_broken_is_reported() {
     let broken_by = |id: &str| {
         let mut system = at_rest();
         system.orders.push(order(id, "PENDING"));
+        system.summary.accepted = 5;
         invariants(&system, &Terms::default())
     };
     let kept = still_broken(&broken_by("a"), broken_by("b"));
@@ -240,6 +327,18 @@ async fn a_system_that_is_not_there_is_not_seen_part_by_part() {
     let options = Options { port_base: 1, nats_url, looks: 1, ..Options::default() };
     let outcome = run(options).await.unwrap();
     let parts: Vec<_> = outcome.unseen.iter().map(|(part, _)| *part).collect();
-    assert_eq!(parts, ["stock of inventory", "reservations of inventory", "payments", "gateway", "broker", "orders"]);
+    assert_eq!(
+        parts,
+        [
+            "stock of inventory",
+            "reservations of inventory",
+            "payments",
+            "gateway",
+            "notifications",
+            "analytics",
+            "broker",
+            "orders",
+        ]
+    );
     assert_eq!(outcome.exit_code(), 2);
 }

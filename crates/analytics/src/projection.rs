@@ -1,0 +1,91 @@
+//! Each event is added to the figures. Adding is the same in any order: OrderConfirmed may come before OrderCreated.
+
+use std::marker::PhantomData;
+
+use contracts::OrderId;
+use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
+use millstream::{Event, Fault, Handler, Id, Keys, Meta, Received, Unit};
+
+use crate::figures::{Sold, Totals};
+use crate::spread::Spread;
+
+/// An event that is counted.
+pub(crate) trait Counted: Event {
+    /// Which figures of products it changes.
+    fn products(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// Adds it.
+    fn add_to(&self, meta: &Meta, totals: &mut Totals, unit: &mut Unit<'_>) -> Result<(), Fault>;
+}
+
+/// Adds an event to the figures.
+pub(crate) struct Add<E>(PhantomData<fn() -> E>);
+
+impl<E> Add<E> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E: Counted> Handler for Add<E> {
+    type On = E;
+
+    fn touches(&self, event: &Received<E>) -> Keys {
+        Keys::one::<Totals>(Totals::ID).and_all::<Sold>(event.products())
+    }
+
+    fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        let mut totals = unit.get::<Totals>(Totals::ID)?.unwrap_or_default();
+        totals.saw(event.meta.time);
+        event.add_to(&event.meta, &mut totals, unit)?;
+        unit.put(totals);
+        Ok(())
+    }
+}
+
+impl Counted for OrderCreated {
+    fn add_to(&self, _: &Meta, totals: &mut Totals, _: &mut Unit<'_>) -> Result<(), Fault> {
+        totals.accepted += 1;
+        Ok(())
+    }
+}
+
+impl Counted for OrderConfirmed {
+    fn products(&self) -> Vec<String> {
+        self.lines.iter().map(|line| Sold::id_of(&line.product_id, self.currency)).collect()
+    }
+
+    fn add_to(&self, meta: &Meta, totals: &mut Totals, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        totals.confirmed += 1;
+        totals.revenue.entry(self.currency.code().into()).or_default().add(self.total.minor());
+        add_duration(&mut totals.to_confirmed, &self.order_id, meta);
+        for line in &self.lines {
+            let sold = unit.get::<Sold>(&Sold::id_of(&line.product_id, self.currency))?;
+            let mut sold = sold.unwrap_or_else(|| Sold::none_of(line.product_id.clone(), self.currency));
+            sold.quantity += u64::from(line.quantity);
+            sold.revenue.add(line.price.minor().saturating_mul(i64::from(line.quantity)));
+            unit.put(sold);
+        }
+        Ok(())
+    }
+}
+
+impl Counted for OrderCancelled {
+    fn add_to(&self, meta: &Meta, totals: &mut Totals, _: &mut Unit<'_>) -> Result<(), Fault> {
+        totals.cancelled.add(self.reason);
+        add_duration(&mut totals.to_cancelled, &self.order_id, meta);
+        Ok(())
+    }
+}
+
+/// An order's id is that of the command that placed it, and begins with the time when that arrived. So how long its saga took can be
+/// told from the event of its end alone, also when that of its beginning is not there yet, or no longer.
+fn add_duration(spread: &mut Spread, order: &OrderId, meta: &Meta) {
+    if let Ok(id) = order.parse::<Id>()
+        && matches!(id.0.get_version_num(), 7 | 8)
+    {
+        spread.add(meta.time.since(id.time()));
+    }
+}

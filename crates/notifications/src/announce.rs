@@ -1,0 +1,98 @@
+//! What other services tell, and the customer is to be told.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use contracts::orders::{CancelReason, OrderCancelled, OrderConfirmed};
+use contracts::payments::PaymentRefunded;
+use contracts::{Currency, Money, OrderId, UserId};
+use millstream::{Event, Fault, Handler, Keys, Received, Unit, Wake};
+
+use crate::notification::{Notification, Occasion, Status};
+use crate::send::Send;
+
+/// An event that customers are told of.
+pub(crate) trait Told: Event {
+    fn told(&self) -> Telling<'_>;
+}
+
+/// What is told, and to whom.
+pub(crate) struct Telling<'a> {
+    order: &'a OrderId,
+    occasion: Occasion,
+    user: &'a UserId,
+    amount: Money,
+    currency: Currency,
+    reason: Option<CancelReason>,
+}
+
+impl Told for OrderConfirmed {
+    fn told(&self) -> Telling<'_> {
+        let Self { order_id: order, user_id: user, total: amount, currency, .. } = self;
+        Telling { order, occasion: Occasion::Confirmed, user, amount: *amount, currency: *currency, reason: None }
+    }
+}
+
+impl Told for OrderCancelled {
+    fn told(&self) -> Telling<'_> {
+        let Self { order_id: order, user_id: user, total: amount, currency, reason, .. } = self;
+        let reason = Some(*reason);
+        Telling { order, occasion: Occasion::Cancelled, user, amount: *amount, currency: *currency, reason }
+    }
+}
+
+impl Told for PaymentRefunded {
+    fn told(&self) -> Telling<'_> {
+        let Self { order_id: order, customer: user, amount, currency } = self;
+        Telling { order, occasion: Occasion::Refunded, user, amount: *amount, currency: *currency, reason: None }
+    }
+}
+
+/// Stages a notification of an event, to be sent at once.
+pub(crate) struct Announce<E> {
+    /// Where customers have their mailboxes.
+    domain: Arc<str>,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<E> Announce<E> {
+    pub(crate) fn new(domain: &Arc<str>) -> Self {
+        Self { domain: domain.clone(), event: PhantomData }
+    }
+}
+
+impl<E: Told> Handler for Announce<E> {
+    type On = E;
+
+    fn touches(&self, event: &Received<E>) -> Keys {
+        Keys::one::<Notification>(event.meta.id.to_string())
+    }
+
+    fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        let id = event.meta.id.to_string();
+        // The journal answers a repeat; this one comes so late that its entry is gone.
+        if unit.get::<Notification>(&id)?.is_some() {
+            return Ok(());
+        }
+        let Telling { order, occasion, user, amount, currency, reason } = event.told();
+        let domain = &self.domain;
+        let notification = Notification {
+            to: format!("{user}@{domain}"),
+            message_id: format!("<{id}@{domain}>"),
+            id,
+            order_id: order.clone(),
+            occasion,
+            user_id: user.clone(),
+            amount,
+            currency,
+            reason,
+            happened_at: event.meta.time,
+            status: Status::Sending,
+            channel: None,
+            ended_at: None,
+            error: None,
+        };
+        unit.put_waking(notification, Send::KIND, unit.now());
+        Ok(())
+    }
+}

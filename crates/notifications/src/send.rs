@@ -1,0 +1,43 @@
+//! The one thing done outside: sending.
+
+use std::sync::Arc;
+
+use millstream::{Outage, Unit, Wake, WakeInfo};
+
+use crate::channel::Channel;
+use crate::metrics::NOTIFICATIONS;
+use crate::notification::{Notification, Status};
+
+/// What became of a mail; that nobody knows is an [`Outage`] instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It was taken.
+    Taken,
+    /// It is refused for good, and why.
+    Refused(String),
+}
+
+/// Sends a notification.
+pub struct Send(pub(crate) Arc<Channel>);
+
+impl Wake for Send {
+    type Document = Notification;
+    type Outcome = Delivered;
+    const KIND: &'static str = "send";
+
+    async fn run(&self, notification: &Notification, _: &WakeInfo) -> Result<Delivered, Outage> {
+        self.0.send(notification).await
+    }
+
+    fn settle(&self, notification: &mut Notification, delivered: Delivered, unit: &mut Unit<'_>) {
+        let (status, labels, error) = match delivered {
+            Delivered::Taken => (Status::Sent, self.0.sent(), None),
+            Delivered::Refused(why) => (Status::Failed, self.0.failed(), Some(why)),
+        };
+        unit.count(&NOTIFICATIONS, labels);
+        notification.status = status;
+        notification.error = error;
+        notification.channel = Some(labels[0].into());
+        notification.ended_at = Some(unit.now());
+    }
+}

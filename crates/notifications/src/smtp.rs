@@ -1,0 +1,154 @@
+//! Mail over SMTP.
+
+use std::time::Duration;
+
+use lettre::address::Envelope;
+use lettre::message::{Mailbox, header::ContentType};
+use lettre::transport::smtp::{Error, PoolConfig};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use millstream::Outage;
+use tokio::sync::Semaphore;
+
+use crate::channel::BadSettings;
+use crate::mail;
+use crate::notification::Notification;
+use crate::send::Delivered;
+
+/// How many connections to the server there are at most. The engine runs up to 256 effects at once, and servers turn away clients with
+/// far fewer connections.
+const CONNECTIONS: u16 = 32;
+
+/// How long the server may take for an answer; the engine gives a whole try ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of a refusal is kept, in characters.
+const REASON: usize = 300;
+
+const FORM: &str =
+    "SMTP_URL: expected smtp://[user:password@]host[:port][?tls=required|opportunistic|none], or smtps://";
+const ENCODE: &str =
+    "SMTP_URL: user and password must be percent-encoded: `@` is %40, `#` is %23, `/` is %2F, `?` is %3F, `%` is %25";
+
+/// A mail server, and who mails are from.
+pub(crate) struct Smtp {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    connections: Semaphore,
+}
+
+impl Smtp {
+    pub(crate) fn new(url: &str, from: &str) -> Result<Self, BadSettings> {
+        let from = from.parse().map_err(|_| {
+            BadSettings("MAIL_FROM: expected an address such as `shop@example.com` or `Shop <shop@example.com>`".into())
+        })?;
+        let url = explicit(url)?;
+        // The client's own errors may repeat the URL.
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url).map_err(|_| BadSettings(FORM.into()))?;
+        let pool = PoolConfig::new().max_size(CONNECTIONS.into());
+        let transport = transport.timeout(Some(PATIENCE)).pool_config(pool).build();
+        Ok(Self { transport, from, connections: Semaphore::new(CONNECTIONS.into()) })
+    }
+
+    pub(crate) async fn send(&self, notification: &Notification) -> Result<Delivered, Outage> {
+        let mail = match self.compose(notification) {
+            Ok(mail) => mail,
+            Err(why) => return Ok(Delivered::Refused(why)),
+        };
+        let _connection = self.connections.acquire().await.map_err(|error| Outage(error.to_string()))?;
+        match self.transport.send(mail).await {
+            Ok(_) => Ok(Delivered::Taken),
+            Err(error) if is_about_the_mail(&error) => {
+                Ok(Delivered::Refused(error.to_string().chars().take(REASON).collect()))
+            }
+            Err(error) => Err(Outage(format!("the mail server: {error}"))),
+        }
+    }
+
+    /// The mail, the same at every try.
+    fn compose(&self, notification: &Notification) -> Result<Message, String> {
+        let (user, domain) = notification.to.rsplit_once('@').unwrap_or((&notification.to, ""));
+        // An id may have a colon, or points where a mailbox may have none: such a mailbox is quoted.
+        let to = Address::new(user, domain).or_else(|_| Address::new(format!("\"{user}\""), domain));
+        let to = to.map_err(|error| format!("`{}` is no address: {error}", notification.to))?;
+        let unsendable = |error: lettre::error::Error| format!("no mail can be made of it: {error}");
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()]).map_err(unsendable)?;
+        Message::builder()
+            // Left to be read from the header it would lose a quoted mailbox.
+            .envelope(envelope)
+            .message_id(Some(notification.message_id.clone()))
+            .date((std::time::UNIX_EPOCH + Duration::from_millis(notification.happened_at.millis())).into())
+            .from(self.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(mail::subject(notification))
+            .header(ContentType::TEXT_PLAIN)
+            .body(mail::text(notification))
+            .map_err(unsendable)
+    }
+}
+
+/// Whether the server refuses the mail itself, for good. That it does not know us (530 to 538) is nothing that the mail could
+/// help: it is sent when that is put right.
+fn is_about_the_mail(error: &Error) -> bool {
+    let code = error.status().map(u16::from);
+    error.is_permanent() && !code.is_some_and(|code| (530..=538).contains(&code))
+}
+
+/// The URL with what it leaves to us: TLS is required where a password is sent, and taken where it is offered otherwise.
+fn explicit(url: &str) -> Result<String, BadSettings> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| BadSettings(FORM.into()))?;
+    let (login, place) = rest.rsplit_once('@').map_or((None, rest), |(login, place)| (Some(login), place));
+    if login.is_some_and(|login| login.contains(['@', '/', '#', '?'])) || place.contains('#') {
+        return Err(BadSettings(ENCODE.into()));
+    }
+    let (place, tls) = place.split_once('?').map_or((place, None), |(place, query)| (place, Some(query)));
+    let tls = match (scheme, tls) {
+        ("smtps", None) | ("smtp", Some("tls=none")) => "",
+        ("smtp", Some("tls=required")) => "?tls=required",
+        ("smtp", Some("tls=opportunistic")) => "?tls=opportunistic",
+        ("smtp", None) if login.is_some() => "?tls=required",
+        ("smtp", None) => "?tls=opportunistic",
+        _ => return Err(BadSettings(FORM.into())),
+    };
+    let login = login.map(|login| format!("{login}@")).unwrap_or_default();
+    Ok(format!("{scheme}://{login}{place}{tls}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_sent_in_the_clear_unless_that_is_asked_for() {
+        for (url, full) in [
+            ("smtp://relay", "smtp://relay?tls=opportunistic"),
+            ("smtp://relay:25?tls=none", "smtp://relay:25"),
+            ("smtp://me:secret@relay", "smtp://me:secret@relay?tls=required"),
+            ("smtp://me:secret@relay:2525?tls=none", "smtp://me:secret@relay:2525"),
+            ("smtps://me:secret@relay:465", "smtps://me:secret@relay:465"),
+        ] {
+            assert_eq!(explicit(url).unwrap(), full);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_url_is_answered_with_the_form_and_without_the_secret() {
+        for url in [
+            "relay:25",
+            "http://me:hunter2@relay",
+            "smtp://me:hunter2@relay?tls=maybe",
+            "smtps://me:hunter2@relay?tls=none",
+            "smtp://me:hun@ter2@relay",
+            "smtp://me:hun#ter2@relay",
+            "smtp://me:hun/ter2@relay",
+            "smtp://me:hunter2@",
+            "smtp://me:hunter2@relay:port",
+            "smtp://me:hun%FFter2@relay",
+        ] {
+            let Err(error) = Smtp::new(url, "shop@example.com") else { panic!("{url} is taken") };
+            let error = error.to_string();
+            assert!(error.starts_with("SMTP_URL: ") && !error.contains("ter2"), "{url}: {error}");
+        }
+        let Err(error) = Smtp::new("smtp://relay", "shop at example.com") else { panic!("no address") };
+        assert!(error.to_string().contains("MAIL_FROM"), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! What customers were told agrees with what became of their orders.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::invariants::{Finding, Orders, order_subject};
+use super::snapshot::Snapshot;
+
+/// The service whose durables tell since when customers are told.
+const SERVICE: &str = "notifications";
+
+/// A customer is told once of each thing that has happened, and of nothing else.
+///
+/// The service begins with what happens once it is there, so only an order that ended after its durables were made must have been told
+/// of. A durable that was lost and made again is younger than what it has told: less is demanded then, and nothing falsely.
+pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>) -> Finding {
+    let refunded: HashSet<&str> = snapshot
+        .payments
+        .iter()
+        .filter(|payment| payment.status == "REFUNDED")
+        .map(|payment| payment.order_id.as_str())
+        .collect();
+    let mut told: HashMap<&str, Vec<&str>> = HashMap::new();
+    for notification in &snapshot.notifications {
+        told.entry(&notification.order_id).or_default().push(&notification.occasion);
+    }
+    let since = snapshot.durables.iter().filter(|durable| durable.name == SERVICE).map(|durable| durable.created).max();
+    let mut broken = BTreeMap::new();
+    let mut must = 0;
+    for order in &orders.settled {
+        let happened = [Some(order.status.as_str()), refunded.contains(order.id.as_str()).then_some("REFUNDED")];
+        let happened: Vec<&str> = happened.into_iter().flatten().collect();
+        let told = told.get(order.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let demanded = since.zip(order.ended_at).is_some_and(|(since, ended)| ended > since);
+        must += usize::from(demanded);
+        let missing = demanded && happened.iter().any(|what| !told.contains(what));
+        let wrong =
+            told.iter().any(|what| !happened.contains(what) || told.iter().filter(|other| *other == what).count() > 1);
+        if missing || wrong {
+            let list = |what: &[&str]| if what.is_empty() { "nothing".into() } else { what.join(", ") };
+            broken
+                .insert(order_subject(&order.id), format!("{}, the customer was told {}", list(&happened), list(told)));
+        }
+    }
+    for (order, what) in told.iter().filter(|(order, _)| !orders.by_id.contains_key(*order)) {
+        broken.insert(order_subject(order), format!("unknown to orders, the customer was told {}", what.join(", ")));
+    }
+    let count = |status| snapshot.notifications.iter().filter(|told| told.status == status).count();
+    Finding {
+        invariant: "customers are told once how each order ended",
+        looked_at: format!(
+            "{} notifications ({} not sent yet, {} refused) of {must} orders",
+            snapshot.notifications.len(),
+            count("SENDING"),
+            count("FAILED")
+        ),
+        broken,
+    }
+}
