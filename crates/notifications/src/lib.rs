@@ -53,9 +53,11 @@ pub fn service(settings: &Settings) -> Result<Service, BadSettings> {
         .routes(http::routes()))
 }
 
-#[cfg(all(test, feature = "smtp"))]
+#[cfg(test)]
+#[cfg(feature = "smtp")]
 mod mail_server;
-#[cfg(all(test, feature = "smtp"))]
+#[cfg(test)]
+#[cfg(feature = "smtp")]
 mod over_smtp;
 #[cfg(test)]
 mod table;

@@ -76,7 +76,7 @@ impl Smtp {
             // Left to be read from the header it would lose a quoted mailbox.
             .envelope(envelope)
             .message_id(Some(notification.message_id.clone()))
-            .date((std::time::UNIX_EPOCH + Duration::from_millis(notification.happened_at.millis())).into())
+            .date(std::time::UNIX_EPOCH + Duration::from_millis(notification.happened_at.millis()))
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
             .subject(mail::subject(notification))
