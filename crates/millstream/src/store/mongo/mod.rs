@@ -334,6 +334,22 @@ impl Store for MongoStore {
             .boxed()
     }
 
+    fn clear(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let clear = async move {
+            let db = &self.settled_link().await?.db;
+            let mut names = answer(db.list_collection_names()).await?;
+            names.retain(|name| !name.starts_with("system."));
+            // The marks first, and what they are of last.
+            let own = [SETTLED, INSTANCES, KEYS, JOURNAL];
+            names.sort_by_key(|name| own.iter().position(|own| own == name).unwrap_or(own.len()));
+            for name in names {
+                answer(db.collection::<Document>(&name).delete_many(doc! {})).await?;
+            }
+            Ok(())
+        };
+        clear.boxed()
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         let ping = async move {
             // What is there to be written to, and not just any member that answers.
