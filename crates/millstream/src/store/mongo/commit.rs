@@ -1,10 +1,13 @@
 //! A batch as one transaction. What a statement does not find has changed or gone, and then nothing is committed.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
 
+use super::abandoned::{ABANDONED, abort};
 use super::rows::{DocRow, EntryRow, KeyRow, binary, date, int, key};
 use super::trouble::{Trouble, answer};
 use super::tx::{Tx, Uncommitted, replace};
@@ -36,8 +39,27 @@ impl From<Trouble> for CommitError {
 }
 
 impl MongoStore {
+    /// Commits a batch, and sees to it that nothing that nobody will ever finish stays in the way.
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<(), CommitError> {
         let link = self.settled_link().await.map_err(|error| CommitError::Away(error.0))?;
+        let done = self.try_commit(link, batch).await;
+        if matches!(done, Err(CommitError::Busy)) {
+            if self.blocked_for() >= ABANDONED {
+                abort(link).await?;
+            }
+        } else {
+            *self.blocked.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        done
+    }
+
+    /// For how long every commit has met a conflict.
+    fn blocked_for(&self) -> Duration {
+        let mut since = self.blocked.write().unwrap_or_else(PoisonError::into_inner);
+        since.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    async fn try_commit(&self, link: &Link, batch: &Batch) -> Result<(), CommitError> {
         let keys: HashSet<_> = batch.keys.iter().map(|key| key.hash).collect();
         if keys.len() < batch.keys.len() {
             return Err(CommitError::Duplicate);

@@ -5,6 +5,7 @@
 //! their own names, the toolkit's own records in `millstream.journal`, `millstream.keys`, `millstream.instances` and
 //! `millstream.settled`.
 
+mod abandoned;
 mod commit;
 mod expire;
 mod read;
@@ -15,7 +16,7 @@ mod url;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -65,12 +66,16 @@ pub struct MongoStore {
     session: Mutex<Option<ClientSession>>,
     /// Whether the session has a commit whose outcome is unknown, and that may still come about.
     unsettled: AtomicBool,
+    /// Since when every commit has met a conflict.
+    blocked: RwLock<Option<Instant>>,
 }
 
 /// The client, and the database.
 struct Link {
     client: Client,
     db: Database,
+    /// By which the server knows this service's connections.
+    app_name: String,
 }
 
 impl Link {
@@ -111,6 +116,7 @@ impl MongoStore {
             collections: RwLock::default(),
             session: Mutex::default(),
             unsettled: AtomicBool::new(false),
+            blocked: RwLock::default(),
         })
     }
 
@@ -125,11 +131,11 @@ impl MongoStore {
             options.read_concern = Some(ReadConcern::majority());
             options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
             options.server_selection_timeout.get_or_insert(SELECTION);
-            options.app_name.get_or_insert_with(|| self.database.clone());
+            let app_name = options.app_name.get_or_insert_with(|| self.database.clone()).clone();
             options.min_pool_size.get_or_insert(POOL.0);
             options.max_pool_size.get_or_insert(POOL.1);
             let client = Client::with_options(options).map_err(|error| StoreError(said(&error)))?;
-            Ok(Link { db: client.database(&self.database), client })
+            Ok(Link { db: client.database(&self.database), client, app_name })
         };
         self.link.get_or_try_init(connect).await
     }
@@ -294,7 +300,10 @@ impl Store for MongoStore {
 
     fn delete_instance(&self, id: Id, version: u64) -> BoxFuture<'_, Result<bool, StoreError>> {
         let delete = async move {
-            let instances = self.link().await?.instances();
+            let link = self.link().await?;
+            let instances = link.instances();
+            // Who died in the middle of a commit holds its row.
+            abandoned::abort(link).await?;
             let deleted = answer(instances.delete_one(doc! { "_id": key(id), "version": int(version) })).await?;
             Ok(deleted.deleted_count == 1)
         };
