@@ -3,7 +3,8 @@
 //! The task pulls itself instead of using `messages()`, because on shutdown it must stop pulling, receive what is still under
 //! way, and hand it back, which needs the subscription.
 
-use std::collections::HashMap;
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,8 @@ use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::progress::{InEngine, Progress};
 use crate::running::told;
-use crate::unit::panic_text;
+use crate::telemetry::metrics::UNKNOWN_EVENT;
+use crate::unit::{Unread, Work, panic_text};
 use crate::work::AnyHandler;
 
 /// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
@@ -62,6 +64,8 @@ pub(crate) struct Consumer {
     pub(crate) broker: Broker,
     pub(crate) declared: Arc<Declared>,
     pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    /// Types that are acked and no more.
+    pub(crate) ignored: HashSet<&'static str>,
     pub(crate) source: Arc<Source>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -140,6 +144,7 @@ impl Consumer {
                         }
                     }
                     Ok(()) = gate.changed() => {}
+                    () = self.declared.lost.notified() => continue 'declare,
                     Ok(()) = link.changed() => {
                         let up = link.borrow_and_update().up;
                         self.progress.pulling.store(false, Ordering::Release);
@@ -191,6 +196,11 @@ impl Consumer {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
                 pull.failures = 0;
+                if let Some(event) = self.ignores(&message) {
+                    self.meters.ignored(event);
+                    self.acker.send(message.reply.into_iter().map(|reply| (reply, AckKind::Ack)).collect());
+                    return Received::Message;
+                }
                 let Some(delivery) = self.decode(message) else { return Received::Status };
                 self.meters.received(&delivery);
                 let permit = tokio::select! {
@@ -220,6 +230,12 @@ impl Consumer {
             // The consumer was deleted, the server goes down, too many pulls wait: pulling on at once would be a hot loop.
             Some(status) => Received::Declare(message.description.unwrap_or_else(|| status.to_string())),
         }
+    }
+
+    /// The type of a message, if it is one that is ignored.
+    fn ignores(&self, message: &async_nats::Message) -> Option<&'static str> {
+        let ce_type = decode_header(message.headers.as_ref()?.get(header::TYPE)?.as_str());
+        self.ignored.get(split_type(&ce_type)?.0).copied()
     }
 
     /// Reads a delivery; `None` if it is no JetStream message.
@@ -278,22 +294,20 @@ impl Consumer {
         ce_type: Option<String>,
         meta: &Meta,
         payload: &[u8],
-    ) -> (&'static str, Result<Box<dyn crate::unit::Work>, String>) {
-        let Some(ce_type) = ce_type else { return ("unknown", Err("the header ce-type is missing".into())) };
+    ) -> (&'static str, Result<Box<dyn Work>, Unread>) {
+        let schema = |why| (UNKNOWN_EVENT, Err(Unread::Schema(why)));
+        let Some(ce_type) = ce_type else { return schema("the header ce-type is missing".into()) };
         let Some((name, version)) = split_type(&ce_type) else {
-            return ("unknown", Err(format!("ce-type `{ce_type}` is not of the form orders.created.v1")));
+            return schema(format!("ce-type `{ce_type}` is not of the form orders.created.v1"));
         };
         let Some((name, handler)) = self.handlers.get_key_value(name) else {
-            return ("unknown", Err(format!("this release has no handler for `{ce_type}`")));
+            return (UNKNOWN_EVENT, Err(Unread::Ahead(format!("this release has no handler for `{ce_type}`"))));
         };
-        if version != handler.version() {
-            let known = handler.version();
-            return (name, Err(format!("this release knows version {known} of `{name}`, not {version}")));
-        }
         // A panic here would end the consumer and leave it deaf.
-        let decode = || handler.clone().decode(meta.clone(), payload);
+        let decode = || handler.clone().decode(version, meta.clone(), payload);
         let decoded = catch_unwind(AssertUnwindSafe(decode));
-        (name, decoded.unwrap_or_else(|panic| Err(format!("reading it panicked: {}", panic_text(&*panic)))))
+        let panicked = |panic: Box<dyn Any + Send>| format!("reading it panicked: {}", panic_text(&*panic));
+        (name, decoded.unwrap_or_else(|panic| Err(Unread::Schema(panicked(panic)))))
     }
 
     /// Lets the flow come to its end and gives back what came, which counts as nothing and lets the next instance start at

@@ -92,6 +92,8 @@ pub mod http;
 #[cfg(feature = "service")]
 mod progress;
 #[cfg(feature = "service")]
+mod release;
+#[cfg(feature = "service")]
 pub mod retry;
 #[cfg(feature = "service")]
 mod running;

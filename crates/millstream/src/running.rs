@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -30,6 +30,7 @@ use crate::engine::wakes::{Kinds, Sweep};
 use crate::event::Stream;
 use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
+use crate::release::Release;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
 use crate::store::{Collection, Store};
@@ -52,6 +53,7 @@ pub(crate) struct Running {
 /// What the engine is put together from.
 struct Parts {
     service: &'static str,
+    release: Release,
     config: Config,
     timing: Timing,
     clock: Clock,
@@ -89,8 +91,7 @@ impl Running {
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
         };
         let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();
-        let events: Vec<&'static str> =
-            service.reads.iter().flat_map(|reading| &reading.handlers).map(|handler| handler.event_type()).collect();
+        let events: Vec<&'static str> = service.reads.iter().flat_map(Reading::events).collect();
         let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
         let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
         let meters = Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
@@ -112,6 +113,7 @@ impl Running {
         let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
         let parts = Parts {
             service: name,
+            release: service.release,
             config,
             timing,
             clock: options.clock,
@@ -235,7 +237,20 @@ impl Parts {
 
     /// Brings up store, broker, streams and consumers, however long that takes.
     async fn start(self, stop: watch::Receiver<bool>) -> Started {
-        let Self { service, config, timing, clock, store, collections, publishes, reads, kinds, mut rules, .. } = self;
+        let Self {
+            service,
+            release,
+            config,
+            timing,
+            clock,
+            store,
+            collections,
+            publishes,
+            reads,
+            kinds,
+            mut rules,
+            ..
+        } = self;
         let (status, meters, outbox) = (self.status, self.meters, self.outbox);
         let retry = timing.gate_retry;
         status.set_waits_for(Some("the store".into()));
@@ -254,7 +269,7 @@ impl Parts {
         rules.max_message = broker.max_message();
         status.set_waits_for(Some("its streams".into()));
         let mut told = None;
-        let declare = || declare(&broker, service, &publishes);
+        let declare = || declare(&broker, service, &release, &publishes);
         retry
             .forever(declare, |error: DeclareError, _| {
                 let error = error.to_string();
@@ -281,12 +296,15 @@ impl Parts {
             let source = Arc::new(Source::new(reading.stream.name, service));
             let of_stream = Arc::new(Progress::default());
             progress.push((source.clone(), of_stream.clone()));
-            let filters = reading.handlers.iter().map(|handler| format!("{}.*", handler.event_type())).collect();
+            let filters = reading.events().map(|event| format!("{event}.*")).collect();
             let declared = Arc::new(Declared {
                 stream: reading.stream,
                 start: reading.start,
                 durable: service,
                 best_effort: reading.best_effort,
+                release: release.clone(),
+                ensured: AtomicBool::new(false),
+                lost: Notify::new(),
                 filters,
                 store: store.clone(),
                 timing: timing.clone(),
@@ -296,6 +314,7 @@ impl Parts {
                 broker: broker.clone(),
                 declared,
                 handlers: reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect(),
+                ignored: reading.ignored.into_iter().collect(),
                 source,
                 progress: of_stream,
                 inputs: message_tx.clone(),
@@ -311,6 +330,7 @@ impl Parts {
             let trimmer = Trimmer {
                 broker: broker.clone(),
                 room: room.clone(),
+                release: release.clone(),
                 clock: clock.clone(),
                 timing: timing.clone(),
                 meters: meters.clone(),
@@ -360,11 +380,11 @@ impl Parts {
     }
 }
 
-async fn declare(broker: &Broker, service: &str, streams: &[Stream]) -> Result<(), DeclareError> {
+async fn declare(broker: &Broker, service: &str, release: &Release, streams: &[Stream]) -> Result<(), DeclareError> {
     for stream in streams {
-        broker.declare(stream).await?;
+        broker.declare(stream, release).await?;
     }
-    broker.declare_dead_letters(service).await
+    broker.declare_dead_letters(service, release).await
 }
 
 /// Tells the health routes how the engine is.

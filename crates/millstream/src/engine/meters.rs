@@ -141,6 +141,11 @@ impl Meters {
         self.telemetry.gauge(&table::TRIM_HELD, &[stream]).set(f64::from(u8::from(held)));
     }
 
+    /// A message of a type that is ignored was acked.
+    pub(crate) fn ignored(&self, event: &'static str) {
+        self.telemetry.counter(&table::MESSAGES, &[event, "ignored"]).increment(1);
+    }
+
     fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
         self.telemetry.counter(&table::EFFECTS, &[kind, outcome]).increment(1);
         self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());
@@ -227,7 +232,7 @@ impl Meters {
                 event.dead_lettered.increment(1);
                 self.telemetry.counter(&table::DEAD_LETTERED, &[delivery.event, reason.name()]).increment(1);
             }
-            End::Nak { .. } => {
+            End::Nak { .. } | End::Ahead { .. } => {
                 asked_for = true;
                 event.retried.increment(1);
             }

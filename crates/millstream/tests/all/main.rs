@@ -20,3 +20,4 @@ mod store_away;
 mod timers;
 mod trimming;
 mod unknown_commits;
+mod versions;
