@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::durable::Declared;
+use crate::durable::{Declared, GROUP};
 use crate::engine::input::{Delivery, Input, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
@@ -169,12 +169,21 @@ impl Consumer {
     }
 
     async fn pull(&self, inbox: &str, pull: &mut Pull) {
-        let batch = self.timing.batch_inputs;
-        let request = serde_json::json!({
+        let Timing { batch_inputs: batch, mut pull_expires, mut pull_heartbeat, pin_timeout, .. } = self.timing;
+        let mut pinned = serde_json::Map::new();
+        if self.declared.single_writer {
+            // Whoever is pinned stays so by pulling in time, also while there is nothing to pull.
+            pull_expires = pull_expires.min(pin_timeout / 2);
+            pull_heartbeat = pull_heartbeat.min(pull_expires / 2);
+            pinned.insert("group".into(), GROUP.into());
+            pinned.extend(self.progress.pin().map(|pin| ("id".into(), pin.into())));
+        }
+        let mut request = serde_json::json!({
             "batch": batch,
-            "expires": nanos(self.timing.pull_expires),
-            "idle_heartbeat": nanos(self.timing.pull_heartbeat),
+            "expires": nanos(pull_expires),
+            "idle_heartbeat": nanos(pull_heartbeat),
         });
+        request.as_object_mut().map(|request| request.append(&mut pinned));
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.source.stream, self.source.consumer);
         let sent = self.broker.client.publish_with_reply(subject, inbox.to_owned(), request.to_string().into()).await;
         match sent {
@@ -196,6 +205,11 @@ impl Consumer {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
                 pull.failures = 0;
+                if self.declared.single_writer {
+                    // The last one is the broker's; one that was published with the message may stand before it.
+                    let pin = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pin-Id"));
+                    self.progress.set_pin(pin.map(|pin| pin.as_str()));
+                }
                 if let Some(event) = self.ignores(&message) {
                     self.meters.ignored(event);
                     self.acker.send(message.reply.into_iter().map(|reply| (reply, AckKind::Ack)).collect());
@@ -218,6 +232,12 @@ impl Consumer {
             Some(StatusCode::IDLE_HEARTBEAT) => {
                 pull.failures = 0;
                 self.progress.pulling.store(true, Ordering::Release);
+                Received::Status
+            }
+            // Another replica was pinned meanwhile: from now on this one stands by.
+            Some(StatusCode::PIN_ID_MISMATCH) => {
+                self.progress.set_pin(None);
+                pull.outstanding = pull.outstanding.saturating_sub(self.timing.batch_inputs);
                 Received::Status
             }
             Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer".into()),
@@ -336,6 +356,15 @@ impl Consumer {
                 if let None | Some(StatusCode::OK) = message.status {
                     back.extend(message.reply);
                 }
+            }
+        }
+        // Another replica takes over at once, and not only when this one has not pulled for a while.
+        if self.progress.pin().is_some()
+            && let Ok(stream) = self.broker.jetstream.get_stream_no_info(self.source.stream).await
+        {
+            let unpinned = tokio::time::timeout(FLOW_ENDS, stream.unpin_consumer(self.source.consumer, GROUP)).await;
+            if !matches!(unpinned, Ok(Ok(()))) {
+                tracing::debug!(stream = self.source.stream, "the pin stays until it runs out");
             }
         }
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use tokio::sync::Notify;
@@ -20,6 +20,9 @@ use crate::service::Start;
 use crate::store::{Settled, Store};
 use crate::trim::BEST_EFFORT;
 
+/// The group that the pulls of a single writer belong to: the broker pins one of those that pull.
+pub(crate) const GROUP: &str = "writer";
+
 /// A durable as the service declares it.
 pub(crate) struct Declared {
     pub(crate) stream: Stream,
@@ -30,6 +33,8 @@ pub(crate) struct Declared {
     /// The subjects of the events it handles.
     pub(crate) filters: Vec<String>,
     pub(crate) release: Release,
+    /// Whether one replica reads and the others stand by.
+    pub(crate) single_writer: bool,
     /// Whether this process has once made it what is declared.
     pub(crate) ensured: AtomicBool,
     /// Told when it is no longer so.
@@ -102,7 +107,10 @@ impl Declared {
             let same = missing.is_empty()
                 && have.metadata == wanted.metadata
                 && have.ack_wait == wanted.ack_wait
-                && have.max_ack_pending == wanted.max_ack_pending;
+                && have.max_ack_pending == wanted.max_ack_pending
+                && have.priority_policy == wanted.priority_policy
+                && have.priority_groups == wanted.priority_groups
+                && have.priority_timeout == wanted.priority_timeout;
             if !same {
                 let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
                 updated.map_err(|error| cannot("changed", &error))?;
@@ -115,7 +123,8 @@ impl Declared {
     async fn create(&self, broker: &Broker, mark: &Settled, filters: Vec<String>) -> Result<(), String> {
         let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 };
         let wanted = self.sign(pull::Config { deliver_policy, ..self.config(filters) });
-        let created = broker.jetstream.create_consumer_on_stream(wanted, self.stream.name).await;
+        // Strictly: one that somebody else has made meanwhile would be changed instead, also to fewer filters.
+        let created = broker.jetstream.create_consumer_strict_on_stream(wanted, self.stream.name).await;
         created
             .map_err(|error| format!("consumer {} on {} cannot be made: {error}", self.durable, self.stream.name))?;
         self.ensured.store(true, Ordering::Release);
@@ -123,6 +132,12 @@ impl Declared {
     }
 
     fn config(&self, filter_subjects: Vec<String>) -> pull::Config {
+        let pinned = self.single_writer.then(|| pull::Config {
+            priority_policy: PriorityPolicy::PinnedClient,
+            priority_groups: vec![GROUP.into()],
+            priority_timeout: self.timing.pin_timeout,
+            ..pull::Config::default()
+        });
         pull::Config {
             durable_name: Some(self.durable.into()),
             ack_policy: AckPolicy::Explicit,
@@ -130,7 +145,7 @@ impl Declared {
             max_deliver: -1,
             max_ack_pending: self.timing.max_ack_pending,
             filter_subjects,
-            ..pull::Config::default()
+            ..pinned.unwrap_or_default()
         }
     }
 
@@ -169,6 +184,7 @@ impl Declared {
             }
             progress.pending.store(info.num_pending, Ordering::Release);
             progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
+            progress.see_pin(info.priority_groups.iter().find_map(|group| group.pinned_client_id.as_deref()));
             progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
             let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
             let since = *empty_since.get_or_insert_with(Instant::now);

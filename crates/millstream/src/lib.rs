@@ -80,6 +80,8 @@ mod consumer;
 #[cfg(feature = "service")]
 pub mod dead_letter;
 #[cfg(feature = "service")]
+mod discovery;
+#[cfg(feature = "service")]
 mod durable;
 #[cfg(feature = "service")]
 pub mod embedded;

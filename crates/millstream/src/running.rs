@@ -16,6 +16,7 @@ use crate::broker::{Broker, DeclareError};
 use crate::commands::{Context, Shared};
 use crate::config::Config;
 use crate::consumer::{Acker, Consumer};
+use crate::discovery::Discovery;
 use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::board::Board;
@@ -54,6 +55,7 @@ pub(crate) struct Running {
 struct Parts {
     service: &'static str,
     release: Release,
+    single_writer: bool,
     config: Config,
     timing: Timing,
     clock: Clock,
@@ -63,6 +65,7 @@ struct Parts {
     reads: Vec<Reading>,
     kinds: Kinds,
     rules: Rules,
+    probe: Arc<dyn Probe>,
     status: Arc<Status>,
     meters: Arc<Meters>,
     outbox: Outbox,
@@ -114,6 +117,7 @@ impl Running {
         let parts = Parts {
             service: name,
             release: service.release,
+            single_writer: service.single_writer,
             config,
             timing,
             clock: options.clock,
@@ -123,6 +127,7 @@ impl Running {
             reads: service.reads,
             kinds,
             rules,
+            probe: probe.clone(),
             status,
             meters,
             outbox,
@@ -240,6 +245,7 @@ impl Parts {
         let Self {
             service,
             release,
+            single_writer,
             config,
             timing,
             clock,
@@ -281,6 +287,17 @@ impl Parts {
             })
             .await;
         let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
+        let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
+        let discovery = Discovery {
+            service,
+            release: release.clone(),
+            instance: instance.id,
+            broker: broker.clone(),
+            probe: self.probe,
+            meters: meters.clone(),
+            timing: timing.clone(),
+        };
+        helpers.spawn(discovery.run().in_current_span());
 
         let (acker, acker_task) = Acker::new(&broker);
         let acker_task = tokio::spawn(acker_task.in_current_span());
@@ -290,7 +307,6 @@ impl Parts {
         let (end_tx, ends) = mpsc::unbounded_channel();
         let (due_tx, due) = mpsc::channel(timing.batch_inputs);
         let (gate, gate_rx) = watch::channel(true);
-        let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
         let mut progress = Vec::new();
         for reading in reads {
             let source = Arc::new(Source::new(reading.stream.name, service));
@@ -303,6 +319,7 @@ impl Parts {
                 durable: service,
                 best_effort: reading.best_effort,
                 release: release.clone(),
+                single_writer,
                 ensured: AtomicBool::new(false),
                 lost: Notify::new(),
                 filters,
@@ -399,6 +416,7 @@ impl Probe for EngineProbe {
             stream: source.stream.into(),
             durable: source.consumer.into(),
             pulling: progress.pulling.load(Ordering::Acquire),
+            standby: progress.stands_by(),
             pending: progress.pending.load(Ordering::Acquire),
             ack_pending: progress.ack_pending.load(Ordering::Acquire),
         };

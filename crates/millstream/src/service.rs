@@ -33,6 +33,7 @@ pub enum Start {
 pub struct Service {
     pub(crate) name: &'static str,
     pub(crate) release: Release,
+    pub(crate) single_writer: bool,
     pub(crate) publishes: Vec<Stream>,
     pub(crate) reads: Vec<Reading>,
     pub(crate) wakes: Vec<Arc<dyn AnyWake>>,
@@ -72,6 +73,7 @@ impl Service {
         Self {
             name,
             release: Release::default(),
+            single_writer: false,
             publishes: vec![],
             reads: vec![],
             wakes: vec![],
@@ -96,6 +98,15 @@ impl Service {
     pub fn release(mut self, version: &str) -> Self {
         let read = Release::read(version);
         self.release = read.unwrap_or_else(|error| panic!("the release `{version}` is no semantic version: {error}"));
+        self
+    }
+
+    /// Lets one replica at a time read: the others stand by, and one of them takes over within seconds. For a service whose
+    /// messages meet in few documents, where replicas would only be in each other's way. It is no exclusion, for two may read
+    /// for a moment: what keeps them from harm is the guard on every document, as always. Commands go to any replica.
+    #[must_use]
+    pub fn single_writer(mut self) -> Self {
+        self.single_writer = true;
         self
     }
 

@@ -27,6 +27,8 @@ pub struct Timing {
     pub pull_heartbeat: Duration,
     /// How long a pull request stands.
     pub pull_expires: Duration,
+    /// How long the replica that reads for a single writer may not pull before another takes over.
+    pub pin_timeout: Duration,
     /// How a message that asks to be tried again comes back.
     pub message_retry: Retry,
     /// How often a message comes back that only a newer release would know.
@@ -97,6 +99,7 @@ impl Default for Timing {
             max_ack_pending: 2048,
             pull_heartbeat: secs(5),
             pull_expires: secs(30),
+            pin_timeout: secs(5),
             message_retry: Retry { first: ms(200), longest: secs(30), jitter: 0.2, attempts: 8 },
             ahead_every: secs(1),
             ahead_patience: secs(600),
@@ -136,6 +139,7 @@ impl Timing {
             ack_wait: ms(1500),
             pull_heartbeat: ms(500),
             pull_expires: ms(2000),
+            pin_timeout: ms(1000),
             message_retry: Retry { first: ms(20), longest: ms(500), jitter: 0.2, attempts: 8 },
             ahead_every: ms(50),
             effect_retry: Retry { first: ms(50), longest: ms(1000), jitter: 0.2, attempts: u32::MAX },

@@ -305,6 +305,11 @@ impl TestService {
         self.probe.health().waiting()
     }
 
+    /// Whether another replica reads one of its streams, and this one is there to take over.
+    pub fn stands_by(&self) -> bool {
+        self.probe.health().consumers.iter().any(|consumer| consumer.standby)
+    }
+
     /// Waits until it is ready.
     ///
     /// # Panics
