@@ -23,6 +23,7 @@ pub use stock::SetStock;
 /// The inventory service.
 pub fn service() -> Service {
     Service::new("inventory")
+        .single_writer()
         .keeps::<Product>()
         .keeps::<Reservation>()
         .publishes(contracts::inventory::STREAM)

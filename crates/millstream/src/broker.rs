@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::dead_letter;
 use crate::event::Stream;
 use crate::refusals::{Refusals, is_refusal};
+use crate::release::Release;
 use crate::retry::Retry;
 
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
@@ -133,23 +134,25 @@ impl Broker {
     }
 
     /// Declares a domain's stream: file storage, kept until trimmed, refusing what exceeds its size.
-    pub(crate) async fn declare(&self, stream: &Stream) -> Result<(), DeclareError> {
+    pub(crate) async fn declare(&self, stream: &Stream, release: &Release) -> Result<(), DeclareError> {
         let mut wanted = limits(stream.name, format!("{}.>", stream.domain));
         wanted.max_bytes = i64::try_from(stream.max_bytes).unwrap_or(i64::MAX);
         wanted.metadata.insert(PARTITIONS.into(), stream.partitions.to_string());
-        self.declare_config(wanted).await
+        self.declare_config(wanted, release).await
     }
 
     /// Declares the stream of a service's dead letters, which nobody trims.
-    pub(crate) async fn declare_dead_letters(&self, service: &str) -> Result<(), DeclareError> {
+    pub(crate) async fn declare_dead_letters(&self, service: &str, release: &Release) -> Result<(), DeclareError> {
         let mut wanted = limits(&dead_letter::stream_name(service), dead_letter::subjects(service));
         wanted.max_messages_per_subject = 1;
         wanted.allow_message_ttl = true;
-        self.declare_config(wanted).await
+        self.declare_config(wanted, release).await
     }
 
-    /// Read, compare, write only a difference. What cannot be changed is an error that names the field.
-    async fn declare_config(&self, wanted: StreamConfig) -> Result<(), DeclareError> {
+    /// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
+    /// the field.
+    async fn declare_config(&self, mut wanted: StreamConfig, release: &Release) -> Result<(), DeclareError> {
+        release.sign(&mut wanted.metadata);
         let name = wanted.name.clone();
         let have = match self.jetstream.get_stream(&name).await {
             Ok(stream) => stream.cached_info().config.clone(),
@@ -170,7 +173,13 @@ impl Broker {
         fixed("storage", have.storage == wanted.storage)?;
         fixed("retention", have.retention == wanted.retention)?;
         fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
+        if release.is_older_than(&have.metadata) {
+            return Ok(());
+        }
+        let mut metadata = have.metadata.clone();
+        release.sign(&mut metadata);
         let same = have.subjects == wanted.subjects
+            && have.metadata == metadata
             && have.max_bytes == wanted.max_bytes
             && have.discard == wanted.discard
             && have.max_messages_per_subject == wanted.max_messages_per_subject
@@ -188,6 +197,7 @@ impl Broker {
             allow_message_ttl: wanted.allow_message_ttl,
             max_age: wanted.max_age,
             duplicate_window: wanted.duplicate_window,
+            metadata,
             ..have
         };
         self.jetstream

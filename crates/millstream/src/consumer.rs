@@ -3,7 +3,8 @@
 //! The task pulls itself instead of using `messages()`, because on shutdown it must stop pulling, receive what is still under
 //! way, and hand it back, which needs the subscription.
 
-use std::collections::HashMap;
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::durable::Declared;
+use crate::durable::{Declared, GROUP};
 use crate::engine::input::{Delivery, Input, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
@@ -24,7 +25,8 @@ use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::progress::{InEngine, Progress};
 use crate::running::told;
-use crate::unit::panic_text;
+use crate::telemetry::metrics::UNKNOWN_EVENT;
+use crate::unit::{Unread, Work, panic_text};
 use crate::work::AnyHandler;
 
 /// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
@@ -64,6 +66,8 @@ pub(crate) struct Consumer {
     pub(crate) broker: Broker,
     pub(crate) declared: Arc<Declared>,
     pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    /// Types that are acked and no more.
+    pub(crate) ignored: HashSet<&'static str>,
     pub(crate) source: Arc<Source>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -142,6 +146,7 @@ impl Consumer {
                         }
                     }
                     Ok(()) = gate.changed() => {}
+                    () = self.declared.lost.notified() => continue 'declare,
                     Ok(()) = link.changed() => {
                         let up = link.borrow_and_update().up;
                         self.progress.pulling.store(false, Ordering::Release);
@@ -166,12 +171,21 @@ impl Consumer {
     }
 
     async fn pull(&self, inbox: &str, pull: &mut Pull) {
-        let batch = self.timing.batch_inputs;
-        let request = serde_json::json!({
+        let Timing { batch_inputs: batch, mut pull_expires, mut pull_heartbeat, pin_timeout, .. } = self.timing;
+        let mut pinned = serde_json::Map::new();
+        if self.declared.single_writer {
+            // Whoever is pinned stays so by pulling in time, also while there is nothing to pull.
+            pull_expires = pull_expires.min(pin_timeout / 2);
+            pull_heartbeat = pull_heartbeat.min(pull_expires / 2);
+            pinned.insert("group".into(), GROUP.into());
+            pinned.extend(self.progress.pin().map(|pin| ("id".into(), pin.into())));
+        }
+        let mut request = serde_json::json!({
             "batch": batch,
-            "expires": nanos(self.timing.pull_expires),
-            "idle_heartbeat": nanos(self.timing.pull_heartbeat),
+            "expires": nanos(pull_expires),
+            "idle_heartbeat": nanos(pull_heartbeat),
         });
+        request.as_object_mut().map(|request| request.append(&mut pinned));
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.source.stream, self.source.consumer);
         let sent = self.broker.client.publish_with_reply(subject, inbox.to_owned(), request.to_string().into()).await;
         match sent {
@@ -194,6 +208,16 @@ impl Consumer {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
                 pull.failures = 0;
+                if self.declared.single_writer {
+                    // The last one is the broker's; one that was published with the message may stand before it.
+                    let pin = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pin-Id"));
+                    self.progress.set_pin(pin.map(|pin| pin.as_str()));
+                }
+                if let Some(event) = self.ignores(&message) {
+                    self.meters.ignored(event);
+                    self.acker.send(message.reply.into_iter().map(|reply| (reply, AckKind::Ack)).collect());
+                    return Received::Message;
+                }
                 let Some(delivery) = self.decode(message) else { return Received::Status };
                 self.meters.received(&delivery);
                 if let Some(asked) = pull.asked.take() {
@@ -216,6 +240,12 @@ impl Consumer {
                 self.progress.pulling.store(true, Ordering::Release);
                 Received::Status
             }
+            // Another replica was pinned meanwhile: from now on this one stands by.
+            Some(StatusCode::PIN_ID_MISMATCH) => {
+                self.progress.set_pin(None);
+                pull.outstanding = pull.outstanding.saturating_sub(self.timing.batch_inputs);
+                Received::Status
+            }
             Some(StatusCode::NO_RESPONDERS) => Received::Declare("JetStream does not know the consumer".into()),
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
@@ -226,6 +256,12 @@ impl Consumer {
             // The consumer was deleted, the server goes down, too many pulls wait: pulling on at once would be a hot loop.
             Some(status) => Received::Declare(message.description.unwrap_or_else(|| status.to_string())),
         }
+    }
+
+    /// The type of a message, if it is one that is ignored.
+    fn ignores(&self, message: &async_nats::Message) -> Option<&'static str> {
+        let ce_type = decode_header(message.headers.as_ref()?.get(header::TYPE)?.as_str());
+        self.ignored.get(split_type(&ce_type)?.0).copied()
     }
 
     /// Reads a delivery; `None` if it is no JetStream message.
@@ -284,22 +320,20 @@ impl Consumer {
         ce_type: Option<String>,
         meta: &Meta,
         payload: &[u8],
-    ) -> (&'static str, Result<Box<dyn crate::unit::Work>, String>) {
-        let Some(ce_type) = ce_type else { return ("unknown", Err("the header ce-type is missing".into())) };
+    ) -> (&'static str, Result<Box<dyn Work>, Unread>) {
+        let schema = |why| (UNKNOWN_EVENT, Err(Unread::Schema(why)));
+        let Some(ce_type) = ce_type else { return schema("the header ce-type is missing".into()) };
         let Some((name, version)) = split_type(&ce_type) else {
-            return ("unknown", Err(format!("ce-type `{ce_type}` is not of the form orders.created.v1")));
+            return schema(format!("ce-type `{ce_type}` is not of the form orders.created.v1"));
         };
         let Some((name, handler)) = self.handlers.get_key_value(name) else {
-            return ("unknown", Err(format!("this release has no handler for `{ce_type}`")));
+            return (UNKNOWN_EVENT, Err(Unread::Ahead(format!("this release has no handler for `{ce_type}`"))));
         };
-        if version != handler.version() {
-            let known = handler.version();
-            return (name, Err(format!("this release knows version {known} of `{name}`, not {version}")));
-        }
         // A panic here would end the consumer and leave it deaf.
-        let decode = || handler.clone().decode(meta.clone(), payload);
+        let decode = || handler.clone().decode(version, meta.clone(), payload);
         let decoded = catch_unwind(AssertUnwindSafe(decode));
-        (name, decoded.unwrap_or_else(|panic| Err(format!("reading it panicked: {}", panic_text(&*panic)))))
+        let panicked = |panic: Box<dyn Any + Send>| format!("reading it panicked: {}", panic_text(&*panic));
+        (name, decoded.unwrap_or_else(|panic| Err(Unread::Schema(panicked(panic)))))
     }
 
     /// Lets the flow come to its end and gives back what came, which counts as nothing and lets the next instance start at
@@ -328,6 +362,15 @@ impl Consumer {
                 if let None | Some(StatusCode::OK) = message.status {
                     back.extend(message.reply);
                 }
+            }
+        }
+        // Another replica takes over at once, and not only when this one has not pulled for a while.
+        if self.progress.pin().is_some()
+            && let Ok(stream) = self.broker.jetstream.get_stream_no_info(self.source.stream).await
+        {
+            let unpinned = tokio::time::timeout(FLOW_ENDS, stream.unpin_consumer(self.source.consumer, GROUP)).await;
+            if !matches!(unpinned, Ok(Ok(()))) {
+                tracing::debug!(stream = self.source.stream, "the pin stays until it runs out");
             }
         }
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");

@@ -17,8 +17,10 @@ pub enum Reason {
     Rejected,
     /// It was retried as often as the policy says.
     Exhausted,
-    /// It could not be read, or is of a type or version that this service does not know.
+    /// It could not be read, or is of an old version that nothing raises.
     Schema,
+    /// It is of a type or version, or about a document, that only a newer release would know, and none came in time.
+    Ahead,
     /// The handler panicked.
     Panic,
     /// It killed the process, alone, several times.
@@ -29,8 +31,8 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Rejected, Self::Exhausted, Self::Schema, Self::Panic, Self::Crash, Self::TooLarge];
+    pub const ALL: [Self; 7] =
+        [Self::Rejected, Self::Exhausted, Self::Schema, Self::Ahead, Self::Panic, Self::Crash, Self::TooLarge];
 
     /// As it stands in the header `Millstream-Reason` and in metrics.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Exhausted => "exhausted",
             Self::Schema => "schema",
+            Self::Ahead => "ahead",
             Self::Panic => "panic",
             Self::Crash => "crash",
             Self::TooLarge => "too_large",

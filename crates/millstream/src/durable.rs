@@ -1,22 +1,27 @@
 //! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark.
 
-use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::engine::timing::Timing;
 use crate::event::Stream;
 use crate::progress::Progress;
+use crate::release::Release;
 use crate::service::Start;
 use crate::store::{Settled, Store};
 use crate::trim::BEST_EFFORT;
+
+/// The group that the pulls of a single writer belong to: the broker pins one of those that pull.
+pub(crate) const GROUP: &str = "writer";
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {
@@ -29,6 +34,13 @@ pub(crate) struct Declared {
     pub(crate) best_effort: bool,
     /// The subjects of the events it handles.
     pub(crate) filters: Vec<String>,
+    pub(crate) release: Release,
+    /// Whether one replica reads and the others stand by.
+    pub(crate) single_writer: bool,
+    /// Whether this process has once made it what is declared.
+    pub(crate) ensured: AtomicBool,
+    /// Told when it is no longer so.
+    pub(crate) lost: Notify,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) timing: Timing,
 }
@@ -70,65 +82,89 @@ impl Declared {
         let mark = Settled { stream: name.into(), through, created };
         let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
         fail::fail_point!("marked");
-        match existing {
-            None => {
-                let wanted = pull::Config {
-                    durable_name: Some(durable.into()),
-                    deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 },
-                    ack_policy: AckPolicy::Explicit,
-                    ack_wait: self.timing.ack_wait,
-                    max_deliver: -1,
-                    max_ack_pending: self.timing.max_ack_pending,
-                    filter_subjects: self.filters.clone(),
-                    metadata: self.metadata(HashMap::new()),
-                    ..pull::Config::default()
-                };
-                let created = broker.jetstream.create_consumer_on_stream(wanted, name).await;
-                created.map_err(|error| format!("consumer {durable} on {name} cannot be made: {error}"))?;
+        let cannot = |what, error: &dyn Display| format!("consumer {durable} on {name} cannot be {what}: {error}");
+        let Some(have) = existing.map(|existing| existing.config) else {
+            self.create(broker, &mark, self.filters.clone()).await?;
+            return Ok(mark);
+        };
+        let mut filters = have.filter_subjects.clone();
+        if !have.filter_subject.is_empty() {
+            filters.push(have.filter_subject.clone());
+        }
+        // Filters only grow: an older release beside this one still handles what it asks for.
+        let missing: Vec<String> = self.filters.iter().filter(|filter| !filters.contains(filter)).cloned().collect();
+        filters.extend(missing.iter().cloned());
+        if self.release.is_older_than(&have.metadata) {
+            if !missing.is_empty() {
+                tracing::warn!(stream = name, ?missing, "a newer release does not ask for these events");
             }
-            Some(existing) => {
-                let have = existing.config;
-                let mut filters = have.filter_subjects.clone();
-                if !have.filter_subject.is_empty() {
-                    filters.push(have.filter_subject.clone());
-                }
-                // Filters only grow: an older release beside this one still handles what it asks for.
-                let missing: Vec<String> =
-                    self.filters.iter().filter(|filter| !filters.contains(filter)).cloned().collect();
-                let metadata = self.metadata(have.metadata.clone());
-                let same = missing.is_empty()
-                    && have.metadata == metadata
-                    && have.ack_wait == self.timing.ack_wait
-                    && have.max_ack_pending == self.timing.max_ack_pending;
-                if !same {
-                    filters.extend(missing);
-                    let wanted = pull::Config {
-                        durable_name: Some(durable.into()),
-                        deliver_policy: have.deliver_policy,
-                        ack_policy: have.ack_policy,
-                        ack_wait: self.timing.ack_wait,
-                        max_deliver: have.max_deliver,
-                        max_ack_pending: self.timing.max_ack_pending,
-                        filter_subjects: filters,
-                        metadata,
-                        ..pull::Config::default()
-                    };
-                    let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
-                    updated.map_err(|error| format!("consumer {durable} on {name} cannot be changed: {error}"))?;
-                }
+        } else if !missing.is_empty() && self.ensured.load(Ordering::Acquire) {
+            // It was deleted, and made anew by an older release: what that one does not ask for may have gone by, and a filter
+            // that grows does not go back.
+            stream.delete_consumer(durable).await.map_err(|error| cannot("deleted", &error))?;
+            self.create(broker, &mark, filters).await?;
+        } else {
+            let wanted = pull::Config {
+                deliver_policy: have.deliver_policy,
+                max_deliver: have.max_deliver,
+                metadata: have.metadata.clone(),
+                ..self.config(filters)
+            };
+            let wanted = self.sign(wanted);
+            let same = missing.is_empty()
+                && have.metadata == wanted.metadata
+                && have.ack_wait == wanted.ack_wait
+                && have.max_ack_pending == wanted.max_ack_pending
+                && have.priority_policy == wanted.priority_policy
+                && have.priority_groups == wanted.priority_groups
+                && have.priority_timeout == wanted.priority_timeout;
+            if !same {
+                let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
+                updated.map_err(|error| cannot("changed", &error))?;
             }
         }
+        self.ensured.store(true, Ordering::Release);
         Ok(mark)
     }
 
-    /// What others know of the durable: what was there, and what is declared.
-    fn metadata(&self, mut metadata: HashMap<String, String>) -> HashMap<String, String> {
-        if self.best_effort {
-            metadata.insert(BEST_EFFORT.into(), "true".into());
-        } else {
-            metadata.remove(BEST_EFFORT);
+    async fn create(&self, broker: &Broker, mark: &Settled, filters: Vec<String>) -> Result<(), String> {
+        let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 };
+        let wanted = self.sign(pull::Config { deliver_policy, ..self.config(filters) });
+        // Strictly: one that somebody else has made meanwhile would be changed instead, also to fewer filters.
+        let created = broker.jetstream.create_consumer_strict_on_stream(wanted, self.stream.name).await;
+        created
+            .map_err(|error| format!("consumer {} on {} cannot be made: {error}", self.durable, self.stream.name))?;
+        self.ensured.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn config(&self, filter_subjects: Vec<String>) -> pull::Config {
+        let pinned = self.single_writer.then(|| pull::Config {
+            priority_policy: PriorityPolicy::PinnedClient,
+            priority_groups: vec![GROUP.into()],
+            priority_timeout: self.timing.pin_timeout,
+            ..pull::Config::default()
+        });
+        pull::Config {
+            durable_name: Some(self.durable.into()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.timing.ack_wait,
+            max_deliver: -1,
+            max_ack_pending: self.timing.max_ack_pending,
+            filter_subjects,
+            ..pinned.unwrap_or_default()
         }
-        metadata
+    }
+
+    /// With what others know of the durable beside what was there.
+    fn sign(&self, mut config: pull::Config) -> pull::Config {
+        self.release.sign(&mut config.metadata);
+        if self.best_effort {
+            config.metadata.insert(BEST_EFFORT.into(), "true".into());
+        } else {
+            config.metadata.remove(BEST_EFFORT);
+        }
+        config
     }
 
     /// Keeps what is known of the durable up to date.
@@ -147,8 +183,15 @@ impl Declared {
                 empty_since = None;
                 continue;
             };
+            // Made anew by an older release while this one went on pulling.
+            let has =
+                |filter: &String| info.config.filter_subjects.contains(filter) || info.config.filter_subject == *filter;
+            if !self.filters.iter().all(has) && !self.release.is_older_than(&info.config.metadata) {
+                self.lost.notify_one();
+            }
             progress.pending.store(info.num_pending, Ordering::Release);
             progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
+            progress.see_pin(info.priority_groups.iter().find_map(|group| group.pinned_client_id.as_deref()));
             progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
             let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
             let since = *empty_since.get_or_insert_with(Instant::now);

@@ -41,17 +41,80 @@ impl Stream {
 
 /// Something that has happened, as the services tell each other.
 ///
-/// A breaking change of the body is a new `VERSION`; an added field is not, for readers ignore fields they do not know.
+/// A breaking change of the body is a new `VERSION`; an added field is not, for readers ignore fields they do not know. What is
+/// still in a stream of the old version is raised to the new one, if the new one says how:
+///
+/// ```
+/// # use millstream::{Event, Stream, event::Older};
+/// # use serde::{Deserialize, Serialize};
+/// # const TEMPERATURES: Stream = Stream::new("TEMPERATURES", "temperatures");
+/// #[derive(Serialize, Deserialize)]
+/// struct MeasuredV1 { sensor: String, fahrenheit: i32 }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Measured { sensor: String, celsius: i32 }
+///
+/// impl From<MeasuredV1> for Measured {
+///     fn from(old: MeasuredV1) -> Self { Self { sensor: old.sensor, celsius: (old.fahrenheit - 32) * 5 / 9 } }
+/// }
+///
+/// impl Event for MeasuredV1 {
+///     const TYPE: &'static str = "temperatures.measured";
+///     const STREAM: Stream = TEMPERATURES;
+///     fn key(&self) -> &str { &self.sensor }
+/// }
+///
+/// impl Event for Measured {
+///     const TYPE: &'static str = MeasuredV1::TYPE;
+///     const VERSION: u32 = 2;
+///     const OLDER: &'static [Older<Self>] = &[Older::of::<MeasuredV1>()];
+///     const STREAM: Stream = TEMPERATURES;
+///     fn key(&self) -> &str { &self.sensor }
+/// }
+/// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject.
     const TYPE: &'static str;
     /// The version of the body.
     const VERSION: u32 = 1;
+    /// The older versions that handlers of this one can read, too.
+    const OLDER: &'static [Older<Self>] = &[];
     /// The stream it is published to.
     const STREAM: Stream;
 
     /// What the event is about: the order's id. Events of one key share a partition.
     fn key(&self) -> &str;
+}
+
+/// An older version of an event, and how it becomes the current one.
+#[derive(Debug)]
+pub struct Older<E> {
+    /// The older version.
+    pub version: u32,
+    /// Reads a body of that version.
+    pub read: fn(&[u8]) -> Result<E, serde_json::Error>,
+}
+
+impl<E: Event> Older<E> {
+    /// The version that is described by `O`, raised by `From`. It does not compile if `O` is not an older version of the same
+    /// type.
+    pub const fn of<O: Event>() -> Self
+    where
+        E: From<O>,
+    {
+        assert!(same(O::TYPE, E::TYPE), "an older version has the type of the current one");
+        assert!(O::VERSION < E::VERSION, "an older version has a lower number than the current one");
+        Self { version: O::VERSION, read: |body| serde_json::from_slice::<O>(body).map(E::from) }
+    }
+}
+
+const fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 /// An event's type as `ce-type` carries it: `orders.created.v1`.

@@ -18,7 +18,8 @@ use crate::unit::Unit;
 /// A service's own record: one of a collection, with an id, kept with a version by the store.
 ///
 /// An added field needs `#[serde(default)]`. A change that an older release must not overwrite raises [`Document::SHAPE`]: a
-/// release that meets a higher one leaves the document alone.
+/// release that meets a higher one leaves the document alone, and the message that is about it waits for a newer release
+/// ([`Fault::Ahead`]).
 pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// The collection's name: lower-case letters, digits and `_`.
     const COLLECTION: &'static str;
@@ -174,6 +175,10 @@ pub struct WakeInfo {
 pub enum Fault {
     /// Not now: a message comes back after a growing delay and is parked as `exhausted` in the end; a command is a 503.
     Retry(String),
+    /// Not by this release: a newer one has written something that this one does not know. A message comes back every second,
+    /// for the newer release to take it, and is parked as `ahead` if none has within ten minutes; a command is a 503. Reading
+    /// documents gives it; handlers pass it on.
+    Ahead(String),
     /// Never: a message is parked as `rejected`; a command is a 4xx.
     Reject(Reject),
 }

@@ -80,6 +80,8 @@ mod consumer;
 #[cfg(feature = "service")]
 pub mod dead_letter;
 #[cfg(feature = "service")]
+mod discovery;
+#[cfg(feature = "service")]
 mod durable;
 #[cfg(feature = "service")]
 pub mod embedded;
@@ -95,6 +97,8 @@ mod progress;
 mod rebuild;
 #[cfg(feature = "service")]
 mod refusals;
+#[cfg(feature = "service")]
+mod release;
 #[cfg(feature = "service")]
 pub mod retry;
 #[cfg(feature = "service")]

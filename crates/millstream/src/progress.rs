@@ -15,11 +15,47 @@ pub(crate) struct Progress {
     pub(crate) ack_floor: AtomicU64,
     /// The connection epoch in which the durable was last seen drained.
     pub(crate) drained_in: AtomicU64,
+    pin: Mutex<Pin>,
     /// Why it does not pull, in a sentence.
     waits_for: Mutex<Option<String>>,
 }
 
+/// Which replica of a single writer reads.
+#[derive(Debug, Default)]
+struct Pin {
+    /// What the broker knows this replica by, if it is the one.
+    ours: Option<String>,
+    /// Whether the broker was last seen to know one by something else.
+    theirs: bool,
+}
+
 impl Progress {
+    /// What the broker has pinned this replica by.
+    pub(crate) fn pin(&self) -> Option<String> {
+        self.pin.lock().map_or(None, |pin| pin.ours.clone())
+    }
+
+    /// The broker has pinned this replica, or, without an id, another one.
+    pub(crate) fn set_pin(&self, id: Option<&str>) {
+        if let Ok(mut pin) = self.pin.lock()
+            && pin.ours.as_deref() != id
+        {
+            *pin = Pin { ours: id.map(Into::into), theirs: id.is_none() };
+        }
+    }
+
+    /// Whom the broker says it has pinned now, if anybody.
+    pub(crate) fn see_pin(&self, id: Option<&str>) {
+        if let Ok(mut pin) = self.pin.lock() {
+            pin.theirs = id.is_some() && pin.ours.as_deref() != id;
+        }
+    }
+
+    /// Whether another replica reads.
+    pub(crate) fn stands_by(&self) -> bool {
+        self.pin.lock().is_ok_and(|pin| pin.theirs)
+    }
+
     pub(crate) fn waits_for(&self) -> Option<String> {
         self.waits_for.lock().map_or(None, |waits| waits.clone())
     }

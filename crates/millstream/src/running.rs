@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -16,6 +16,7 @@ use crate::broker::{Broker, DeclareError};
 use crate::commands::{Context, Shared};
 use crate::config::Config;
 use crate::consumer::{Acker, Consumer};
+use crate::discovery::Discovery;
 use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::board::Board;
@@ -31,6 +32,7 @@ use crate::event::Stream;
 use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
 use crate::rebuild;
+use crate::release::Release;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
 use crate::store::{Collection, PrepareError, Store, StoreError};
@@ -53,6 +55,8 @@ pub(crate) struct Running {
 /// What the engine is put together from.
 struct Parts {
     service: &'static str,
+    release: Release,
+    single_writer: bool,
     config: Config,
     timing: Timing,
     clock: Clock,
@@ -66,6 +70,7 @@ struct Parts {
     rebuildable: bool,
     kinds: Kinds,
     rules: Rules,
+    probe: Arc<dyn Probe>,
     status: Arc<Status>,
     meters: Arc<Meters>,
     outbox: Outbox,
@@ -102,8 +107,7 @@ impl Running {
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
         };
         let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();
-        let events: Vec<&'static str> =
-            service.reads.iter().flat_map(|reading| &reading.handlers).map(|handler| handler.event_type()).collect();
+        let events: Vec<&'static str> = service.reads.iter().flat_map(Reading::events).collect();
         let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
         let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
         let meters = Arc::new(Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers));
@@ -125,6 +129,8 @@ impl Running {
         let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
         let parts = Parts {
             service: name,
+            release: service.release,
+            single_writer: service.single_writer,
             config,
             timing,
             clock: options.clock,
@@ -136,6 +142,7 @@ impl Running {
             rebuildable,
             kinds,
             rules,
+            probe: probe.clone(),
             status,
             meters,
             outbox,
@@ -259,7 +266,21 @@ impl Parts {
 
     /// Brings up store, broker, streams and consumers, however long that takes.
     async fn start(self, stop: watch::Receiver<bool>) -> Result<Started, StoreError> {
-        let Self { service, config, timing, clock, store, collections, publishes, reads, kinds, mut rules, .. } = self;
+        let Self {
+            service,
+            release,
+            single_writer,
+            config,
+            timing,
+            clock,
+            store,
+            collections,
+            publishes,
+            reads,
+            kinds,
+            mut rules,
+            ..
+        } = self;
         let (status, meters, outbox) = (self.status, self.meters, self.outbox);
         let retry = timing.gate_retry;
         status.set_waits_for(Some("the store".into()));
@@ -284,7 +305,7 @@ impl Parts {
         status.connected(broker.refusals());
         rules.max_message = broker.max_message();
         let mut told = None;
-        let declare = || declare(&broker, service, &publishes);
+        let declare = || declare(&broker, service, &release, &publishes);
         retry
             .forever(declare, |error: DeclareError, _| {
                 let error = error.to_string();
@@ -311,6 +332,17 @@ impl Parts {
                 .await;
         }
         let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
+        let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
+        let discovery = Discovery {
+            service,
+            release: release.clone(),
+            instance: instance.id,
+            broker: broker.clone(),
+            probe: self.probe,
+            meters: meters.clone(),
+            timing: timing.clone(),
+        };
+        helpers.spawn(discovery.run().in_current_span());
 
         let (acker, acker_task) = Acker::new(&broker, meters.clone());
         let acker_task = tokio::spawn(acker_task.in_current_span());
@@ -320,19 +352,22 @@ impl Parts {
         let (end_tx, ends) = mpsc::unbounded_channel();
         let (due_tx, due) = mpsc::channel(timing.batch_inputs);
         let (gate, gate_rx) = watch::channel(true);
-        let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
         let mut progress = Vec::new();
         for reading in reads {
             let source = Arc::new(Source::new(reading.stream.name, service));
             let of_stream = Arc::new(Progress::default());
             progress.push((source.clone(), of_stream.clone()));
-            let filters = reading.handlers.iter().map(|handler| format!("{}.*", handler.event_type())).collect();
+            let filters = reading.events().map(|event| format!("{event}.*")).collect();
             let declared = Arc::new(Declared {
                 stream: reading.stream,
                 start: reading.start,
                 durable: service,
                 rebuildable: self.rebuildable,
                 best_effort: reading.best_effort,
+                release: release.clone(),
+                single_writer,
+                ensured: AtomicBool::new(false),
+                lost: Notify::new(),
                 filters,
                 store: store.clone(),
                 timing: timing.clone(),
@@ -342,6 +377,7 @@ impl Parts {
                 broker: broker.clone(),
                 declared,
                 handlers: reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect(),
+                ignored: reading.ignored.into_iter().collect(),
                 source,
                 progress: of_stream,
                 inputs: message_tx.clone(),
@@ -357,6 +393,7 @@ impl Parts {
             let trimmer = Trimmer {
                 broker: broker.clone(),
                 room: room.clone(),
+                release: release.clone(),
                 clock: clock.clone(),
                 timing: timing.clone(),
                 meters: meters.clone(),
@@ -406,11 +443,11 @@ impl Parts {
     }
 }
 
-async fn declare(broker: &Broker, service: &str, streams: &[Stream]) -> Result<(), DeclareError> {
+async fn declare(broker: &Broker, service: &str, release: &Release, streams: &[Stream]) -> Result<(), DeclareError> {
     for stream in streams {
-        broker.declare(stream).await?;
+        broker.declare(stream, release).await?;
     }
-    broker.declare_dead_letters(service).await
+    broker.declare_dead_letters(service, release).await
 }
 
 /// Tells the health routes how the engine is.
@@ -425,6 +462,7 @@ impl Probe for EngineProbe {
             stream: source.stream.into(),
             durable: source.consumer.into(),
             pulling: progress.pulling.load(Ordering::Acquire),
+            standby: progress.stands_by(),
             pending: progress.pending.load(Ordering::Acquire),
             ack_pending: progress.ack_pending.load(Ordering::Acquire),
         };

@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::engine::timing::{Clock, Timing};
-use crate::event::Stream;
+use crate::event::{Event, Stream};
 use crate::handler::{Document, Handler, Timer, Wake};
+use crate::release::Release;
 use crate::running::Running;
 use crate::store::{Collection, Store, StoreError};
 use crate::telemetry::Metric;
@@ -31,6 +32,8 @@ pub enum Start {
 /// The name is its identity: its journal, its durables and its database belong to it.
 pub struct Service {
     pub(crate) name: &'static str,
+    pub(crate) release: Release,
+    pub(crate) single_writer: bool,
     pub(crate) publishes: Vec<Stream>,
     pub(crate) reads: Vec<Reading>,
     pub(crate) wakes: Vec<Arc<dyn AnyWake>>,
@@ -46,6 +49,15 @@ pub(crate) struct Reading {
     pub(crate) start: Start,
     pub(crate) best_effort: bool,
     pub(crate) handlers: Vec<Arc<dyn AnyHandler>>,
+    /// Types that had a handler once.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+impl Reading {
+    /// The types it is given.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &'static str> {
+        self.handlers.iter().map(|handler| handler.event_type()).chain(self.ignored.iter().copied())
+    }
 }
 
 impl Service {
@@ -61,6 +73,8 @@ impl Service {
         );
         Self {
             name,
+            release: Release::default(),
+            single_writer: false,
             publishes: vec![],
             reads: vec![],
             wakes: vec![],
@@ -75,6 +89,27 @@ impl Service {
     /// The service's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The release of the service, a semantic version; the toolkit's own if it is not said. Streams and durables carry the release
+    /// that has declared them, and an older one does not change them.
+    ///
+    /// # Panics
+    /// When it is not of the form `1.4.0` or `1.4.0-rc.1`.
+    #[must_use]
+    pub fn release(mut self, version: &str) -> Self {
+        let read = Release::read(version);
+        self.release = read.unwrap_or_else(|error| panic!("the release `{version}` is no semantic version: {error}"));
+        self
+    }
+
+    /// Lets one replica at a time read: the others stand by, and one of them takes over within seconds. For a service whose
+    /// messages meet in few documents, where replicas would only be in each other's way. It is no exclusion, for two may read
+    /// for a moment: what keeps them from harm is the guard on every document, as always. Commands go to any replica.
+    #[must_use]
+    pub fn single_writer(mut self) -> Self {
+        self.single_writer = true;
+        self
     }
 
     /// Owns a stream: declares it at start and may emit its events.
@@ -106,7 +141,7 @@ impl Service {
     /// Reads a stream; the `on` that follow say what of it.
     #[must_use]
     pub fn reads(mut self, stream: Stream, start: Start) -> Self {
-        self.reads.push(Reading { stream, start, best_effort: false, handlers: vec![] });
+        self.reads.push(Reading { stream, start, best_effort: false, handlers: vec![], ignored: vec![] });
         self
     }
 
@@ -132,17 +167,30 @@ impl Service {
     #[must_use]
     pub fn on<H: Handler>(mut self, handler: H) -> Self {
         let handler: Arc<dyn AnyHandler> = Arc::new(handler);
-        let event = handler.event_type();
-        assert!(
-            !self.reads.iter().flat_map(|reading| &reading.handlers).any(|have| have.event_type() == event),
-            "`{event}` has a handler already"
-        );
-        let reading = self.reads.last_mut().filter(|reading| reading.stream == handler.stream());
-        let Some(reading) = reading else {
-            panic!("`{event}` is on stream {}: name it with `reads`", handler.stream().name)
-        };
-        reading.handlers.push(handler);
+        let (event, stream) = (handler.event_type(), handler.stream());
+        self.reading_of(event, stream).handlers.push(handler);
         self
+    }
+
+    /// Takes the place of the handler that an earlier release had for a type of event: what is left of it is acked and counted,
+    /// and leaves no trace in the journal. Without it such messages would wait for a newer release and be parked as `ahead`,
+    /// because the broker goes on delivering what a durable was once asked to deliver.
+    ///
+    /// # Panics
+    /// When no stream was named, the event is of another one, or has a handler.
+    #[must_use]
+    pub fn ignores<E: Event>(mut self) -> Self {
+        self.reading_of(E::TYPE, E::STREAM).ignored.push(E::TYPE);
+        self
+    }
+
+    fn reading_of(&mut self, event: &str, stream: Stream) -> &mut Reading {
+        assert!(
+            !self.reads.iter().flat_map(Reading::events).any(|have| have == event),
+            "`{event}` has a handler already, or is ignored"
+        );
+        let reading = self.reads.last_mut().filter(|reading| reading.stream == stream);
+        reading.unwrap_or_else(|| panic!("`{event}` is on stream {}: name it with `reads`", stream.name))
     }
 
     /// Runs effects of a kind.

@@ -10,6 +10,12 @@ pub use logs::{BadFilter, LogFormat, init_logs, init_logs_to};
 pub use recorder::{CONTENT_TYPE, Labels, Telemetry, record};
 pub use snapshot::Snapshot;
 
+/// The revision of the sources that this was built from.
+pub(crate) const REVISION: &str = match option_env!("MILLSTREAM_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {

@@ -18,6 +18,7 @@ use crate::engine::meters::Meters;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Stream;
 use crate::ids::Timestamp;
+use crate::release::Release;
 
 /// In a durable's metadata: `true` if what it has not read yet may be taken away.
 pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
@@ -46,6 +47,7 @@ impl Room {
 pub(crate) struct Trimmer {
     pub(crate) broker: Broker,
     pub(crate) room: Arc<Room>,
+    pub(crate) release: Release,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) meters: Arc<Meters>,
@@ -139,7 +141,7 @@ impl Trimmer {
                 known.insert(durable.name.clone());
             }
         }
-        if known != before {
+        if known != before && !self.release.is_older_than(&info.config.metadata) {
             let names: Vec<&str> = known.iter().map(String::as_str).collect();
             let mut config: StreamConfig = info.config.clone();
             config.metadata.insert(READERS.into(), names.join(","));

@@ -86,6 +86,7 @@ pub(crate) struct Staged {
 /// Something staged that must not be: the handling fails as a whole.
 enum Refusal {
     TooLarge(String),
+    Ahead(String),
     Wrong(String),
 }
 
@@ -133,7 +134,8 @@ impl<'a> Unit<'a> {
     /// Reads a document and guards it: the commit fails, and everything is handled again, if it has changed meanwhile.
     ///
     /// # Errors
-    /// [`Fault::Retry`] when a newer release has written it in a form that this one does not know.
+    /// [`Fault::Ahead`] when a newer release has written it in a form that this one does not know; [`Fault::Retry`] when it does
+    /// not parse.
     ///
     /// # Panics
     /// When `touches` did not name the document.
@@ -230,7 +232,7 @@ impl<'a> Unit<'a> {
         if let Some(body) = &slot.body
             && body.shape > D::SHAPE
         {
-            self.refuse(Refusal::Wrong(format!("{key:?} has shape {}, newer than {}", body.shape, D::SHAPE)));
+            self.refuse(Refusal::Ahead(ahead::<D>(body.shape)));
             return;
         }
         let json = match serde_json::to_vec(&document) {
@@ -307,17 +309,29 @@ fn decode<D: Document>(body: &Body) -> Result<D, Fault> {
 /// Reads a stored document.
 ///
 /// # Errors
-/// [`Fault::Retry`] when it has a newer shape or does not parse.
+/// [`Fault::Ahead`] when it has a newer shape, [`Fault::Retry`] when it does not parse.
 pub(crate) fn parse<D: Document>(json: &[u8], shape: u32) -> Result<D, Fault> {
     let collection = D::COLLECTION;
     if shape > D::SHAPE {
-        let known = D::SHAPE;
-        return Err(Fault::Retry(format!(
-            "a document of `{collection}` has shape {shape}; this release knows {known}"
-        )));
+        return Err(Fault::Ahead(ahead::<D>(shape)));
     }
     serde_json::from_slice(json)
         .map_err(|error| Fault::Retry(format!("a document of `{collection}` cannot be read: {error}")))
+}
+
+fn ahead<D: Document>(shape: u32) -> String {
+    format!("a document of `{}` has shape {shape}; this release knows {}", D::COLLECTION, D::SHAPE)
+}
+
+/// Why a message cannot be handled as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unread {
+    /// No release can.
+    #[error("{0}")]
+    Schema(String),
+    /// A newer release may.
+    #[error("{0}")]
+    Ahead(String),
 }
 
 /// One input, ready to be handled, of whatever kind.
@@ -330,6 +344,7 @@ pub(crate) trait Work: Send + Sync {
 pub(crate) enum Ran {
     Handled { reply: Option<Bytes>, staged: Staged },
     Retry(String),
+    Ahead(String),
     Rejected(Reject),
     TooLarge(String),
     Panicked(String),
@@ -346,6 +361,7 @@ pub(crate) fn run(
     match (result, unit.staged.refused.take()) {
         (Err(panic), _) => Ran::Panicked(panic_text(&*panic)),
         (Ok(Err(Fault::Retry(why))), _) => Ran::Retry(why),
+        (Ok(Err(Fault::Ahead(why))), _) | (Ok(Ok(_)), Some(Refusal::Ahead(why))) => Ran::Ahead(why),
         (Ok(Err(Fault::Reject(reject))), _) => Ran::Rejected(reject),
         (Ok(Ok(_)), Some(Refusal::TooLarge(why))) => Ran::TooLarge(why),
         (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Panicked(why),

@@ -11,15 +11,14 @@ use crate::event::{Event, Meta, Received, Stream};
 use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
 use crate::telemetry::Metric;
-use crate::unit::{Unit, Work, end_wake, parse};
+use crate::unit::{Unit, Unread, Work, end_wake, parse};
 
 /// A handler, for messages whose type it names.
 pub(crate) trait AnyHandler: Send + Sync {
     fn event_type(&self) -> &'static str;
-    fn version(&self) -> u32;
     fn stream(&self) -> Stream;
-    /// Reads the body; what is wrong with it otherwise.
-    fn decode(self: Arc<Self>, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, String>;
+    /// Reads a body of a version; why not, otherwise.
+    fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread>;
 }
 
 struct HandlerWork<H: Handler> {
@@ -32,23 +31,33 @@ impl<H: Handler> AnyHandler for H {
         H::On::TYPE
     }
 
-    fn version(&self) -> u32 {
-        H::On::VERSION
-    }
-
     fn stream(&self) -> Stream {
         H::On::STREAM
     }
 
-    fn decode(self: Arc<Self>, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, String> {
-        let event = serde_json::from_slice(payload).map_err(|error| {
-            // Only what is wrong is read again for the place where it is: keeping track of that costs as much as reading.
-            let mut json = serde_json::Deserializer::from_slice(payload);
-            let again: Result<H::On, _> = serde_path_to_error::deserialize(&mut json);
-            again.err().map_or_else(|| error.to_string(), |error| error.to_string())
-        })?;
+    fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread> {
+        let event = read::<H::On>(version, payload)?;
         Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
     }
+}
+
+/// Reads a body of a version: the current one, or an older one that is raised to it.
+fn read<E: Event>(version: u32, payload: &[u8]) -> Result<E, Unread> {
+    let unknown = || format!("this release knows version {} of `{}`, not {version}", E::VERSION, E::TYPE);
+    if version > E::VERSION {
+        return Err(Unread::Ahead(unknown()));
+    }
+    if version < E::VERSION {
+        let older = E::OLDER.iter().find(|older| older.version == version);
+        let older = older.ok_or_else(|| Unread::Schema(unknown()))?;
+        return (older.read)(payload).map_err(|error| Unread::Schema(error.to_string()));
+    }
+    serde_json::from_slice(payload).map_err(|error| {
+        // Only what is wrong is read again for the place where it is: keeping track of that costs as much as reading.
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let again: Result<E, _> = serde_path_to_error::deserialize(&mut json);
+        Unread::Schema(again.err().map_or_else(|| error.to_string(), |error| error.to_string()))
+    })
 }
 
 impl<H: Handler> Work for HandlerWork<H> {

@@ -150,7 +150,10 @@ impl Workbench {
             causation: message.header(header::CAUSATION),
             traceparent: message.header(header::TRACEPARENT),
         };
-        let work = handler.decode(meta.clone(), &message.payload).unwrap_or_else(|why| panic!("`{event}`: {why}"));
+        let version =
+            split_type(&text(header::TYPE)).map(|(_, version)| version).expect("an emitted type has a version");
+        let work = handler.decode(version, meta.clone(), &message.payload);
+        let work = work.unwrap_or_else(|why| panic!("`{event}`: {why}"));
         Some(self.run(&meta, work.touches(), None, |unit| work.handle(unit)).map(|done| done.1))
     }
 
@@ -248,6 +251,7 @@ impl Workbench {
                 Ok((reply, staged.emitted))
             }
             Ran::Retry(why) => Err(Fault::Retry(why)),
+            Ran::Ahead(why) => Err(Fault::Ahead(why)),
             Ran::Rejected(reject) => Err(Fault::Reject(reject)),
             Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
         }

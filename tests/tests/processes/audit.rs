@@ -65,6 +65,7 @@ impl Place {
             stop: None,
             silent: false,
             sweeps: true,
+            pin_ms: None,
             distrust_ms: 60_000,
         }
     }

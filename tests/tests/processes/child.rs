@@ -76,6 +76,12 @@ impl Child {
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// Whether another replica reads, and this one is there to take over.
+    pub(super) async fn stands_by(&self) -> bool {
+        let health = reqwest::get(self.url("/health")).await.unwrap().json::<serde_json::Value>().await.unwrap();
+        health["consumers"].as_array().unwrap().iter().any(|consumer| consumer["standby"] == true)
+    }
+
     /// Waits until it can do its whole job.
     pub(super) async fn ready(&self) {
         let url = self.url("/readyz");

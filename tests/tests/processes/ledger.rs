@@ -239,8 +239,8 @@ async fn ask(State(cx): State<Context>, caller: Caller, Body(ask): Body<Ask>) ->
     Ok(Json(n))
 }
 
-fn service(folder: &Path) -> Service {
-    Service::new(NAME)
+fn service(folder: &Path, single_writer: bool) -> Service {
+    let service = Service::new(NAME)
         .publishes(ASKED)
         .publishes(TOLD)
         .keeps::<Slip>()
@@ -250,7 +250,8 @@ fn service(folder: &Path) -> Service {
         .wake(CallOutside { folder: folder.into() })
         .timer(Ring)
         .keeps::<Account>()
-        .routes(Router::new().route("/entries", post(ask)).merge(accounts::routes()))
+        .routes(Router::new().route("/entries", post(ask)).merge(accounts::routes()));
+    if single_writer { service.single_writer() } else { service }
 }
 
 /// What a process is told, in the variable that is named by [`ERRAND`].
@@ -268,6 +269,8 @@ pub(super) struct Errand {
     pub(super) silent: bool,
     /// Whether the instance rows of others are swept.
     pub(super) sweeps: bool,
+    /// Whether one replica reads and the others stand by; how long it may not pull.
+    pub(super) pin_ms: Option<u64>,
     /// For how long after a connect the journal is asked for every delivery.
     pub(super) distrust_ms: u64,
 }
@@ -288,6 +291,7 @@ fn timing(errand: &Errand) -> Timing {
         dead_after: if errand.sweeps { DEAD_AFTER } else { long },
         instance_sweep: ms(100),
         distrust: ms(errand.distrust_ms),
+        pin_timeout: ms(errand.pin_ms.unwrap_or(1000)),
         ..Timing::short()
     }
 }
@@ -335,7 +339,7 @@ async fn serve(errand: Errand) {
     let shutdown = async move {
         term.recv().await;
     };
-    service(&errand.folder).run(config, options, listener, shutdown).await.unwrap();
+    service(&errand.folder, errand.pin_ms.is_some()).run(config, options, listener, shutdown).await.unwrap();
 }
 
 /// What a process says before its port.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use millstream::testing::eventually;
 use tokio::task::JoinHandle;
 
 use super::audit::Place;
@@ -92,6 +93,37 @@ async fn restart_one_after_the_other(mut place: Place) {
         assert!(status.success(), "{status}\n{}", replica.said());
     }
     place.balances(0, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_single_writer_is_killed_under_load_a_replica_that_stands_by_goes_on_within_seconds() {
+    let mut place = Place::new().await;
+    let errand = super::ledger::Errand { pin_ms: Some(1000), ..place.errand() };
+    let mut replicas = [Child::start(&errand), Child::start(&errand)];
+    for replica in &replicas {
+        replica.ready().await;
+    }
+    for round in 0..3 {
+        load(&mut place, Duration::from_millis(500)).await;
+        let what = "one to stand by, which is ready";
+        let standby = eventually(what, PATIENCE, async || {
+            let stands = [replicas[0].stands_by().await, replicas[1].stands_by().await];
+            stands.iter().position(|stands| *stands)
+        })
+        .await;
+        replicas[standby].ready().await;
+        let active = 1 - standby;
+        replicas[active].signal("KILL");
+        replicas[active].end("a process that was killed").await;
+        let before = Instant::now();
+        place.publish(How::AtOnce).await;
+        place.balances(1, PATIENCE).await;
+        println!("round {round}: {active} was killed, and the other went on after {:?}", before.elapsed());
+        assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+        assert!(!replicas[standby].stands_by().await, "it reads");
+        replicas[active] = Child::start(&errand);
+        replicas[active].ready().await;
+    }
 }
 
 /// Publishes messages of all kinds for a while, faster than one at a time and slower than would be a burst.

@@ -328,6 +328,6 @@ fn commanded<R>(result: Result<(R, Vec<Emitted>), Fault>) -> Result<Vec<Emitted>
     match result {
         Ok((_, emitted)) => Ok(emitted),
         Err(Fault::Reject(_)) => Ok(vec![]),
-        Err(Fault::Retry(why)) => Err(why),
+        Err(Fault::Retry(why) | Fault::Ahead(why)) => Err(why),
     }
 }

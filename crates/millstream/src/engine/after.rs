@@ -25,7 +25,11 @@ impl Engine {
             trace(&input);
             match (input, end) {
                 (Input::Message(delivery), end) => {
-                    let kind = if let End::Nak { delay, .. } = end { AckKind::Nak(Some(delay)) } else { AckKind::Ack };
+                    let kind = match end {
+                        End::Nak { delay, .. } => AckKind::Nak(Some(delay)),
+                        End::Ahead { .. } => AckKind::Nak(Some(self.timing.ahead_every)),
+                        _ => AckKind::Ack,
+                    };
                     tell(&delivery, &end);
                     let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
                     acks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, kind)));
@@ -97,6 +101,9 @@ fn tell(delivery: &Delivery, end: &End) {
     match end {
         End::Nak { attempts, error, .. } => {
             tracing::info!(event, %event_id, correlation, attempts, error, "a message is to be tried again");
+        }
+        End::Ahead { first: true, error } => {
+            tracing::warn!(event, %event_id, correlation, error, "a message waits for a newer release");
         }
         End::Parked { reason, error } => {
             let reason = reason.name();

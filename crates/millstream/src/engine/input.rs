@@ -14,7 +14,7 @@ use crate::handler::{Key, Outage, WakeInfo};
 use crate::ids::Id;
 use crate::progress::InEngine;
 use crate::store::{KeyHash, Settled};
-use crate::unit::{Rules, Work};
+use crate::unit::{Rules, Unread, Work};
 
 pub(crate) enum Input {
     Message(Box<Delivery>),
@@ -31,8 +31,8 @@ pub(crate) struct Delivery {
     pub(crate) meta: Meta,
     /// The name of the handled type, or `unknown`.
     pub(crate) event: &'static str,
-    /// What is wrong with it, if it cannot be read.
-    pub(crate) work: Result<Box<dyn Work>, String>,
+    /// What is to be done, or why it cannot be read.
+    pub(crate) work: Result<Box<dyn Work>, Unread>,
     pub(crate) source: Arc<Source>,
     pub(crate) seq: u64,
     pub(crate) subject: Subject,

@@ -1,9 +1,12 @@
 //! The engine's own metrics: handles made once, used without a look-up.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::engine::input::{Delivery, Input};
@@ -28,6 +31,31 @@ pub(crate) struct Meters {
     broker: Gauge,
     store: Gauge,
     kinds: Vec<&'static str>,
+    totals: Totals,
+    /// When the oldest of what the publisher has not got rid of was queued.
+    held_since: Mutex<Option<Instant>>,
+}
+
+/// What an instance has done since its start, as it tells whoever asks over the broker.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Totals {
+    /// Messages by what became of them.
+    handled: AtomicU64,
+    duplicate: AtomicU64,
+    retried: AtomicU64,
+    dead_lettered: AtomicU64,
+    ignored: AtomicU64,
+    /// Commands that were answered with a reply.
+    commands: AtomicU64,
+    /// Attempts that failed: of messages, and of effects.
+    errors: AtomicU64,
+    /// From taking a message into a batch to its ack, over all messages.
+    processing_nanos: AtomicU64,
+}
+
+fn add(total: &AtomicU64, more: u64) {
+    total.fetch_add(more, Ordering::Relaxed);
 }
 
 struct EventMeters {
@@ -109,6 +137,8 @@ impl Meters {
             broker: telemetry.gauge(&table::BROKER_CONNECTED, &[]),
             store: telemetry.gauge(&table::STORE_UP, &[]),
             kinds: effects.iter().chain(timers).copied().collect(),
+            totals: Totals::default(),
+            held_since: Mutex::new(None),
             telemetry,
         }
     }
@@ -157,6 +187,16 @@ impl Meters {
         }
     }
 
+    /// A message of a type that is ignored was acked.
+    pub(crate) fn ignored(&self, event: &'static str) {
+        add(&self.totals.ignored, 1);
+        self.telemetry.counter(&table::MESSAGES, &[event, "ignored"]).increment(1);
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
     fn effect_ran(&self, kind: &str, outcome: &'static str, took: Duration) {
         self.telemetry.counter(&table::EFFECTS, &[kind, outcome]).increment(1);
         self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());
@@ -198,12 +238,18 @@ impl Meters {
                     sizes[0] += 1;
                     self.message(delivery, end, plan.now);
                 }
-                Input::Command(_) => sizes[1] += 1,
+                Input::Command(_) => {
+                    sizes[1] += 1;
+                    add(&self.totals.commands, u64::from(matches!(end, End::Answer(Ok(_)))));
+                }
                 Input::Outcome(outcome) => {
                     sizes[2] += 1;
                     let ended = match end {
                         End::Settled => "settled",
-                        End::Outage(_) => "outage",
+                        End::Outage(_) => {
+                            add(&self.totals.errors, 1);
+                            "outage"
+                        }
                         End::Late => "lease_lost",
                         _ => continue,
                     };
@@ -223,6 +269,17 @@ impl Meters {
     }
 
     fn message(&self, delivery: &Delivery, end: &End, now: Timestamp) {
+        let totals = &self.totals;
+        let total = match end {
+            End::Ack(Fate::Duplicate) => &totals.duplicate,
+            End::Parked { .. } => &totals.dead_lettered,
+            End::Nak { .. } | End::Ahead { .. } => &totals.retried,
+            _ => &totals.handled,
+        };
+        add(total, 1);
+        add(&totals.duplicate, delivery.twins.len() as u64);
+        add(&totals.errors, u64::from(!matches!(end, End::Ack(_))));
+        add(&totals.processing_nanos, u64::try_from(delivery.received.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let Some(event) = self.events.get(delivery.event) else { return };
         let mut asked_for = false;
         let mut failed = 0;
@@ -237,7 +294,7 @@ impl Meters {
                 event.dead_lettered.increment(1);
                 self.telemetry.counter(&table::DEAD_LETTERED, &[delivery.event, reason.name()]).increment(1);
             }
-            End::Nak { .. } => {
+            End::Nak { .. } | End::Ahead { .. } => {
                 (asked_for, failed) = (true, 1);
                 event.retried.increment(1);
             }

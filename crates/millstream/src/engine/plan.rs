@@ -15,7 +15,7 @@ use crate::event::{Emitted, Meta};
 use crate::handler::{Fault, Key};
 use crate::ids::{Id, Timestamp};
 use crate::store::{Entry, IdempotencyKey, KeyHash, Loaded, State, StoreError, Wanted};
-use crate::unit::{Context, Count, Ran, Unit, run};
+use crate::unit::{Context, Count, Ran, Unit, Unread, run};
 use crate::view::View;
 
 /// The journal entries that answer or accompany a batch.
@@ -42,6 +42,8 @@ pub(crate) enum End {
     Ack(Fate),
     /// A message comes back after a delay.
     Nak { delay: Duration, attempts: u32, error: String },
+    /// A message comes back until a newer release takes it; whether this is the first time.
+    Ahead { first: bool, error: String },
     /// A message is given up; its dead letter is on its way.
     Parked { reason: Reason, error: String },
     /// A command has its answer.
@@ -124,7 +126,11 @@ impl Engine {
             return End::Ack(Fate::Duplicate);
         }
         let failure = match &delivery.work {
-            Err(error) => Failure { reason: Reason::Schema, error: error.clone(), attempts: 0 },
+            Err(Unread::Schema(error)) => Failure { reason: Reason::Schema, error: error.clone(), attempts: 0 },
+            Err(Unread::Ahead(error)) => match self.ahead(plan, delivery, entry, error.clone()) {
+                Ok(end) => return end,
+                Err(failure) => failure,
+            },
             Ok(_) if doomed.contains(&delivery.id) => Failure {
                 reason: Reason::Crash,
                 error: "the process died each time this message was handled".into(),
@@ -142,6 +148,10 @@ impl Engine {
                         plan.entries.push(open);
                         return End::Nak { delay: self.timing.message_retry.delay(attempts), attempts, error };
                     }
+                    Ran::Ahead(error) => match self.ahead(plan, delivery, entry, error) {
+                        Ok(end) => return end,
+                        Err(failure) => failure,
+                    },
                     Ran::Retry(error) => Failure { reason: Reason::Exhausted, error, attempts },
                     Ran::Rejected(reject) => Failure { reason: Reason::Rejected, error: reject.detail, attempts },
                     Ran::TooLarge(error) => Failure { reason: Reason::TooLarge, error, attempts },
@@ -151,6 +161,27 @@ impl Engine {
         };
         self.park(plan, delivery, entry, &failure);
         End::Parked { reason: failure.reason, error: failure.error }
+    }
+
+    /// Lets a message that is ahead of this release come back until its time is over. The first time is written down, and so is
+    /// the end of a start; the others leave no trace.
+    fn ahead(
+        &self,
+        plan: &mut Plan,
+        delivery: &Delivery,
+        entry: Option<&Entry>,
+        error: String,
+    ) -> Result<End, Failure> {
+        let since = entry.and_then(|entry| entry.first_failure);
+        if since.is_some_and(|since| plan.now.since(since) >= self.timing.ahead_patience) {
+            let attempts = entry.map_or(0, |entry| entry.attempts);
+            return Err(Failure { reason: Reason::Ahead, error, attempts });
+        }
+        if since.is_none() || entry.is_some_and(|entry| entry.started > 0) {
+            let open = self.failed(plan, delivery, entry, State::Open, &error);
+            plan.entries.push(open);
+        }
+        Ok(End::Ahead { first: since.is_none(), error })
     }
 
     fn command(
@@ -196,7 +227,7 @@ impl Engine {
                 }
                 Ok(accepted)
             }
-            Ran::Retry(why) => Err(CommandError::Unavailable(why)),
+            Ran::Retry(why) | Ran::Ahead(why) => Err(CommandError::Unavailable(why)),
             Ran::Rejected(reject) => Err(CommandError::Rejected(reject)),
             Ran::TooLarge(why) => Err(CommandError::TooLarge(why)),
             Ran::Panicked(error) => {

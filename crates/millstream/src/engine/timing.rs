@@ -27,8 +27,14 @@ pub struct Timing {
     pub pull_heartbeat: Duration,
     /// How long a pull request stands.
     pub pull_expires: Duration,
+    /// How long the replica that reads for a single writer may not pull before another takes over.
+    pub pin_timeout: Duration,
     /// How a message that asks to be tried again comes back.
     pub message_retry: Retry,
+    /// How often a message comes back that only a newer release would know.
+    pub ahead_every: Duration,
+    /// How long it does, before it is parked as `ahead`: what a rolling upgrade may take.
+    pub ahead_patience: Duration,
     /// How an effect with an unknown outcome comes back; it never gives up.
     pub effect_retry: Retry,
     /// How long a claimed effect is left alone, at the least.
@@ -93,7 +99,10 @@ impl Default for Timing {
             max_ack_pending: 2048,
             pull_heartbeat: secs(5),
             pull_expires: secs(30),
+            pin_timeout: secs(5),
             message_retry: Retry { first: ms(200), longest: secs(30), jitter: 0.2, attempts: 8 },
+            ahead_every: secs(1),
+            ahead_patience: secs(600),
             effect_retry: Retry { first: ms(500), longest: secs(3600), jitter: 0.2, attempts: u32::MAX },
             lease: secs(30),
             effect_timeout: secs(10),
@@ -130,7 +139,9 @@ impl Timing {
             ack_wait: ms(1500),
             pull_heartbeat: ms(500),
             pull_expires: ms(2000),
+            pin_timeout: ms(1000),
             message_retry: Retry { first: ms(20), longest: ms(500), jitter: 0.2, attempts: 8 },
+            ahead_every: ms(50),
             effect_retry: Retry { first: ms(50), longest: ms(1000), jitter: 0.2, attempts: u32::MAX },
             lease: ms(1500),
             effect_timeout: ms(1000),

@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ids::Timestamp;
 
@@ -53,6 +53,8 @@ pub struct ConsumerHealth {
     pub durable: String,
     /// Whether it pulls.
     pub pulling: bool,
+    /// Whether another replica reads, and this one is there to take over.
+    pub standby: bool,
     /// Messages that it has not been given yet.
     pub pending: u64,
     /// Messages that it was given and has not acked yet.
@@ -80,6 +82,22 @@ impl Health {
     }
 }
 
+impl Health {
+    /// As `/health` shows it.
+    pub(crate) fn to_json(&self) -> Value {
+        let waiting = self.waiting();
+        let up = |up: bool| if up { "UP" } else { "DOWN" };
+        json!({
+            "status": if waiting.is_empty() { "UP" } else { "DEGRADED" },
+            "timestamp": Timestamp::system(),
+            "services": { "database": up(self.database), "messageBroker": up(self.broker) },
+            "consumers": self.consumers,
+            "commandsAccepted": self.commands_free,
+            "waitingFor": waiting,
+        })
+    }
+}
+
 pub(super) fn routes(probe: Arc<dyn Probe>) -> Router {
     Router::new()
         .route("/health", get(health))
@@ -90,17 +108,7 @@ pub(super) fn routes(probe: Arc<dyn Probe>) -> Router {
 
 async fn health(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {
     let health = probe.health();
-    let waiting = health.waiting();
-    let up = |up: bool| if up { "UP" } else { "DOWN" };
-    let body = json!({
-        "status": if waiting.is_empty() { "UP" } else { "DEGRADED" },
-        "timestamp": Timestamp::system(),
-        "services": { "database": up(health.database), "messageBroker": up(health.broker) },
-        "consumers": health.consumers,
-        "commandsAccepted": health.commands_free,
-        "waitingFor": waiting,
-    });
-    (status(&waiting), Json(body))
+    (status(&health.waiting()), Json(health.to_json()))
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {

@@ -19,7 +19,7 @@ pub const SYSTEM: &str = "nats";
 /// `event` of a message whose type no handler knows.
 pub const UNKNOWN_EVENT: &str = "unknown";
 /// `outcome` of [`MESSAGES`].
-pub const OUTCOMES: &[&str] = &["handled", "duplicate", "retried", "dead_lettered"];
+pub const OUTCOMES: &[&str] = &["handled", "duplicate", "retried", "dead_lettered", "ignored"];
 /// `reason` of [`DEAD_LETTERED`].
 pub const REASONS: &[&str] = &["rejected", "exhausted", "schema", "ahead", "panic", "crash", "too_large"];
 /// `cause` of [`REDELIVERIES`].

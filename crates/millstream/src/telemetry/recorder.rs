@@ -9,7 +9,7 @@ use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::metrics::{self, ALL, BUILD_INFO};
-use super::{Kind, Metric, Snapshot};
+use super::{Kind, Metric, REVISION, Snapshot};
 
 /// The content type of what [`Telemetry::render`] returns: Prometheus 3 refuses a scrape without it.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -109,8 +109,7 @@ impl Telemetry {
             telemetry.describe(metric);
             telemetry.declare(metric, if metric.labels.is_empty() { &[&[]] } else { metric.series });
         }
-        let revision = option_env!("MILLSTREAM_REVISION").unwrap_or("unknown");
-        telemetry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION"), revision]).set(1.0);
+        telemetry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION"), REVISION]).set(1.0);
         telemetry
     }
 

@@ -20,6 +20,7 @@ use crate::event::{Emitted, Event, Meta, Received, Stream, header};
 use crate::handler::{Command, Document};
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
+use crate::release::Release;
 use crate::running::Running;
 use crate::service::{Options, RunError, Service};
 use crate::telemetry::Telemetry;
@@ -74,7 +75,7 @@ impl Bench {
     /// # Panics
     /// When the broker refuses it.
     pub async fn declare(&self, stream: &Stream) {
-        self.link.declare(stream).await.expect("the stream can be declared");
+        self.link.declare(stream, &Release::default()).await.expect("the stream can be declared");
     }
 
     /// Publishes an event straight to its stream, and waits for the broker's ack. There is no `Nats-Msg-Id`, so an id that is
@@ -313,6 +314,11 @@ impl TestService {
     /// What it waits for, a sentence each; empty when it is ready.
     pub fn waits_for(&self) -> Vec<String> {
         self.probe.health().waiting()
+    }
+
+    /// Whether another replica reads one of its streams, and this one is there to take over.
+    pub fn stands_by(&self) -> bool {
+        self.probe.health().consumers.iter().any(|consumer| consumer.standby)
     }
 
     /// Waits until it is ready.

@@ -82,9 +82,7 @@ async fn what_cannot_be_read_is_parked_as_schema_and_says_what_is_wrong() {
         (&[("ce-type", "bank.moved.v2")], b"{\"account\":\"a\",\"note\":\"n\",\"act\":\"Dance\"}", "Dance"),
         (&[("ce-type", "bank.moved.v2")], b"", "EOF"),
         (&[], &good, "ce-type is missing"),
-        (&[("ce-type", "bank.moved.v3")], &good, "knows version 2 of `bank.moved`, not 3"),
         (&[("ce-type", "bank.moved.v1")], &good, "knows version 2 of `bank.moved`, not 1"),
-        (&[("ce-type", "bank.robbed.v1")], &good, "no handler for `bank.robbed.v1`"),
         (&[("ce-type", "moved")], &good, "`moved` is not of the form"),
     ] {
         let seen = bench.dead_letters(SERVICE).await.len();

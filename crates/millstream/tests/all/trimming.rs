@@ -126,9 +126,9 @@ async fn a_reader_that_stands_still_is_felt_at_the_edge_and_then_catches_up_with
     reader.stop().await;
 
     let said = 1 + fill(&speaker).await;
+    until("all of it to be published", async || state(&bench).await.last_sequence == said as u64).await;
     let full = state(&bench).await;
     assert!(full.bytes < SMALL.max_bytes, "there is room left for what is under way");
-    assert_eq!(full.last_sequence, said as u64);
     assert!(full.first_sequence <= 2, "what the reader has not got is there: {full:?}");
     assert!(say(&speaker, 0).await.is_err(), "and so it stays");
 
@@ -145,7 +145,8 @@ async fn a_reader_that_stands_still_is_felt_at_the_edge_and_then_catches_up_with
 #[tokio::test]
 async fn ten_times_the_limit_goes_through_healthy_readers_and_nobody_is_refused() {
     let bench = Bench::start().await;
-    let speaker = bench.run(speaker(), quick()).await;
+    // So small a stream leaves room for a busy machine only if its trimming begins early.
+    let speaker = bench.run(speaker(), Timing { trim_above: 0.4, ..quick() }).await;
     let reader = bench.run(statistics(), short()).await;
     let (mut said, mut bytes) = (0, 0);
     while bytes < 10 * SMALL.max_bytes {
@@ -155,7 +156,7 @@ async fn ten_times_the_limit_goes_through_healthy_readers_and_nobody_is_refused(
     }
     until_counted(&reader, said).await;
     let left = state(&bench).await;
-    assert!(left.messages > 100, "what is young is kept as long as there is room: {left:?}");
+    assert!(left.messages >= 50, "what is young is kept as long as there is room: {left:?}");
     reader.stop().await;
     speaker.stop().await;
 }
