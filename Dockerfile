@@ -25,6 +25,9 @@ COPY --from=manifests /stubs .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     cargo build --locked --profile dist $PROGRAMS
 COPY . .
+# What the programs say of their origin.
+ARG REVISION=unknown
+ENV MILLSTREAM_REVISION=$REVISION
 # A stub is newer than the code that it stands for, and would pass for what was built of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find crates -name '*.rs' -exec touch {} + && cargo build --locked --profile dist $PROGRAMS \

@@ -1,7 +1,6 @@
 //! The engine's own metrics: handles made once, used without a look-up.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -32,8 +31,6 @@ pub(crate) struct Meters {
     store: Gauge,
     kinds: Vec<&'static str>,
     totals: Totals,
-    /// When the oldest of what the publisher has not got rid of was queued.
-    held_since: Mutex<Option<Instant>>,
 }
 
 /// What an instance has done since its start, as it tells whoever asks over the broker.
@@ -138,7 +135,6 @@ impl Meters {
             store: telemetry.gauge(&table::STORE_UP, &[]),
             kinds: effects.iter().chain(timers).copied().collect(),
             totals: Totals::default(),
-            held_since: Mutex::new(None),
             telemetry,
         }
     }
