@@ -243,7 +243,7 @@ async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it
             ids.len()
         };
         let asked = |at: usize| {
-            let service = if at % 2 == 0 { &service } else { &other };
+            let service = if at.is_multiple_of(2) { &service } else { &other };
             let ask = moved("cold", &format!("c-r{round}-{at}"), Act::Add(1));
             let world = &world;
             async move {
