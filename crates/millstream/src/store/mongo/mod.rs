@@ -347,7 +347,8 @@ impl Store for MongoStore {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::store::Query;
