@@ -40,6 +40,10 @@ impl Context<'_> {
     }
 }
 
+/// How large a document may be as JSON, and all that one input emits: what every store takes. A record of MongoDB's has at most
+/// 16 MiB, in which the texts of a document may stand twice.
+const LARGEST: usize = 7 << 20;
+
 /// What a service may stage.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
@@ -242,6 +246,11 @@ impl<'a> Unit<'a> {
                 return;
             }
         };
+        if json.len() > LARGEST {
+            let size = json.len();
+            self.refuse(Refusal::TooLarge(format!("{key:?} would be {size} bytes, over the limit of {LARGEST}")));
+            return;
+        }
         let body = Body { json, shape: D::SHAPE, decoded: Some(Arc::new(document)) };
         match self.staged.docs.iter_mut().find(|(staged, _)| *staged == key) {
             Some((_, change)) => {
@@ -365,7 +374,12 @@ pub(crate) fn run(
         (Ok(Err(Fault::Reject(reject))), _) => Ran::Rejected(reject),
         (Ok(Ok(_)), Some(Refusal::TooLarge(why))) => Ran::TooLarge(why),
         (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Panicked(why),
-        (Ok(Ok(reply)), None) => Ran::Handled { reply, staged: unit.staged },
+        (Ok(Ok(reply)), None) => match unit.staged.emitted.iter().map(Emitted::wire_size).sum::<usize>() {
+            size if size > LARGEST => {
+                Ran::TooLarge(format!("it would emit {size} bytes at once, over the limit of {LARGEST}"))
+            }
+            _ => Ran::Handled { reply, staged: unit.staged },
+        },
     }
 }
 

@@ -122,6 +122,36 @@ async fn a_message_that_would_emit_too_much_is_parked_and_a_letter_of_the_larges
 }
 
 #[tokio::test]
+async fn a_message_whose_document_would_be_too_large_for_a_store_is_parked_and_the_others_go_on() {
+    outgrow(bench().await).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn a_message_whose_document_would_be_too_large_for_mongo_is_parked_and_the_others_go_on() {
+    let Some(stores) = millstream::testing::TestStore::on_mongo() else { return };
+    let bench = Bench::start_with(stores).await;
+    bench.declare(&BANK).await;
+    outgrow(bench).await;
+}
+
+async fn outgrow(bench: Bench) {
+    let service = bench.run(ledger(&World::default()), short()).await;
+    for at in 0..10 {
+        publish(&bench, "fat", &format!("{at}{}", "x".repeat(900 << 10)), Act::Mark).await;
+    }
+    publish(&bench, "thin", "a word", Act::Mark).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    assert_eq!(service.get::<Account>("fat").await.unwrap().log.len(), 7);
+    assert_eq!(service.get::<Account>("thin").await.unwrap().log, ["a word"]);
+    for letter in bench.expect_dead_letters(SERVICE, 3).await {
+        assert_eq!(said(&letter, "Reason"), "too_large");
+        assert!(said(&letter, "Error").contains("over the limit"), "{}", said(&letter, "Error"));
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_broker_restart_does_not_deliver_finished_failures_again_and_looking_does_not_take_letters_away() {
     let mut bench = bench().await;
     // Longer than the test: what is delivered twice is what the broker has forgotten.

@@ -10,11 +10,12 @@ use millstream::commands::{Caller, CommandError};
 use millstream::engine::timing::Timing;
 use millstream::service::{Options, RunError};
 use millstream::store::mongo::{MongoStore, MongoUrl};
-use millstream::store::{CommitError, Store, open};
-use millstream::testing::mongo::mongodb::Client;
+use millstream::store::{Batch, CommitError, Store, open};
 use millstream::testing::mongo::mongodb::bson::{Document, doc};
+use millstream::testing::mongo::mongodb::{Client, ClientSession};
 use millstream::testing::mongo::{Mongod, ReplicaSet};
-use millstream::testing::{Bench, TestService, fresh_meta};
+use millstream::testing::{Bench, TestService, TestStore, fresh_meta};
+use millstream::{Id, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -242,7 +243,7 @@ async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it
             ids.len()
         };
         let asked = |at: usize| {
-            let service = if at % 2 == 0 { &service } else { &other };
+            let service = if at.is_multiple_of(2) { &service } else { &other };
             let ask = moved("cold", &format!("c-r{round}-{at}"), Act::Add(1));
             let world = &world;
             async move {
@@ -383,32 +384,71 @@ fn options() -> Options {
     Options { timing: short(), ..Options::default() }
 }
 
+/// The store of one instance, and an empty batch of it.
+async fn one_instance(url: &str) -> (Arc<dyn Store>, Batch) {
+    let store = open(url).unwrap();
+    until("the store to be prepared", async || store.prepare(&[]).await.is_ok()).await;
+    let (instance, now) = (Id::random(Timestamp::system()), Timestamp::system());
+    store.insert_instance(instance).await.unwrap();
+    let batch = Batch { instance, batch: 1, published_through: 0, docs: vec![], journal: vec![], keys: vec![], now };
+    (store, batch)
+}
+
+/// Begins a transaction that holds every instance row, and leaves it open.
+async fn in_the_way(url: &str) -> ClientSession {
+    let client = Client::with_uri_str(url).await.unwrap();
+    let rows = client.default_database().unwrap().collection::<Document>("millstream.instances");
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    rows.update_many(doc! {}, doc! { "$set": { "touched": true } }).session(&mut session).await.unwrap();
+    session
+}
+
 /// A conflict is no outage: whoever meets another transaction is told so at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_is_in_the_way_is_a_conflict_and_not_an_outage() {
-    let Some(set) = ReplicaSet::start("a MongoDB with somebody in the way", 1).await else { return };
-    let url = set.url("conflicts");
-    let store = open(&url).unwrap();
-    store.prepare(&[]).await.unwrap();
-    let instance = millstream::Id::random(millstream::Timestamp::system());
-    store.insert_instance(instance).await.unwrap();
-    let batch = millstream::store::Batch {
-        instance,
-        batch: 1,
-        published_through: 0,
-        docs: vec![],
-        journal: vec![],
-        keys: vec![],
-        now: millstream::Timestamp::system(),
-    };
-    let client = Client::with_uri_str(&url).await.unwrap();
-    let rows = client.database("conflicts").collection::<Document>("millstream.instances");
-    let mut session = client.start_session().await.unwrap();
-    session.start_transaction().await.unwrap();
-    let touch = doc! { "$set": { "touched": true } };
-    rows.update_many(doc! {}, touch).session(&mut session).await.unwrap();
+    let Some(stores) = TestStore::on_mongo() else { return };
+    let url = stores.url("conflicts");
+    let (store, batch) = one_instance(&url).await;
+    let mut other = in_the_way(&url).await;
     assert_eq!(store.commit(batch.clone()).await, Err(CommitError::Busy));
     store.ping().await.unwrap();
-    session.abort_transaction().await.unwrap();
+    other.abort_transaction().await.unwrap();
     store.commit(batch).await.unwrap();
+}
+
+/// What a killed process leaves open would be in the way for a minute. A user that may only read and write the service's own
+/// database can clear it away, and what another service has open is left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_was_abandoned_is_in_nobodys_way_for_long_under_a_user_of_few_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "only for tests").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let options = ["--replSet", "auth", "--auth", "--keyFile", key.to_str().unwrap()];
+    let Some(server) = Mongod::start("a MongoDB with users", &options) else { return };
+    let member = doc! { "_id": 0, "host": server.address() };
+    server.admin(doc! { "replSetInitiate": { "_id": "auth", "members": [member] } }).await.unwrap();
+    let root = doc! { "createUser": "root", "pwd": "r@ot", "roles": ["root"] };
+    until("the first user to be made", async || server.admin(root.clone()).await.is_ok()).await;
+    let root = Client::with_uri_str(format!("mongodb://root:r%40ot@{}/?directConnection=true", server.address()));
+    let root = root.await.unwrap();
+    let url = |service: &str| format!("mongodb://{service}:s%40f%23e@{}/{service}?replicaSet=auth", server.address());
+    for service in ["orders", "payments"] {
+        let create = doc! { "createUser": service, "pwd": "s@f#e", "roles": ["readWrite"] };
+        root.database(service).run_command(create).await.unwrap();
+    }
+    let (store, batch) = one_instance(&url("orders")).await;
+    let (_, _) = one_instance(&url("payments")).await;
+    let mut payments = in_the_way(&format!("{}&appName=orders", url("payments"))).await;
+    let mut abandoned = in_the_way(&format!("{}&appName=orders", url("orders"))).await;
+    let started = Instant::now();
+    until("a commit to get through", async || store.commit(batch.clone()).await.is_ok()).await;
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(abandoned.commit_transaction().await.is_err(), "what was abandoned is aborted");
+    payments.commit_transaction().await.unwrap();
+
+    let foreign = open(&url("orders").replace("/orders?", "/payments?authSource=orders&")).unwrap();
+    let refused = foreign.prepare(&[]).await.unwrap_err().to_string();
+    assert!(refused.contains("not authorized") && !refused.contains("s@f#e"), "{refused}");
 }

@@ -157,38 +157,17 @@ impl MongoStore {
 
     /// Says why this server will not do, if it will not.
     async fn examine(&self, link: &Link) -> Result<(), PrepareError> {
-        let unfit = |what: String, remedy: &str| {
-            let hosts = self.url.hosts();
-            Err(PrepareError::Unfit(format!("the MongoDB at {hosts} {what}: {remedy}")))
-        };
-        let old = |version: &str| {
-            let what = format!("is {version}, and transactions as they are used here need 5.0 or newer");
-            unfit(what, "upgrade the server")
-        };
-        let hello = match link.db.run_command(doc! { "hello": 1 }).await {
-            Ok(hello) => hello,
-            Err(error) if code(&error) == Some(COMMAND_NOT_FOUND) => return old("older than 4.4.2"),
+        let lacks = match link.db.run_command(doc! { "hello": 1 }).await {
+            Ok(hello) => lacks(&hello),
             Err(error) => match &*error.kind {
-                ErrorKind::IncompatibleServer { .. } => return old("too old for this driver"),
-                ErrorKind::ServerSelection { message, .. } if message.contains("wire version") => {
-                    return old("too old for this driver");
-                }
+                _ if code(&error) == Some(COMMAND_NOT_FOUND) => Some(OLD),
+                ErrorKind::ServerSelection { message, .. } if message.contains("wire version") => Some(OLD),
+                ErrorKind::IncompatibleServer { .. } => Some(OLD),
                 _ => return Err(Trouble::from(error).into()),
             },
         };
-        if hello.get_i32("maxWireVersion").is_ok_and(|version| version < WIRE_VERSION_OF_5_0) {
-            let info = answer(link.db.run_command(doc! { "buildInfo": 1 })).await;
-            let version = info.ok().and_then(|info| Some(info.get_str("version").ok()?.to_owned()));
-            return old(&version.unwrap_or_else(|| "older than 5.0".into()));
-        }
-        let sharded = hello.get_str("msg").is_ok_and(|message| message == "isdbgrid");
-        if !hello.contains_key("setName") && !hello.contains_key("isreplicaset") && !sharded {
-            return unfit(
-                "is a standalone server, and transactions need a replica set, of which one member is enough".into(),
-                "start mongod with --replSet rs0 and run rs.initiate() in mongosh once",
-            );
-        }
-        Ok(())
+        let said = |lacks| format!("the MongoDB at {} {lacks}", self.url.hosts());
+        lacks.map_or(Ok(()), |lacks| Err(PrepareError::Unfit(said(lacks))))
     }
 
     async fn create(&self, collections: &[Collection]) -> Result<(), PrepareError> {
@@ -225,6 +204,22 @@ impl MongoStore {
         link.client.warm_connection_pool().await;
         Ok(())
     }
+}
+
+const OLD: &str = "is older than 5.0: upgrade the server";
+
+const STANDALONE: &str = "is a standalone server, and transactions need a replica set, of which one member is enough: \
+                          start mongod with --replSet rs0 and run rs.initiate() in mongosh once";
+
+/// What a server lacks, by its greeting.
+fn lacks(hello: &Document) -> Option<&'static str> {
+    if hello.get_i32("maxWireVersion").is_ok_and(|version| version < WIRE_VERSION_OF_5_0) {
+        return Some(OLD);
+    }
+    // One that is to be a member and does not know its set yet will know it later.
+    let member = hello.contains_key("setName") || hello.get_bool("isreplicaset").is_ok_and(|is| is);
+    let sharded = hello.get_str("msg").is_ok_and(|message| message == "isdbgrid");
+    (!member && !sharded).then_some(STANDALONE)
 }
 
 /// The options of every transaction: what it reads is of one moment.
@@ -369,11 +364,22 @@ impl Store for MongoStore {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::store::Query;
     use crate::testing::TestStore;
+
+    #[test]
+    fn a_server_that_is_too_old_or_stands_alone_is_told_by_its_greeting() {
+        let member = |version: i32| doc! { "setName": "rs0", "maxWireVersion": version };
+        assert_eq!(lacks(&member(12)), Some(OLD));
+        assert_eq!(lacks(&member(13)), None);
+        assert_eq!(lacks(&doc! { "isreplicaset": true, "maxWireVersion": 17 }), None);
+        assert_eq!(lacks(&doc! { "msg": "isdbgrid", "maxWireVersion": 17 }), None);
+        assert_eq!(lacks(&doc! { "maxWireVersion": 17 }), Some(STANDALONE));
+    }
 
     const ORDERS: Collection = Collection { name: "orders", indexed: &["userId"] };
 
