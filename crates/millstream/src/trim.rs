@@ -68,9 +68,9 @@ impl Trimmer {
     /// Looks at the stream again and again, until it is dropped. Every replica of the owner does: trimming twice is trimming once.
     pub(crate) async fn run(self) {
         let (stream, mut held, mut told_at) = (self.room.stream.name, None, Instant::now());
+        let mut last = 0;
         loop {
-            let result = self.tick().await;
-            let why = result.err();
+            let why = self.tick(&mut last).await.err();
             self.meters.trim_held(stream, why.is_some());
             // Without a connection there is nothing to say that was not said.
             if why != held && self.broker.is_up() {
@@ -85,10 +85,14 @@ impl Trimmer {
     }
 
     /// Reads the stream first and its durables then: what is published in between lies above everything that is taken away.
-    async fn tick(&self) -> Result<(), String> {
+    /// `last` is the stream's last sequence, here of the tick before: the broker stores a message a moment before a durable
+    /// counts it as pending.
+    async fn tick(&self, last: &mut u64) -> Result<(), String> {
         let name = self.room.stream.name;
         let stream = self.broker.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
         let info = stream.cached_info();
+        // A stream that was made anew begins anew.
+        let before = std::mem::replace(last, info.state.last_sequence).min(info.state.last_sequence);
         let full = fullness(info);
         let was_full = self.room.full.swap(full >= self.timing.admit_below, Ordering::AcqRel);
         // Named for the stream, so that a test stops the one that it is about.
@@ -115,7 +119,7 @@ impl Trimmer {
                  that name with the metadata {BEST_EFFORT}=true, which may then be deleted"
             ));
         }
-        let floor = floor(info.state.last_sequence, &durables);
+        let floor = floor(before, &durables);
         let old = self.first_younger(info).await?;
         let below = below(info, floor, old, self.timing.trim_above);
         if below > info.state.first_sequence {
@@ -189,7 +193,7 @@ fn fullness(info: &Info) -> f64 {
     if limit > 0 { info.state.bytes as f64 / limit as f64 } else { 0.0 }
 }
 
-/// All up to here is handled by everybody. `last` was the stream's last sequence before the durables were read.
+/// All up to here is handled by everybody. `last` was the stream's last sequence well before the durables were read.
 fn floor(last: u64, durables: &[Reader]) -> u64 {
     let holding = durables.iter().filter(|durable| !durable.best_effort);
     let floors = holding.map(|durable| if durable.idle { last } else { durable.ack_floor });

@@ -118,7 +118,7 @@ async fn fill(service: &TestService) -> usize {
 async fn a_reader_that_stands_still_is_felt_at_the_edge_and_then_catches_up_with_all_of_it() {
     let bench = Bench::start().await;
     // Old is everything at once: age alone takes nothing away that a reader has not got.
-    let timing = Timing { trim_older_than: Duration::ZERO, ..quick() };
+    let timing = Timing { trim_older_than: Duration::ZERO, admit_below: 0.5, ..quick() };
     let speaker = bench.run(speaker(), timing).await;
     let reader = bench.run(statistics(), short()).await;
     say(&speaker, 0).await.unwrap();
@@ -153,6 +153,10 @@ async fn ten_times_the_limit_goes_through_healthy_readers_and_nobody_is_refused(
         say(&speaker, said).await.unwrap();
         said += 1;
         bytes += 700;
+        if said % 20 == 0 {
+            // A healthy reader is not far behind, also on a busy machine.
+            until_counted(&reader, said).await;
+        }
     }
     until_counted(&reader, said).await;
     let left = state(&bench).await;
@@ -314,13 +318,15 @@ async fn what_is_published_between_the_reads_of_a_tick_survives_it() {
     stopped();
     // The stream has been read up to here; nobody reads what comes now, so every durable is idle.
     bench.publish_raw("held.other.0", &[], "{}").await;
-    go.send(()).unwrap();
-    stopped();
+    for _ in 0..2 {
+        go.send(()).unwrap();
+        stopped();
+    }
     let state = held().await;
     assert_eq!((state.first_sequence, state.messages), (4, 1), "{state:?}");
     go.send(()).unwrap();
     stopped();
-    assert_eq!(held().await.messages, 0, "with the next tick it goes");
+    assert_eq!(held().await.messages, 0, "in the end it goes");
     fail::remove("stream_read_HELD");
     drop(go);
     reader.stop().await;
