@@ -5,8 +5,10 @@ mod processes;
 mod readme;
 mod state_space;
 
+mod alerts;
 mod bad_days;
 mod bad_input;
+mod boards;
 mod harness;
 mod health;
 mod killed;
@@ -15,3 +17,4 @@ mod outages;
 mod outside;
 mod sagas;
 mod tidy;
+mod watch;

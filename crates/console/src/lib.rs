@@ -41,6 +41,8 @@ pub mod metrics;
 
 /// Name of the observer, to the broker and in logs.
 const NAME: &str = "console";
+/// What the subjects begin with on which it gets its answers, as those of a service of its name do.
+const INBOX: &str = "_INBOX_console";
 /// Time between two looks at the broker.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long one look may take; a broker that is slower does not answer.
@@ -111,7 +113,7 @@ impl Probe for Sees {
 
 /// Looks until the process ends.
 async fn look_on(config: Config, telemetry: Telemetry, answers: Arc<AtomicBool>, letters: Letters) -> Result<()> {
-    let options = config.connect_options().await?.name(NAME).retry_on_initial_connect();
+    let options = config.connect_options().await?.name(NAME).custom_inbox_prefix(INBOX).retry_on_initial_connect();
     let client = options.connect(config.nats_url.servers()).await?;
     let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
     let mut observer = Observer::new(client, jetstream);
