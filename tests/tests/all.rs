@@ -5,8 +5,10 @@ mod processes;
 mod readme;
 mod state_space;
 
+mod alerts;
 mod bad_days;
 mod bad_input;
+mod boards;
 mod containers;
 mod harness;
 mod health;
@@ -18,3 +20,4 @@ mod outside;
 mod rights;
 mod sagas;
 mod tidy;
+mod watch;

@@ -84,8 +84,7 @@ impl Board {
         let variable = |name: &str, label: &str, query: &str| {
             json!({
                 "name": name, "label": label, "type": "query", "hide": shown, "datasource": source(),
-                "query": { "query": query, "refId": name, "qryType": 1 }, "definition": query,
-                "multi": true, "includeAll": true, "allValue": ".+", "current": all, "options": [],
+                "query": { "query": query, "refId": name, "qryType": 1 }, "multi": true, "includeAll": true, "allValue": ".+", "current": all, "options": [],
                 "refresh": 2, "regex": "", "sort": 1, "skipUrlSync": false,
             })
         };
@@ -106,7 +105,7 @@ impl Board {
             "templating": { "list": [
                 {
                     "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "hide": 0,
-                    "current": {}, "options": [], "multi": false, "includeAll": false, "refresh": 1, "regex": "",
+                    "current": { "text": "Prometheus", "value": "millstream-prometheus" }, "options": [], "multi": false, "includeAll": false, "refresh": 1, "regex": "",
                     "skipUrlSync": false,
                 },
                 variable("job", "Service", &format!("label_values({build}, job)")),
@@ -138,7 +137,6 @@ impl Board {
 fn annotation(name: &str, color: &str, expr: String, title: &str) -> Value {
     json!({
         "name": name, "datasource": source(), "enable": true, "hide": false, "iconColor": color,
-        "expr": expr, "step": "10s", "titleFormat": title, "useValueForTime": false,
-        "target": { "refId": "Anno", "expr": "" , "limit": 100, "matchAny": false, "tags": [], "type": "dashboard" },
+        "titleFormat": title, "target": { "refId": "Anno", "expr": expr, "interval": "10s" },
     })
 }

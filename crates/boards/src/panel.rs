@@ -10,10 +10,7 @@ pub(crate) const BLUE: &str = "blue";
 
 /// Series by what their names match, and the colour that this meaning has everywhere.
 const MEANINGS: &[(&str, &str)] = &[
-    (
-        "/^(handled|confirmed|accepted to the end|settled|captured|sent|acknowledged|reserved|sold|2..|up|connected)( |$)/",
-        GREEN,
-    ),
+    ("/^(handled|confirmed|settled|captured|sent|acknowledged|reserved|sold|2..|up|connected)( |$)/", GREEN),
     ("/^(accepted|published|delivered)( |$)/", BLUE),
     (
         "/^(retried|redelivered|nak|unacked|duplicate|cancelled|declined|rejected|released|4..|refund_pending)( |$)/",
@@ -259,7 +256,11 @@ impl Panel {
         match self.kind {
             Kind::Lines | Kind::Stacked => defaults["custom"] = self.drawing(),
             Kind::Stat => defaults["noValue"] = json!("no data"),
-            Kind::Table => defaults["custom"] = json!({ "align": "auto", "filterable": true }),
+            Kind::Table => {
+                defaults["custom"] = json!({
+                    "align": "auto", "filterable": true, "inspect": false, "cellOptions": { "type": "auto" },
+                })
+            }
             _ => {}
         }
         defaults
@@ -312,6 +313,9 @@ impl Panel {
                 "justifyMode": "center",
                 "orientation": "auto",
                 "textMode": "value",
+                "wideLayout": true,
+                "showPercentChange": false,
+                "percentChangeColorMode": "standard",
                 "reduceOptions": last,
             }),
             Kind::Lines | Kind::Stacked => json!({
@@ -328,6 +332,7 @@ impl Panel {
                 "tooltip": { "mode": "single", "yHistogram": true, "showColorScale": false },
                 "exemplars": { "color": "rgba(255,0,255,0.7)" },
                 "filterValues": { "le": 1e-9 },
+                "showValue": "never",
             }),
             Kind::Bars => json!({
                 "displayMode": "gradient",
@@ -342,7 +347,7 @@ impl Panel {
                 "maxVizHeight": 300,
                 "legend": { "displayMode": "hidden", "placement": "bottom", "showLegend": false, "calcs": [] },
             }),
-            Kind::Table => json!({ "showHeader": true, "cellHeight": "sm" }),
+            Kind::Table => json!({ "showHeader": true, "cellHeight": "sm", "frameIndex": 0 }),
             Kind::Timeline => json!({
                 "mergeValues": true,
                 "showValue": "never",

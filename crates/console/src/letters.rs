@@ -3,15 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use anyhow::Result;
-use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use anyhow::{Context, Result};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::{Client, StatusCode};
 use futures_util::{StreamExt, TryStreamExt};
 use millstream::Timestamp;
 use millstream::event::{decode_header, header, split_type};
 use millstream::telemetry::metrics::{REASONS, UNKNOWN_EVENT};
 use serde::Serialize;
+use serde_json::json;
 
 /// A dead letter.
 #[derive(Clone, Debug, Serialize)]
@@ -36,8 +37,14 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Reads what has come since the last time, headers only, and forgets what is gone.
-    pub(crate) async fn update(&mut self, service: &str, stream: &Stream<()>, info: &Info) -> Result<()> {
+    /// Reads what has come since the last time, and forgets what is gone.
+    pub(crate) async fn update(
+        &mut self,
+        service: &str,
+        client: &Client,
+        stream: &Stream<()>,
+        info: &Info,
+    ) -> Result<()> {
         let (created, last) = (info.created.unix_timestamp_nanos(), info.state.last_sequence);
         let seen = match self.read {
             Some((same, seen)) if same == created && seen <= last => seen,
@@ -47,7 +54,7 @@ impl Known {
             }
         };
         if last > seen && info.state.messages > 0 {
-            self.read_from(service, stream, info, seen + 1).await?;
+            self.read_from(service, client, info, seen + 1).await?;
         } else if self.letters.len() as u64 != info.state.messages {
             let subjects = stream.info_with_subjects(">").await?;
             let subjects: HashSet<String> = subjects.map_ok(|(subject, _)| subject).try_collect().await?;
@@ -57,39 +64,41 @@ impl Known {
         Ok(())
     }
 
-    async fn read_from(&mut self, service: &str, stream: &Stream<()>, info: &Info, start: u64) -> Result<()> {
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: start },
-            ack_policy: AckPolicy::None,
-            headers_only: true,
-            memory_storage: true,
-            inactive_threshold: Duration::from_secs(10),
-            ..pull::Config::default()
-        };
-        let consumer = stream.create_consumer(config).await?;
-        let mut left = usize::try_from(consumer.cached_info().num_pending)?;
-        while left > 0 {
-            let batch = left.min(1000);
-            let mut messages = consumer.fetch().max_messages(batch).expires(Duration::from_secs(5)).messages().await?;
-            while let Some(message) = messages.next().await {
-                let message = message.map_err(anyhow::Error::from_boxed)?;
-                let at = message.info().map_err(anyhow::Error::from_boxed)?;
-                let (sequence, at) = (at.stream_sequence, at.published.unix_timestamp_nanos() / 1_000_000);
-                let headers = message.headers.clone().unwrap_or_default();
-                let subject = message.subject.to_string();
-                let at = Timestamp(u64::try_from(at).unwrap_or_default());
-                let letter = letter(service, &info.config.name, sequence, &subject, at, &headers);
-                self.letters.insert(subject, letter);
+    /// Reads with direct gets: they need no consumer, and so no right to make one.
+    async fn read_from(&mut self, service: &str, client: &Client, info: &Info, mut next: u64) -> Result<()> {
+        let stream = info.config.name.as_str();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await?;
+        loop {
+            let request = json!({ "seq": next, "batch": BATCH, "next_by_subj": ">" }).to_string();
+            client.publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox.clone(), request.into()).await?;
+            let before = next;
+            loop {
+                let answer =
+                    tokio::time::timeout(PATIENCE, answers.next()).await?.context("the connection is closed")?;
+                // The end of the batch, or nothing there.
+                if answer.status.is_some_and(|status| status != StatusCode::OK) {
+                    break;
+                }
+                let message = StreamMessage::try_from(answer)?;
+                next = message.sequence + 1;
+                let letter = letter(service, stream, &message);
+                self.letters.insert(letter.subject.clone(), letter);
             }
-            left -= batch;
+            if next == before || next > info.state.last_sequence {
+                return Ok(());
+            }
         }
-        stream.delete_consumer(&consumer.cached_info().name).await?;
-        Ok(())
     }
 }
 
-fn letter(service: &str, stream: &str, sequence: u64, subject: &str, at: Timestamp, headers: &HeaderMap) -> Letter {
-    let get = |name: &str| headers.get(name).map(|value| decode_header(value.as_str()));
+/// Dead letters that are asked for at once.
+const BATCH: u32 = 500;
+/// How long the next of them is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn letter(service: &str, stream: &str, message: &StreamMessage) -> Letter {
+    let get = |name: &str| message.headers.get(name).map(|value| decode_header(value.as_str()));
     let event = get(header::TYPE).and_then(|kind| split_type(&kind).map(|(name, _)| name.to_owned()));
     let reason = get("Millstream-Reason").filter(|reason| REASONS.contains(&reason.as_str()));
     Letter {
@@ -98,8 +107,13 @@ fn letter(service: &str, stream: &str, sequence: u64, subject: &str, at: Timesta
         reason: reason.unwrap_or_else(|| "unknown".into()),
         error: get("Millstream-Error").unwrap_or_default(),
         stream: stream.into(),
-        sequence,
-        subject: subject.into(),
-        at,
+        sequence: message.sequence,
+        subject: message.subject.to_string(),
+        at: millis(message.time.unix_timestamp_nanos()),
     }
+}
+
+/// A time as the broker gives it, in nanoseconds since 1970.
+pub(crate) fn millis(nanos: i128) -> Timestamp {
+    Timestamp(u64::try_from(nanos / 1_000_000).unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use millstream::telemetry::Snapshot;
 use millstream::telemetry::metrics::{REASONS, UNKNOWN_EVENT};
 use serde::Deserialize;
 
-use crate::letters::{Known, Letter};
+use crate::letters::{Known, Letter, millis};
 use crate::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OBSERVED, OLDEST_UNACKED, PENDING, REDELIVERED,
     REDRIVE_OUTCOMES, REDRIVES, STREAM_BYTES, STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
@@ -81,7 +81,7 @@ impl Observer {
         self.letters.retain(|service, _| services.contains(service));
         for (service, stream, info) in &dead {
             let known = self.letters.entry(service.clone()).or_default();
-            known.update(service, stream, info).await?;
+            known.update(service, &self.client, stream, info).await?;
             // A durable has its service's name, and what it handles is a closed set.
             let events = events.entry(service.clone()).or_default();
             let foreign = |letter: &&mut Letter| !events.is_empty() && !events.contains(&letter.event);
@@ -166,13 +166,13 @@ async fn oldest_unacked(stream: &Stream<()>, consumer: &ConsumerInfo) -> Result<
     if filters.is_empty() {
         filters.push(">");
     }
-    let mut oldest: Option<(u64, i128)> = None;
+    let mut oldest: Option<(u64, Timestamp)> = None;
     for filter in filters {
         let next =
             stream.raw_message_builder().sequence(consumer.ack_floor.stream_sequence + 1).next_by_subject(filter);
         match next.send().await {
             Ok(message) => {
-                let found = (message.sequence, message.time.unix_timestamp_nanos() / 1_000_000);
+                let found = (message.sequence, millis(message.time.unix_timestamp_nanos()));
                 oldest = Some(oldest.map_or(found, |oldest| oldest.min(found)));
             }
             Err(error) => match error.kind() {
@@ -182,6 +182,5 @@ async fn oldest_unacked(stream: &Stream<()>, consumer: &ConsumerInfo) -> Result<
             },
         }
     }
-    let at = oldest.map(|(_, at)| Timestamp(u64::try_from(at).unwrap_or_default()));
-    Ok(at.map_or(0.0, |at| Timestamp::system().since(at).as_secs_f64()))
+    Ok(oldest.map_or(0.0, |(_, at)| Timestamp::system().since(at).as_secs_f64()))
 }

@@ -282,7 +282,11 @@ fn time() -> Vec<Panel> {
             )
             .leads_to("service", "This service", &format!("&var-job={job}"))
     };
-    vec![panel("Orders", "orders"), panel("Inventory", "inventory"), panel("Payments", "payments")]
+    vec![
+        panel("Engine of orders", "orders"),
+        panel("Engine of inventory", "inventory"),
+        panel("Engine of payments", "payments"),
+    ]
 }
 
 fn sold() -> Vec<Panel> {
