@@ -33,6 +33,7 @@ fn well() -> Health {
         stream: "ORDERS".into(),
         durable: "payments".into(),
         pulling: true,
+        standby: false,
         pending: 3,
         ack_pending: 1,
     };
