@@ -141,11 +141,22 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_arrow_where_the_process_dies_each_input_is_handled_once() {
+    matrix(async || Place::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_arrow_where_the_process_dies_each_input_is_handled_once_on_mongo() {
+    if Place::on_mongo().await.is_some() {
+        matrix(async || Place::on_mongo().await.unwrap()).await;
+    }
+}
+
+async fn matrix(place: impl AsyncFn() -> Place) {
     let cells = CELLS.iter().flat_map(|(kind, arrows)| arrows.iter().map(move |(point, nth)| (*kind, *point, *nth)));
     let run = futures_util::stream::iter(cells)
         .map(async |(kind, point, nth)| {
             println!("{kind:?} at {point}, time {nth}");
-            cell(kind, point, nth).await;
+            cell(place().await, kind, point, nth).await;
         })
         .buffer_unordered(AT_ONCE)
         .count()
@@ -153,8 +164,7 @@ async fn whatever_the_arrow_where_the_process_dies_each_input_is_handled_once() 
     assert_eq!(run, COUNT, "cells that were run");
 }
 
-async fn cell(kind: Kind, point: &str, nth: u64) {
-    let mut place = Place::new().await;
+async fn cell(mut place: Place, kind: Kind, point: &str, nth: u64) {
     let plain = place.errand();
     // The process that is to die writes its watermark only after it has published.
     let deadly = Errand { crash: Some((point.into(), nth)), silent: true, ..plain.clone() };
