@@ -42,7 +42,7 @@ impl Place {
 
     /// A place whose database is on the MongoDB for tests; `None` if there is none.
     pub(super) async fn on_mongo() -> Option<Self> {
-        Some(Self::with(Books::on_mongo().await?).await)
+        Some(Self::with(Books::on_mongo()?).await)
     }
 
     async fn with(books: Books) -> Self {

@@ -1,13 +1,11 @@
 //! The ledger's database, as the test's own connection sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 
 use futures_util::TryStreamExt;
 use millstream::testing::TestStore;
-use millstream::testing::mongo::mongodb::Client;
-use millstream::testing::mongo::mongodb::Database;
 use millstream::testing::mongo::mongodb::bson::{Bson, Document, doc};
+use millstream::testing::mongo::mongodb::{self, Client};
 use rusqlite::{Connection, OpenFlags};
 
 use super::ledger::{NAME, Slip};
@@ -15,7 +13,7 @@ use super::ledger::{NAME, Slip};
 /// A database of either kind.
 pub(super) struct Books {
     pub(super) stores: TestStore,
-    mongo: Option<Database>,
+    mongo: Option<String>,
 }
 
 impl Books {
@@ -24,10 +22,10 @@ impl Books {
     }
 
     /// `None` if there is no MongoDB.
-    pub(super) async fn on_mongo() -> Option<Self> {
+    pub(super) fn on_mongo() -> Option<Self> {
         let stores = TestStore::on_mongo()?;
-        let client = Client::with_uri_str(stores.url(NAME)).await.unwrap();
-        Some(Self { stores, mongo: client.default_database() })
+        let mongo = Some(stores.url(NAME));
+        Some(Self { stores, mongo })
     }
 
     pub(super) fn open(&self) -> Connection {
@@ -123,11 +121,13 @@ impl Books {
     }
 }
 
-fn found(db: &Database, collection: &str, filter: Document) -> Vec<Document> {
-    wait(async { db.collection::<Document>(collection).find(filter).await?.try_collect().await }).unwrap()
-}
-
-/// Waits in a place that does not know of waiting.
-fn wait<T>(what: impl Future<Output = T>) -> T {
-    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(what))
+/// Asks on a thread and a connection of its own, so that whoever asks need not know of waiting.
+fn found(url: &str, collection: &str, filter: Document) -> Vec<Document> {
+    let ask = async {
+        let db = Client::with_uri_str(url).await?.default_database().expect("the URL names a database");
+        db.collection::<Document>(collection).find(filter).await?.try_collect().await
+    };
+    let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(ask);
+    let found: mongodb::error::Result<_> = std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+    found.unwrap()
 }

@@ -73,9 +73,9 @@ pub(super) async fn find(link: &Link, query: &Query) -> Result<Vec<StoredDoc>, S
     if query.limit == 0 {
         return Ok(vec![]);
     }
-    let order = doc! { "_id": if query.descending { -1 } else { 1 } };
+    let by_id = doc! { "_id": if query.descending { -1 } else { 1 } };
     let docs = link.docs(query.collection);
-    let found = docs.find(filter).sort(order).limit(limit(query.limit));
+    let found = docs.find(filter).sort(by_id).limit(limit(query.limit));
     let rows = all(found.batch_size(AT_ONCE)).await?;
     Ok(rows.into_iter().map(|row| row.into_doc(query.collection)).collect())
 }
