@@ -195,9 +195,11 @@ async fn stores_that_are_away_in_mid_saga_only_delay_the_orders() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_at_both() {
+async fn two_replicas_share_the_work_or_stand_by_and_one_key_is_one_order_at_both() {
     const ORDERS: usize = 200;
     let mut shop = Apart::new().await;
+    // A busy machine is no reason for the other to take over.
+    shop.timing.pin_timeout = SOON;
     shop.start_all().await;
     for replica in REPLICAS {
         shop.start(replica).await;
@@ -216,10 +218,11 @@ async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_a
     tokio::join!(shop.place_many(ORDERS, 16, a_mug), second.place_many(ORDERS, 16, a_mug));
     let orders = shop.all_ended(2 * ORDERS + 1).await;
     assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS + 1);
-    for service in ["orders", "inventory", "payments"] {
+    // Inventory has few documents that everything meets in, so one of its replicas reads.
+    for (service, readers) in [("orders", 2), ("inventory", 1), ("payments", 2)] {
         let sql = shop.sql(service);
-        let busy = "SELECT count(DISTINCT instance) FROM journal";
-        assert_eq!(count(&sql, busy), 2, "both replicas of {service} have worked");
+        let busy = "SELECT count(DISTINCT instance) FROM journal WHERE stream != ''";
+        assert_eq!(count(&sql, busy), readers, "replicas of {service} that have read");
     }
     shop.close().await;
 }
