@@ -110,6 +110,8 @@ async fn messages_that_are_no_events_of_ours_are_parked_and_the_consumer_goes_on
     app.stock("mug", 100).await;
     let wire = app.wire().await;
     let good = serde_json::json!({ "orderId": "x", "userId": "u", "items": [], "totalAmount": 1.0, "currency": "EUR" });
+    // What a newer release might know is waited for a while.
+    let ahead = ["orders.created.v99", "orders.invented.v1"];
     let foreign: [(&[_], Vec<u8>); 5] = [
         (&[], b"hello".to_vec()),
         (&[], vec![0xff, 0x00, 0xfe]),
@@ -132,18 +134,20 @@ async fn messages_that_are_no_events_of_ours_are_parked_and_the_consumer_goes_on
     }
     let letters = wire.events("DLQ_INVENTORY").await;
     for letter in &letters {
-        assert_eq!((letter.header("Millstream-Reason"), letter.header("Millstream-Stream")), ("schema", "ORDERS"));
+        let reason = if ahead.contains(&letter.header("ce-type")) { "ahead" } else { "schema" };
+        assert_eq!((letter.header("Millstream-Reason"), letter.header("Millstream-Stream")), (reason, "ORDERS"));
         assert!(letter.subject.starts_with("dlq.inventory."), "{letter:?}");
         assert!(!letter.header("Millstream-Error").is_empty(), "{letter:?}");
     }
     assert!(letters.iter().any(|letter| letter.payload == [0xff, 0x00, 0xfe]), "the body is kept as it came");
     let metrics = app.metrics("inventory").await.text;
-    let counted: f64 = metrics
-        .lines()
-        .filter(|line| line.starts_with("millstream_dead_lettered_total") && line.contains(r#"reason="schema""#))
-        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
-        .sum();
-    assert_eq!(counted, count as f64, "{metrics}");
+    let counted = |reason: &str| -> f64 {
+        let reason = format!("reason=\"{reason}\"");
+        let lines = metrics.lines().filter(|line| line.starts_with("millstream_dead_lettered_total"));
+        let lines = lines.filter(|line| line.contains(&reason));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!((counted("schema"), counted("ahead")), (3.0, 2.0), "{metrics}");
     app.check(2 * count).await;
     let stock: Value = app.get(format!("{}/stock/mug", app.urls.inventory)).await.json();
     assert_eq!(stock["available"], 99);

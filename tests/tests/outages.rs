@@ -196,18 +196,20 @@ async fn stores_that_are_away_in_mid_saga_only_delay_the_orders() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_of_every_service_share_the_work_and_one_key_is_one_order_at_both() {
+async fn two_replicas_share_the_work_or_stand_by_and_one_key_is_one_order_at_both() {
     share_the_work(Apart::new().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_of_every_service_on_mongo_share_the_work_and_one_key_is_one_order_at_both() {
+async fn two_replicas_on_mongo_share_the_work_or_stand_by_and_one_key_is_one_order_at_both() {
     let Some(stores) = TestStore::on_mongo() else { return };
     share_the_work(Apart::on(stores).await).await;
 }
 
 async fn share_the_work(mut shop: Apart) {
     const ORDERS: usize = 200;
+    // A busy machine is no reason for the other to take over.
+    shop.timing.pin_timeout = SOON;
     shop.start_all().await;
     for replica in REPLICAS {
         shop.start(replica).await;
@@ -227,7 +229,9 @@ async fn share_the_work(mut shop: Apart) {
     let orders = shop.all_ended(2 * ORDERS + 1).await;
     assert_eq!(with(&orders, "CONFIRMED").len(), 2 * ORDERS + 1);
     for service in SERVICES {
-        assert_eq!(shop.workers(service).await, 2, "both replicas of {service} have worked");
+        // These have few documents that everything meets in, so one of their replicas reads.
+        let readers = if ["inventory", "analytics"].contains(&service) { 1 } else { 2 };
+        assert_eq!(shop.readers(service).await, readers, "replicas of {service} that have read");
     }
     shop.close().await;
 }

@@ -26,6 +26,7 @@ pub use summary::{Durations, Summary, Timing, TopProducts};
 /// The analytics service.
 pub fn service() -> Service {
     Service::new("analytics")
+        .single_writer()
         .keeps::<Totals>()
         .keeps::<Sold>()
         .reads(contracts::orders::STREAM, Start::Beginning)

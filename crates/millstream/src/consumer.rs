@@ -172,20 +172,22 @@ impl Consumer {
 
     async fn pull(&self, inbox: &str, pull: &mut Pull) {
         let Timing { batch_inputs: batch, mut pull_expires, mut pull_heartbeat, pin_timeout, .. } = self.timing;
-        let mut pinned = serde_json::Map::new();
         if self.declared.single_writer {
             // Whoever is pinned stays so by pulling in time, also while there is nothing to pull.
             pull_expires = pull_expires.min(pin_timeout / 2);
             pull_heartbeat = pull_heartbeat.min(pull_expires / 2);
-            pinned.insert("group".into(), GROUP.into());
-            pinned.extend(self.progress.pin().map(|pin| ("id".into(), pin.into())));
         }
         let mut request = serde_json::json!({
             "batch": batch,
             "expires": nanos(pull_expires),
             "idle_heartbeat": nanos(pull_heartbeat),
         });
-        request.as_object_mut().map(|request| request.append(&mut pinned));
+        if self.declared.single_writer {
+            request["group"] = GROUP.into();
+            if let Some(pin) = self.progress.pin() {
+                request["id"] = pin.into();
+            }
+        }
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.source.stream, self.source.consumer);
         let sent = self.broker.client.publish_with_reply(subject, inbox.to_owned(), request.to_string().into()).await;
         match sent {

@@ -10,7 +10,7 @@ use millstream::config::Config;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::testing::mongo::mongodb::Client;
-use millstream::testing::mongo::mongodb::bson::Document;
+use millstream::testing::mongo::mongodb::bson::{Document, doc};
 use millstream::testing::{Broker, TestStore};
 use shop::whole::Urls;
 use shop::{gateway, serve};
@@ -163,16 +163,16 @@ impl Apart {
         self.stores.path(service)
     }
 
-    /// How many instances of a service have handled something.
-    pub(crate) async fn workers(&self, service: &str) -> usize {
+    /// How many instances of a service have handled something that they read.
+    pub(crate) async fn readers(&self, service: &str) -> usize {
         let url = self.stores.url(service);
         if url.starts_with("sqlite") {
-            let workers = count(&self.sql(service), "SELECT count(DISTINCT instance) FROM journal");
-            return workers.try_into().unwrap();
+            let readers = "SELECT count(DISTINCT instance) FROM journal WHERE stream != ''";
+            return count(&self.sql(service), readers).try_into().unwrap();
         }
         let client = Client::with_uri_str(url).await.unwrap();
         let journal = client.default_database().unwrap().collection::<Document>("millstream.journal");
-        journal.distinct("instance", Document::new()).await.unwrap().len()
+        journal.distinct("instance", doc! { "stream": { "$ne": "" } }).await.unwrap().len()
     }
 
     /// A caller of the second replicas.

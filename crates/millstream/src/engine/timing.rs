@@ -142,6 +142,7 @@ impl Timing {
             pin_timeout: ms(1000),
             message_retry: Retry { first: ms(20), longest: ms(500), jitter: 0.2, attempts: 8 },
             ahead_every: ms(50),
+            ahead_patience: Duration::from_secs(10),
             effect_retry: Retry { first: ms(50), longest: ms(1000), jitter: 0.2, attempts: u32::MAX },
             lease: ms(1500),
             effect_timeout: ms(1000),

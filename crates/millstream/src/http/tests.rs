@@ -32,6 +32,7 @@ fn well() -> Health {
     let consumer = ConsumerHealth {
         stream: "ORDERS".into(),
         durable: "payments".into(),
+        standby: false,
         pulling: true,
         standby: false,
         pending: 3,
