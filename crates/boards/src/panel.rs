@@ -11,15 +11,12 @@ pub(crate) const BLUE: &str = "blue";
 /// Series by what their names match, and the colour that this meaning has everywhere.
 const MEANINGS: &[(&str, &str)] = &[
     ("/^(handled|confirmed|settled|captured|sent|acknowledged|reserved|sold|2..|up|connected)( |$)/", GREEN),
-    ("/^(accepted|published|delivered)( |$)/", BLUE),
+    ("/^accepted( |$)/", BLUE),
     (
         "/^(retried|redelivered|nak|unacked|duplicate|cancelled|declined|rejected|released|4..|refund_pending)( |$)/",
         AMBER,
     ),
-    (
-        "/^(dead_lettered|dead letters|exhausted|schema|ahead|panic|crash|too_large|outage|timeout|refused|disconnected|5..|lease_lost|overdue)( |$)/",
-        RED,
-    ),
+    ("/^(dead_lettered|dead letters|outage|timeout|refused|disconnected|5..|lease_lost|overdue)( |$)/", RED),
 ];
 
 /// How a value is written.

@@ -115,11 +115,11 @@ fn outcomes() -> Vec<Panel> {
             .says("Events handled, by type, all services together.", "All types of a saga at about one rate.", "One that falls behind shows which service lags.", "consumerlags"),
         Panel::lines("Delivered by consumer", Unit::PerSecond,
             format!("sum by (messaging_consumer_group_name, messaging_destination_name) (rate({CONSUMED}{{{CHOSEN}}}[{RATE}]))"),
-            "delivered to {{messaging_consumer_group_name}} from {{messaging_destination_name}}")
+            "{{messaging_consumer_group_name}} from {{messaging_destination_name}}")
             .says("Messages that the broker delivered, repeats included.", "As many as are handled.", "Far more than handled: redeliveries.", "redelivered")
             .leads_to("service", "This service", "&var-job=${__field.labels.messaging_consumer_group_name}"),
         Panel::lines("Published by stream", Unit::PerSecond,
-            format!(r#"sum by (messaging_destination_name) (rate({SENT}{{{CHOSEN},error_type=""}}[{RATE}]))"#), "published to {{messaging_destination_name}}")
+            format!(r#"sum by (messaging_destination_name) (rate({SENT}{{{CHOSEN},error_type=""}}[{RATE}]))"#), "{{messaging_destination_name}}")
             .and(format!(r#"sum by (error_type) (rate({SENT}{{{CHOSEN},error_type!=""}}[{RATE}]))"#), "{{error_type}}")
             .says("Events published, and why some were not at once.", "No errors.", "Refused: see stream sizes. Timeout: see the broker.", "publishfails")
             .leads_to("broker", "Streams", ""),
@@ -145,11 +145,11 @@ fn ages() -> Vec<Panel> {
 fn failing() -> Vec<Panel> {
     vec![
         Panel::lines("Retried by event", Unit::PerSecond,
-            format!(r#"sum by (job, event) (rate({MESSAGES}{{{CHOSEN},outcome="retried"}}[{RATE}]))"#), "retried {{event}} by {{job}}")
+            format!(r#"sum by (job, event) (rate({MESSAGES}{{{CHOSEN},outcome="retried"}}[{RATE}]))"#), "{{event}} by {{job}}")
             .says("Events that a handler asked to see again.", "0.", "The service's log says why.", "deadletters")
             .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
         Panel::lines("Given up by reason", Unit::PerSecond,
-            format!("sum by (reason) (rate({DEAD_LETTERED}{{{CHOSEN}}}[{RATE}]))"), "{{reason}}")
+            format!("sum by (reason) (rate({DEAD_LETTERED}{{{CHOSEN}}}[{RATE}]))"), "as {{reason}}")
             .says("Events parked, by reason.", "0.", "schema, ahead: a sender is newer. panic, crash: a defect. exhausted: something never came.", "deadlettersgrow"),
         Panel::lines("Redelivered by cause", Unit::PerSecond,
             format!("sum by (cause) (rate({REDELIVERIES}{{{CHOSEN}}}[{RATE}]))"), "{{cause}}")
