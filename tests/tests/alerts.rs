@@ -34,6 +34,8 @@ const CASES: &[Case] = &[
             (r#"up{job="orders",instance="a"}"#, "0x99"),
             (r#"up{job="inventory",instance="a"}"#, "1x99"),
             (r#"up{job="payments",instance="a"}"#, "1x99"),
+            (r#"up{job="notifications",instance="a"}"#, "1x99"),
+            (r#"up{job="analytics",instance="a"}"#, "1x99"),
             (r#"up{job="console",instance="a"}"#, "1x99"),
         ],
         silent: &[
@@ -41,6 +43,8 @@ const CASES: &[Case] = &[
             (r#"up{job="orders",instance="b"}"#, "1x99"),
             (r#"up{job="inventory",instance="a"}"#, "1x99"),
             (r#"up{job="payments",instance="a"}"#, "1x99"),
+            (r#"up{job="notifications",instance="a"}"#, "1x99"),
+            (r#"up{job="analytics",instance="a"}"#, "1x99"),
             (r#"up{job="console",instance="a"}"#, "1x99"),
         ],
     },

@@ -22,7 +22,7 @@ pub use board::RATE;
 /// The scrape job of the observer.
 pub const OBSERVER: &str = "console";
 /// The scrape jobs of the services, which bear the services' names.
-pub const SERVICES: &[&str] = &["orders", "inventory", "payments"];
+pub const SERVICES: &[&str] = &["orders", "inventory", "payments", "notifications", "analytics"];
 
 /// The boards: a file name without extension, and what is in the file.
 pub fn dashboards() -> Vec<(&'static str, Value)> {
@@ -42,6 +42,7 @@ pub fn metrics() -> Vec<&'static Metric> {
     all.extend(orders::metrics::ALL);
     all.extend(inventory::metrics::ALL);
     all.extend(payments::metrics::ALL);
+    all.push(&notifications::NOTIFICATIONS);
     let mut names = std::collections::HashSet::new();
     all.retain(|metric| names.insert(metric.name));
     all

@@ -5,6 +5,7 @@ use inventory::metrics::{RESERVATIONS, SHORT_LINES};
 use millstream::telemetry::metrics::{
     EFFECTS, HTTP_DURATION, HTTP_SHED, MESSAGES, STAGE, UNPUBLISHED_AGE, WAKE_OVERDUE,
 };
+use notifications::NOTIFICATIONS;
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE, VALUE};
 use payments::metrics::PAYMENTS;
 use serde_json::Value;
@@ -286,6 +287,8 @@ fn time() -> Vec<Panel> {
         panel("Engine of orders", "orders"),
         panel("Engine of inventory", "inventory"),
         panel("Engine of payments", "payments"),
+        panel("Engine of notifications", "notifications"),
+        panel("Engine of analytics", "analytics"),
     ]
 }
 
@@ -306,6 +309,10 @@ fn sold() -> Vec<Panel> {
             format!("sum by (outcome) (rate({PAYMENTS}[{RATE}]))"), "{{outcome}}")
             .says("What became of payments.", "Captured follows the orders; refunded follows refund_pending.",
                 "Refunds that stay pending: the gateway refuses them.", "wakesoverdue"),
+        Panel::lines("Notifications", Unit::PerSecond,
+            format!("sum by (channel, outcome) (rate({NOTIFICATIONS}[{RATE}]))"), "{{outcome}} by {{channel}}")
+            .says("Mails and log lines that told customers how their orders ended.", "Sent follows the orders that end; none failed.",
+                "Failed: the mail server refuses the address. None at all: see whether it answers.", "wakesoverdue"),
     ]
 }
 
