@@ -242,8 +242,7 @@ mod tests {
 
     fn info(bytes: u64) -> Info {
         serde_json::from_value(serde_json::json!({
-            "config": { "name": "S", "max_bytes": 1000, "retention": "limits", "storage": "file", "num_replicas": 1,
-                        "max_consumers": -1, "max_msgs": -1, "max_age": 0 },
+            "config": StreamConfig { name: "S".into(), max_bytes: 1000, ..StreamConfig::default() },
             "created": "2026-01-31T12:00:00Z",
             "state": { "messages": 100, "bytes": bytes, "first_seq": 1001, "first_ts": "2026-01-31T12:00:00Z",
                        "last_seq": 1100, "last_ts": "2026-01-31T12:00:00Z", "consumer_count": 1 },

@@ -271,7 +271,7 @@ async fn health_tells_what_is_up_and_what_is_waited_for() {
     assert_eq!((answer.status, &health["status"]), (200, &json!("UP")));
     assert_eq!(health["services"], json!({ "database": "UP", "messageBroker": "UP" }));
     assert_eq!(health["commandsAccepted"], 77);
-    let consumer = json!({ "stream": "ORDERS", "durable": "payments", "pulling": true, "pending": 3, "ackPending": 1 });
+    let consumer = json!({ "stream": "ORDERS", "durable": "payments", "pulling": true, "standby": false, "pending": 3, "ackPending": 1 });
     assert_eq!(health["consumers"], json!([consumer]));
     assert!(health["timestamp"].is_string());
     assert_eq!(fetch("/readyz", &[]).await.status, 200);
