@@ -32,7 +32,6 @@ fn well() -> Health {
     let consumer = ConsumerHealth {
         stream: "ORDERS".into(),
         durable: "payments".into(),
-        standby: false,
         pulling: true,
         standby: false,
         pending: 3,
