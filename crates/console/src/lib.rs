@@ -69,7 +69,10 @@ pub async fn serve(
     tokio::select! {
         served = axum::serve(listener, router).with_graceful_shutdown(stopped) => Ok(served?),
         error = looking => error,
-        () = telemetry.upkeep(shutdown) => Ok(drop(stop)),
+        () = telemetry.upkeep(shutdown) => {
+            drop(stop);
+            Ok(())
+        }
     }
 }
 

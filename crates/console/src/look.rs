@@ -116,7 +116,7 @@ impl Observer {
     pub(crate) fn letters(&self) -> Vec<Letter> {
         let all = self.letters.values().flat_map(|known| known.letters.values());
         let mut all: Vec<Letter> = all.cloned().collect();
-        all.sort_unstable_by(|one, other| (one.at, one.sequence).cmp(&(other.at, other.sequence)));
+        all.sort_unstable_by_key(|letter| (letter.at, letter.sequence));
         all
     }
 

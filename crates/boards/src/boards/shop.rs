@@ -32,7 +32,7 @@ fn tiles() -> Vec<Panel> {
     let ended = format!(r#"sum(rate({ORDERS}{{outcome=~"confirmed|cancelled"}}[{RATE}]))"#);
     let in_time = format!(r#"sum(rate({DURATION}_bucket{{le="2.5"}}[{RATE}]))"#);
     let in_all = format!("sum(rate({DURATION}_count[{RATE}]))");
-    let asked = format!(r#"http_route=~"/orders.*""#);
+    let asked = r#"http_route=~"/orders.*""#;
     vec![
         Panel::stat("Orders accepted", Unit::PerSecond, accepted.clone(), &[(f64::NEG_INFINITY, AMBER), (0.001, GREEN)])
             .says("Orders answered 201, each second.", "What customers order; green while any come in.",
