@@ -226,6 +226,8 @@ impl Place {
                 }
             }
         }
+        // First, because what is parked is not booked, and not lost either.
+        assert_eq!(self.dead_letters().await, dead, "dead letters");
         let lost: Vec<_> = booked.iter().filter(|n| !slips.contains_key(n)).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
         let odd = |n: &u64, slip: &Slip| (slip.asked, slip.booked) != (1, 1) || !booked.contains(n);
@@ -242,7 +244,6 @@ impl Place {
 
         let called: BTreeSet<u64> = self.calls().into_iter().collect();
         assert_eq!(called, outside, "the outside was called for each entry that needs it");
-        assert_eq!(self.dead_letters().await, dead, "dead letters");
         let open = self.books.open_entries();
         assert_eq!(open, 0, "every entry of the journal has come to its end");
     }

@@ -17,16 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_lose_and_double_nothing_while_one_is_killed_again_and_again() {
-    kill_one_again_and_again(Place::new().await).await;
+    kill_one_again_and_again(Place::new().await, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_on_mongo_lose_and_double_nothing_while_one_is_killed_again_and_again() {
     let Some(place) = Place::on_mongo().await else { return };
-    kill_one_again_and_again(place).await;
+    // What the dead one has left open is in the others' way for a second, and three deaths in that time with the same message in
+    // hand, alone, would park it.
+    kill_one_again_and_again(place, 1500).await;
 }
 
-async fn kill_one_again_and_again(mut place: Place) {
+async fn kill_one_again_and_again(mut place: Place, shortest_ms: u64) {
     let errand = place.errand();
     let mut replicas = [Child::start(&errand), Child::start(&errand)];
     for replica in &replicas {
@@ -35,7 +37,7 @@ async fn kill_one_again_and_again(mut place: Place) {
     let callers = Callers::start(&replicas);
     let mut dice = Dice::new();
     for round in 0..8 {
-        let life = Duration::from_millis(200 + dice.roll(1000));
+        let life = Duration::from_millis(shortest_ms + dice.roll(1000));
         load(&mut place, life).await;
         // Mostly one, and now and then the other: the survivor is not always the same.
         let which = usize::from(dice.roll(4) == 0);

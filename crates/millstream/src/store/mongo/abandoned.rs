@@ -1,8 +1,8 @@
 //! Transactions that nobody will finish.
 //!
 //! The server keeps the transaction of a process that was killed for a minute, and whatever it has written is in everybody's way
-//! for as long. Between two commands of a commit there are some milliseconds, so a transaction that has been idle for seconds is
-//! of a process that is dead, cut off or held. To abort it is safe in any case: it was not committed, and whoever comes back to it
+//! for as long. Between two commands of a commit there are some milliseconds, so one that has been idle for a second is of a
+//! process that is dead, cut off or held. To abort it is safe in any case: it was not committed, and whoever comes back to it
 //! learns that and begins anew.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::read::all;
 use super::trouble::{Trouble, answer};
 
 /// How long a transaction is idle until it counts as abandoned.
-pub(super) const ABANDONED: Duration = Duration::from_secs(2);
+pub(super) const ABANDONED: Duration = Duration::from_secs(1);
 
 /// Aborts what this service's processes have abandoned. A user needs no right of its own for its own sessions.
 pub(super) async fn abort(link: &Link) -> Result<(), Trouble> {
