@@ -179,6 +179,13 @@ const CASES: &[Case] = &[
         silent: &[(r#"millstream_stream_bytes_ratio{stream_name="ORDERS"}"#, "0.79x99")],
     },
     Case {
+        alert: "StreamNotTrimmed",
+        step: "1m",
+        at: "20m",
+        fires: &[(r#"millstream_stream_trim_held{job="orders",stream_name="ORDERS"}"#, "1x99")],
+        silent: &[(r#"millstream_stream_trim_held{job="orders",stream_name="ORDERS"}"#, "1x5 0x99")],
+    },
+    Case {
         alert: "EventsUnpublished",
         step: "15s",
         at: "5m",

@@ -181,6 +181,17 @@ async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_an
         assert!(boards.contains(board), "{board} is missing in {boards}");
     }
 
+    let as_payments = |ask: &str| {
+        let url = "mongodb://payments:payments@mongo:27017/payments";
+        let shell = ["exec", "--no-TTY", "mongo", "mongosh", "--quiet", "--norc", url, "--eval", ask];
+        let answer = project.command(&shell).output().unwrap();
+        String::from_utf8([answer.stdout, answer.stderr].concat()).unwrap()
+    };
+    let own = as_payments("db.payments.countDocuments() > 0");
+    assert!(own.contains("true"), "{own}");
+    let others = as_payments("db.getSiblingDB('orders').orders.findOne()");
+    assert!(others.contains("not authorized on orders"), "{others}");
+
     project.run(&["up", "--detach", "--wait", "--no-recreate", "--scale", "payments=3", "--scale", "inventory=2"]);
     assert_eq!((project.containers("payments").len(), project.containers("inventory").len()), (3, 2));
     let options = load::Options {

@@ -213,7 +213,9 @@ async fn every_query_has_an_answer_under_load_and_an_operator_sees_three_inciden
         (&json!("orders.created"), &json!("DLQ_INVENTORY")),
         "{answer}"
     );
-    wire.0.get_stream("DLQ_INVENTORY").await.unwrap().purge().await.unwrap();
+    for stream in ["DLQ_INVENTORY", "DLQ_ANALYTICS"] {
+        wire.0.get_stream(stream).await.unwrap().purge().await.unwrap();
+    }
     prometheus.all_green(board).await;
 
     let placed = load.end().await;

@@ -1,7 +1,9 @@
 //! The table of alerts. Rules use fixed windows of at least four scrapes, and an alert waits for at least two evaluations.
 
 use console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, STREAM_RATIO, WAITING};
-use millstream::telemetry::metrics::{DEAD_LETTERED, HTTP_DURATION, REDELIVERIES, SENT, UNPUBLISHED_AGE, WAKE_OVERDUE};
+use millstream::telemetry::metrics::{
+    DEAD_LETTERED, HTTP_DURATION, REDELIVERIES, SENT, TRIM_HELD, UNPUBLISHED_AGE, WAKE_OVERDUE,
+};
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE};
 
 use crate::{OBSERVER, SERVICES};
@@ -161,6 +163,8 @@ pub fn all() -> Vec<Alert> {
             .says("broker", "Nobody has read {{ $labels.stream_name }} for {{ $labels.consumer_name }} for a day", "{{ $value }} pulls waited in a day; the consumer keeps the stream from being trimmed."),
         Alert::new("StreamFull", format!("max by (stream_name) ({STREAM_RATIO})"), "> 0.8", "5m", Ticket)
             .says("broker", "{{ $labels.stream_name }} is nearly full", "It is at {{ $value | humanizePercentage }} of its limit; from 90 % on commands are answered 503."),
+        Alert::new("StreamNotTrimmed", format!("max by (stream_name) ({TRIM_HELD})"), "> 0", "10m", Ticket)
+            .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (held: {{ $value }}): a durable that has read it is missing, or the broker does not answer."),
         Alert::new("EventsUnpublished", format!("max by (job) ({UNPUBLISHED_AGE})"), "> 60", "1m", Page)
             .says("service", "{{ $labels.job }} cannot publish", "Its oldest committed event has been waiting for {{ $value | humanizeDuration }}."),
         Alert::new("PublishFails", format!(r#"sum by (job, error_type) (rate({SENT}{{error_type!=""}}[5m]))"#), "> 0", "5m", Ticket)

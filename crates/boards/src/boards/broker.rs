@@ -4,7 +4,7 @@ use console::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OLDEST_UNACKED, PENDING, REDELIVERED, STREAM_BYTES,
     STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
 };
-use millstream::telemetry::metrics::BROKER_CONNECTED;
+use millstream::telemetry::metrics::{BROKER_CONNECTED, TRIM_HELD, TRIMMED};
 use serde_json::Value;
 
 use crate::OBSERVER;
@@ -184,6 +184,26 @@ fn streams() -> Vec<Panel> {
                 "Rises and is trimmed.",
                 "A DLQ stream that rises: see its dead letters.",
                 "streamfull",
+            ),
+        Panel::lines(
+            "Trimmed",
+            Unit::PerSecond,
+            format!("sum by (stream_name) (rate({TRIMMED}[{RATE}]))"),
+            "{{stream_name}}",
+        )
+        .says(
+            "Messages that all readers have handled, taken away by the stream's owner.",
+            "In bursts, once the oldest are a week old or the stream is 80 % full.",
+            "None though the stream is full: see what holds it.",
+            "streamnottrimmed",
+        ),
+        Panel::lines("Trimming held up", Unit::Count, format!("max by (stream_name) ({TRIM_HELD})"), "{{stream_name}}")
+            .steps(&[(1.0, RED)])
+            .says(
+                "1 while nothing may be trimmed from a stream.",
+                "0.",
+                "The owner's log names the durable that is missing.",
+                "streamnottrimmed",
             ),
     ]
 }
