@@ -239,7 +239,9 @@ fn each_alert_fires_when_it_should_and_stays_silent_when_it_should_not() {
     let mut args = vec!["test".to_owned(), "rules".to_owned()];
     for Case { alert, step, at, fires, silent } in CASES {
         // Evaluated as often as there are values: three days at every 15 s would take minutes.
-        let mut text = format!("rule_files: [{}]\nevaluation_interval: {step}\ntests:\n", rules.display());
+        let mut text = format!("rule_files: [{}]\nevaluation_interval: {step}\n", rules.display());
+        // Otherwise promtool takes them in any order, and alerts find no ratios to look at.
+        text += "group_eval_order: [objectives, alerts]\ntests:\n";
         for (series, count) in [(fires, true), (silent, false)] {
             writeln!(text, "  - name: {alert} {}", if count { "fires" } else { "stays silent" }).unwrap();
             writeln!(text, "    interval: {step}\n    input_series:").unwrap();
