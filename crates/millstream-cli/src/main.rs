@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use millstream::config::{Config, listen};
+use millstream::signals::asked_to_stop;
 use millstream::telemetry::init_logs;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
@@ -44,19 +44,6 @@ async fn observe(config: Config) -> Result<()> {
     init_logs(&config.logs)?;
     let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
     console::serve(config, listener, asked_to_stop()).await
-}
-
-/// SIGTERM or SIGINT.
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals end the process at once, as they do by default.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 #[cfg(test)]

@@ -106,6 +106,8 @@ mod running;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]
+pub mod signals;
+#[cfg(feature = "service")]
 mod stopping;
 #[cfg(feature = "service")]
 pub mod store;
