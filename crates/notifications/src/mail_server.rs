@@ -28,6 +28,7 @@ pub(crate) struct MailServer {
 #[derive(Default)]
 struct State {
     plan: Plan,
+    greeting: Option<&'static str>,
     login: Option<&'static str>,
     /// Recipients that were named, and mails that were taken with their recipients.
     asked: Vec<String>,
@@ -46,6 +47,11 @@ impl MailServer {
         let (server, _kept) = Self::down(plan);
         server.listen();
         server
+    }
+
+    /// Greets everybody with this, or again as usual.
+    pub(crate) fn greet(&self, greeting: Option<&'static str>) {
+        self.state.lock().unwrap().greeting = greeting;
     }
 
     /// Answers every login with this.
@@ -86,7 +92,8 @@ fn socket(address: SocketAddr) -> TcpSocket {
 async fn session(stream: TcpStream, state: Arc<Mutex<State>>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
-    write.write_all(b"220 mail\r\n").await?;
+    let greeting = state.lock().unwrap().greeting.unwrap_or("220 mail");
+    write.write_all(format!("{greeting}\r\n").as_bytes()).await?;
     let (mut to, mut does) = (String::new(), Does::Take);
     while let Some(line) = lines.next_line().await? {
         let answer = match line.split([' ', ':']).next().unwrap() {

@@ -135,6 +135,20 @@ async fn a_mail_that_is_refused_for_good_has_failed_and_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_turns_us_away_fails_no_mail_and_all_are_sent_when_it_lets_us_in() {
+    let (bench, server) = (bench().await, MailServer::start(vec![]));
+    server.greet(Some("554 no mail from you"));
+    let service = start(&bench, &server).await;
+    confirm(&bench, "ada").await;
+    let outages = || service.metric("millstream_effects_total", &[("kind", "send"), ("outcome", "outage")]);
+    eventually("a try that was turned away", SOON, async || outages().is_some_and(|outages| outages > 0.0)).await;
+    assert_eq!(shown(&service, "of-ada").await[0]["status"], "SENDING");
+    server.greet(None);
+    until(&service, "of-ada", "SENT").await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_mailbox_that_is_refused_for_now_is_tried_again_and_holds_up_no_other() {
     let later = Does::Refuse("450 4.2.0 greylisted, come back later");
     let slow = "slow@example.com";

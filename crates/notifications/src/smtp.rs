@@ -4,22 +4,25 @@ use std::time::Duration;
 
 use lettre::address::Envelope;
 use lettre::message::{Mailbox, header::ContentType};
-use lettre::transport::smtp::{Error, PoolConfig};
+use lettre::transport::smtp::Error;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use millstream::Outage;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::channel::BadSettings;
 use crate::mail;
 use crate::notification::Notification;
 use crate::send::Delivered;
 
-/// How many connections to the server there are at most. The engine runs up to 256 effects at once, and servers turn away clients with
-/// far fewer connections.
-const CONNECTIONS: u16 = 32;
+/// How many connections to the server there are at most, each for one mail: on one that is used again the late answer to a mail that was
+/// given up would pass for the next one's. The engine runs up to 256 effects at once, and servers turn away clients with far fewer
+/// connections.
+const CONNECTIONS: usize = 32;
 
-/// How long the server may take for an answer; the engine gives a whole try ten seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a mail may wait for a connection, and how long the server may take for it; the engine gives the whole try ten seconds.
+const QUEUE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// How much of a refusal is kept, in characters.
 const REASON: usize = 300;
@@ -44,9 +47,7 @@ impl Smtp {
         let url = explicit(url)?;
         // The client's own errors may repeat the URL.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url).map_err(|_| BadSettings(FORM.into()))?;
-        let pool = PoolConfig::new().max_size(CONNECTIONS.into());
-        let transport = transport.timeout(Some(PATIENCE)).pool_config(pool).build();
-        Ok(Self { transport, from, connections: Semaphore::new(CONNECTIONS.into()) })
+        Ok(Self { transport: transport.build(), from, connections: Semaphore::new(CONNECTIONS) })
     }
 
     pub(crate) async fn send(&self, notification: &Notification) -> Result<Delivered, Outage> {
@@ -54,14 +55,21 @@ impl Smtp {
             Ok(mail) => mail,
             Err(why) => return Ok(Delivered::Refused(why)),
         };
-        let _connection = self.connections.acquire().await.map_err(|error| Outage(error.to_string()))?;
-        match self.transport.send(mail).await {
-            Ok(_) => Ok(Delivered::Taken),
-            Err(error) if is_about_the_mail(&error) => {
-                Ok(Delivered::Refused(error.to_string().chars().take(REASON).collect()))
-            }
-            Err(error) => Err(Outage(format!("the mail server: {error}"))),
+        let Ok(Ok(_connection)) = timeout(QUEUE, self.connections.acquire()).await else {
+            return Err(Outage(format!("all {CONNECTIONS} connections to the mail server are in use")));
+        };
+        timeout(PATIENCE, self.hand_over(mail))
+            .await
+            .unwrap_or_else(|_| Err(Outage(format!("the mail server takes longer than {PATIENCE:?}"))))
+    }
+
+    async fn hand_over(&self, mail: Message) -> Result<Delivered, Outage> {
+        let Err(error) = self.transport.send(mail).await else { return Ok(Delivered::Taken) };
+        // Some refusals read the same whether it is this mail that the server does not take, or anything from us.
+        if is_about_the_mail(&error) && matches!(self.transport.test_connection().await, Ok(true)) {
+            return Ok(Delivered::Refused(error.to_string().chars().take(REASON).collect()));
         }
+        Err(Outage(format!("the mail server: {error}")))
     }
 
     /// The mail, the same at every try.
@@ -86,11 +94,11 @@ impl Smtp {
     }
 }
 
-/// Whether the server refuses the mail itself, for good. That it does not know us (530 to 538) is nothing that the mail could
-/// help: it is sent when that is put right.
+/// Whether the server refuses the mail itself, for good. That it does not know us (530 to 538), our commands (500 to 504) or mail at all
+/// (521) is nothing that the mail could help: it is sent when that is put right.
 fn is_about_the_mail(error: &Error) -> bool {
     let code = error.status().map(u16::from);
-    error.is_permanent() && !code.is_some_and(|code| (530..=538).contains(&code))
+    error.is_permanent() && !code.is_some_and(|code| matches!(code, 500..=504 | 521 | 530..=538))
 }
 
 /// The URL with what it leaves to us: TLS is required where a password is sent, and taken where it is offered otherwise.

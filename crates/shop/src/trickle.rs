@@ -36,8 +36,11 @@ fn rate(text: &str) -> Result<f64, String> {
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
     let work = async {
+        let mut told = false;
         while let Err(error) = stock::seed(&client, &options.inventory_url).await {
-            tracing::debug!(%error, "the catalogue cannot be put into stock yet");
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, url = options.inventory_url, "the catalogue cannot be put into stock yet; trying on");
+            }
             tokio::time::sleep(AGAIN).await;
         }
         if options.rate > 0.0 {

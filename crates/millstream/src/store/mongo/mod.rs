@@ -124,7 +124,7 @@ impl MongoStore {
         let connect = || async {
             let options = ClientOptions::parse(self.url.expose()).await;
             let mut options = options.map_err(|error| StoreError(said(&error)))?;
-            options.tls = self.url.tls().or(options.tls);
+            options.tls = self.url.tls(options.tls);
             // What a commit promises is not for a URL to change.
             let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
             options.write_concern = Some(write.clone());
@@ -347,7 +347,8 @@ impl Store for MongoStore {
             let own = [SETTLED, INSTANCES, KEYS, JOURNAL];
             names.sort_by_key(|name| own.iter().position(|own| own == name).unwrap_or(own.len()));
             for name in names {
-                answer(db.collection::<Document>(&name).delete_many(doc! {})).await?;
+                // As long as it takes: a large one takes minutes.
+                db.collection::<Document>(&name).delete_many(doc! {}).await.map_err(Trouble::from)?;
             }
             Ok(())
         };

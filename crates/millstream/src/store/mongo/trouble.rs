@@ -9,7 +9,7 @@ use crate::store::StoreError;
 /// How long a single command may take. The driver itself waits for a server that holds its connections open and says nothing.
 const ANSWER: Duration = Duration::from_secs(10);
 
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 
 /// The server is about to stop, or is no primary any more: nothing is in the way, but nobody is there either.
 const STEPPING_DOWN: [i32; 9] = [91, 189, 10058, 10107, 11600, 11602, 13435, 13436, 17405];

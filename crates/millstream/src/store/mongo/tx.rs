@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::Link;
-use super::trouble::{Trouble, answer, code, said};
+use super::trouble::{DUPLICATE_KEY, Trouble, answer, code, said};
 
 /// How many bytes of statements go into one `update`: a command is a document of at most 16 MiB itself.
 const COMMAND_BYTES: usize = 12 << 20;
@@ -94,7 +94,7 @@ impl<'a> Tx<'a> {
         let reply = answer(self.link.db.run_raw_command(command).session(&mut *self.session)).await?;
         match refusal(&reply) {
             None => Ok(reply.get_i32("n").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)),
-            Some(Refusal { code: 11000, .. }) => Err(Trouble::Duplicate),
+            Some(Refusal { code: DUPLICATE_KEY, .. }) => Err(Trouble::Duplicate),
             Some(Refusal { said, .. }) => Err(Trouble::Away(format!("MongoDB: {said}"))),
         }
     }

@@ -56,10 +56,15 @@ impl MongoUrl {
         Self { ca: Some(ca), ..self }
     }
 
-    /// How the connection is protected, if that is not for the text to say.
-    pub(super) fn tls(&self) -> Option<Tls> {
-        let ca = self.ca.clone()?;
-        Some(Tls::Enabled(TlsOptions::builder().ca_file_path(ca).build()))
+    /// How the connection is protected: as the text says, and by the CA that is named beside it.
+    pub(super) fn tls(&self, said: Option<Tls>) -> Option<Tls> {
+        let Some(ca) = self.ca.clone() else { return said };
+        let mut options = match said {
+            Some(Tls::Enabled(options)) => options,
+            _ => TlsOptions::default(),
+        };
+        options.ca_file_path = Some(ca);
+        Some(Tls::Enabled(options))
     }
 
     /// The database that it names.
