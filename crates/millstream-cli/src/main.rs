@@ -1,17 +1,34 @@
 //! `millstream`: the operator's tool for any system built with the toolkit, see `millstream --help`.
+//!
+//! | exit code | |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | looked, and something is not as it should be: something was held back, could not be sent, or is missing |
+//! | 2 | the command line is wrong |
+//! | 3 | it could not be done: the broker does not answer, what is asked for is not there |
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use millstream::config::{Config, listen};
 use millstream::signals::asked_to_stop;
 use millstream::telemetry::init_logs;
 
+use crate::connection::Connection;
+
+mod connection;
+mod output;
+
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version)]
+#[command(name = "millstream", version, max_term_width = 120)]
 struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    /// Prints JSON in place of tables.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,13 +43,17 @@ enum Command {
         mut_arg("journal_retention", |arg| arg.hide(true)),
     )]
     Observe(#[command(flatten)] Config),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Observe(config) = Cli::parse().command;
-    match observe(config).await {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse()).await {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
@@ -40,16 +61,22 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn observe(config: Config) -> Result<()> {
-    init_logs(&config.logs)?;
-    let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
-    console::serve(config, listener, asked_to_stop()).await
+async fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Observe(config) => {
+            init_logs(&config.logs)?;
+            let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
+            console::serve(config, listener, asked_to_stop()).await?;
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
 //! | [`store`] | the port to the database, and SQLite |
 //! | [`dead_letter`] | what becomes of messages that cannot be handled |
+//! | [`operator`] | what an operator does to a running system |
 //! | [`http`], [`telemetry`], [`config`] | the chassis |
 //! | `workbench`, `testing` | for tests, with the feature `testing` |
 //!
@@ -91,6 +92,8 @@ pub mod engine;
 pub mod handler;
 #[cfg(feature = "service")]
 pub mod http;
+#[cfg(feature = "service")]
+pub mod operator;
 #[cfg(feature = "service")]
 mod progress;
 #[cfg(feature = "service")]

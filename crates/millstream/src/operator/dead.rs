@@ -1,0 +1,304 @@
+//! Dead letters as an operator deals with them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{Id, Timestamp};
+use crate::operator::{By, Operator, OperatorError};
+
+/// What has become of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LetterState {
+    /// Nobody has dealt with it.
+    Dead,
+    /// It is on its way back to its service, which has not told yet what became of it.
+    Redriving,
+    /// It was redriven and handled.
+    Resolved,
+    /// A changed copy of it was sent in its place.
+    Edited,
+    /// It was given up for good.
+    Discarded,
+}
+
+/// A dead letter: what failed, and what is known of the failure.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The service that gave it up.
+    pub service: String,
+    /// The type of event without its version, `orders.created`; `unknown` if it has none.
+    pub event: String,
+    /// Its id, by which the service's journal knows it.
+    pub id: Id,
+    /// What has become of it.
+    pub state: LetterState,
+    /// Why it was given up, as [`Reason::name`](crate::dead_letter::Reason::name) says it.
+    pub reason: String,
+    /// The last error.
+    pub error: String,
+    /// Groups dead letters of one cause.
+    pub fingerprint: String,
+    /// The stream it came from.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// The subject it came on.
+    pub subject: String,
+    /// The durable consumer that was given it.
+    pub consumer: String,
+    /// How often it was handled in vain since it was last redriven.
+    pub attempts: u32,
+    /// How often it was redriven.
+    pub redrives: u32,
+    /// When it first failed.
+    pub first_failure: Option<Timestamp>,
+    /// When it last failed.
+    pub last_failure: Option<Timestamp>,
+    /// What it is about: the order's id.
+    pub key: Option<String>,
+    /// The correlation id.
+    pub correlation: Option<String>,
+    /// The id of what caused it.
+    pub causation: Option<String>,
+    /// When this record was written.
+    pub at: Timestamp,
+    /// How long the body was before it was cut, if it was.
+    pub cut: Option<u64>,
+    /// Who last acted on it, if anybody.
+    pub who: Option<String>,
+    /// Why they did.
+    pub why: Option<String>,
+    /// The names of the body's fields that are personal, to be masked where it is shown.
+    pub personal: Vec<String>,
+    /// The record's subject in the service's stream of dead letters.
+    pub record: String,
+    /// The record's sequence there.
+    pub record_sequence: u64,
+    /// All headers, as they were given.
+    #[serde(skip)]
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(skip)]
+    pub payload: bytes::Bytes,
+}
+
+/// Which dead letters are meant; what is not named is not filtered by. Those that were dealt with are left out unless `all`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DeadFilter {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Of this type of event.
+    pub event: Option<String>,
+    /// Given up for this reason.
+    pub reason: Option<String>,
+    /// With this fingerprint.
+    pub fingerprint: Option<String>,
+    /// About this key.
+    pub key: Option<String>,
+    /// With this correlation id.
+    pub correlation: Option<String>,
+    /// This one.
+    pub id: Option<Id>,
+    /// Last failed before this.
+    pub before: Option<Timestamp>,
+    /// Last failed at this time or later.
+    pub since: Option<Timestamp>,
+    /// Also those that are resolved, edited or discarded.
+    pub all: bool,
+}
+
+/// Dead letters of one cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadGroup {
+    /// The service.
+    pub service: String,
+    /// The type of event.
+    pub event: String,
+    /// Why they were given up.
+    pub reason: String,
+    /// Their fingerprint.
+    pub fingerprint: String,
+    /// How many there are.
+    pub count: u64,
+    /// How many of them are on their way back.
+    pub redriving: u64,
+    /// When the first of them first failed.
+    pub first: Option<Timestamp>,
+    /// When the last of them last failed.
+    pub last: Option<Timestamp>,
+    /// The error of one of them.
+    pub error: String,
+}
+
+/// How to redrive.
+#[derive(Clone, Debug)]
+pub struct Redrive {
+    /// At most so many.
+    pub limit: usize,
+    /// At most so many a second.
+    pub per_second: u32,
+    /// Also those that have failed again as often as the limit says.
+    pub force: bool,
+    /// Says what would go and what not, and touches nothing.
+    pub dry_run: bool,
+}
+
+impl Default for Redrive {
+    fn default() -> Self {
+        Self { limit: 10_000, per_second: 500, force: false, dry_run: false }
+    }
+}
+
+/// A dead letter that has come back so often is not redriven again unless forced.
+pub const REDRIVES: u32 = 3;
+
+/// What became of one dead letter that was to be acted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fate {
+    /// The service.
+    pub service: String,
+    /// The type of event.
+    pub event: String,
+    /// The dead letter.
+    pub id: Id,
+    /// The redrive's number.
+    pub redrive: u32,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why it did not go, if it did not.
+    pub why: Option<String>,
+}
+
+/// What became of a dead letter that was to be acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It would go.
+    WouldGo,
+    /// It was done.
+    Done,
+    /// It was held back: it has come back too often, its body was cut, it was dealt with, the limit is reached.
+    Held,
+    /// Somebody else has acted on it meanwhile.
+    Taken,
+    /// It could not be sent; the record says `redriving`, and the next run goes on with it.
+    Failed,
+}
+
+/// How far an action on many dead letters is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// How many are to be acted on.
+    pub total: usize,
+    /// How many are dealt with.
+    pub dealt_with: usize,
+}
+
+/// What became of all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// How many ended in which way.
+    pub counts: BTreeMap<Outcome, u64>,
+    /// Each of them.
+    pub fates: Vec<Fate>,
+}
+
+/// What an edit made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edited {
+    /// The original.
+    pub original: Id,
+    /// The changed copy.
+    pub id: Id,
+    /// What differs: a JSON pointer, the old value, the new one; an absent value is null.
+    pub difference: Vec<(String, Value, Value)>,
+}
+
+/// The dead letters of all services as last read: knows what it has read, and reads only what has come since.
+#[derive(Debug, Default)]
+pub struct Letters;
+
+impl Letters {
+    /// Reads what is new.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn update(&mut self, _operator: &Operator) -> Result<(), OperatorError> {
+        Err(OperatorError::Away("not built yet".into()))
+    }
+
+    /// Those that fit, the oldest first.
+    pub fn list(&self, _filter: &DeadFilter) -> Vec<&DeadLetter> {
+        vec![]
+    }
+
+    /// A row for each cause, the largest first.
+    pub fn groups(&self, _filter: &DeadFilter) -> Vec<DeadGroup> {
+        vec![]
+    }
+
+    /// One of them.
+    pub fn get(&self, _service: &str, _id: Id) -> Option<&DeadLetter> {
+        None
+    }
+}
+
+impl Operator {
+    /// Hands the dead letters that fit back to the services that gave them up, and to nobody else. Claims each before it is sent, so
+    /// that of two runs at once each is sent by one; interrupted anywhere, it loses and doubles nothing, and another run goes on.
+    ///
+    /// # Errors
+    /// When the broker does not answer. What was done until then is done, and audited.
+    pub async fn redrive(
+        &self,
+        _filter: &DeadFilter,
+        _how: &Redrive,
+        _by: &By,
+        _progress: impl FnMut(Progress) + Send,
+    ) -> Result<Report, OperatorError> {
+        Err(OperatorError::Away("not built yet".into()))
+    }
+
+    /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
+    ///
+    /// # Errors
+    /// When there is no such dead letter, it was dealt with meanwhile, or the broker does not answer.
+    pub async fn edit(
+        &self,
+        _service: &str,
+        _id: Id,
+        _payload: bytes::Bytes,
+        _by: &By,
+    ) -> Result<Edited, OperatorError> {
+        Err(OperatorError::Away("not built yet".into()))
+    }
+
+    /// Gives the dead letters that fit up for good. Their records stay for 30 days.
+    ///
+    /// # Errors
+    /// When the broker does not answer. What was done until then is done, and audited.
+    pub async fn discard(
+        &self,
+        _filter: &DeadFilter,
+        _limit: usize,
+        _dry_run: bool,
+        _by: &By,
+        _progress: impl FnMut(Progress) + Send,
+    ) -> Result<Report, OperatorError> {
+        Err(OperatorError::Away("not built yet".into()))
+    }
+}
+
+/// How long a record stays after it was given up for good or edited.
+pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);

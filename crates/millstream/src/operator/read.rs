@@ -1,0 +1,134 @@
+//! A stream's messages in order, read with direct gets in batches: they need no consumer, and so no right to make one.
+
+use std::ops::ControlFlow;
+
+use async_nats::header::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::{Client, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::event::{decode_header, header, split_type};
+use crate::ids::{Id, Timestamp};
+use crate::operator::{Operator, OperatorError, PATIENCE};
+
+/// Messages that are asked for at once.
+const BATCH: u32 = 500;
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// With the first message at or above this sequence.
+    Sequence(u64),
+    /// With the first message that was stored at this time or later.
+    Time(Timestamp),
+}
+
+/// A message as a stream holds it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// Its headers, encoded as on the wire.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+impl Stored {
+    /// A header's value as it was given.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).map(|value| decode_header(value.as_str()))
+    }
+
+    /// All headers with their values as they were given, in the order of their names.
+    pub fn all_headers(&self) -> Vec<(String, String)> {
+        let values = self.headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let mut all: Vec<_> = values.map(|(name, value)| (name.to_string(), decode_header(value.as_str()))).collect();
+        all.sort();
+        all
+    }
+
+    /// The event's id, if it is one of ours.
+    pub fn id(&self) -> Option<Id> {
+        self.header(header::ID)?.parse().ok()
+    }
+
+    /// The event's type without its version, `orders.created`.
+    pub fn event(&self) -> Option<String> {
+        Some(split_type(&self.header(header::TYPE)?)?.0.to_owned())
+    }
+}
+
+impl Operator {
+    /// Reads the messages of a stream whose subjects match `filter`, in order, until `each` breaks off or there is no further
+    /// one. Gives the sequence to go on with.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses.
+    pub async fn read(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: From,
+        mut each: impl FnMut(Stored) -> ControlFlow<()>,
+    ) -> Result<u64, OperatorError> {
+        let away =
+            |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
+        let client: &Client = &self.client;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
+        let mut request = match from {
+            From::Sequence(sequence) => json!({ "seq": sequence.max(1), "batch": BATCH, "next_by_subj": filter }),
+            From::Time(time) => json!({ "start_time": time, "batch": BATCH, "next_by_subj": filter }),
+        };
+        let mut next = if let From::Sequence(sequence) = from { sequence.max(1) } else { 0 };
+        loop {
+            let subject = format!("$JS.API.DIRECT.GET.{stream}");
+            let body = request.to_string().into();
+            client.publish_with_reply(subject, inbox.clone(), body).await.map_err(|error| away(&error))?;
+            let before = next;
+            loop {
+                let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
+                let answer = answer.map_err(|_| away(&format!("no answer within {PATIENCE:?}")))?;
+                let answer = answer.ok_or_else(|| away(&"the connection is closed"))?;
+                match answer.status {
+                    None | Some(StatusCode::OK) => {}
+                    Some(StatusCode::NO_RESPONDERS) => {
+                        return Err(OperatorError::NotFound(format!("there is no stream {stream}")));
+                    }
+                    // The end of the batch, or nothing there.
+                    Some(_) => break,
+                }
+                let message = StreamMessage::try_from(answer).map_err(|error| away(&error))?;
+                next = message.sequence + 1;
+                if each(stored(stream, message)).is_break() {
+                    return Ok(next);
+                }
+            }
+            if next == before {
+                return Ok(next);
+            }
+            request = json!({ "seq": next, "batch": BATCH, "next_by_subj": filter });
+        }
+    }
+}
+
+fn stored(stream: &str, message: StreamMessage) -> Stored {
+    let millis = message.time.unix_timestamp_nanos() / 1_000_000;
+    Stored {
+        stream: stream.into(),
+        sequence: message.sequence,
+        subject: message.subject.to_string(),
+        at: Timestamp(u64::try_from(millis).unwrap_or_default()),
+        headers: message.headers,
+        payload: message.payload,
+    }
+}
