@@ -20,7 +20,10 @@ use async_nats::jetstream::context::ContextBuilder;
 
 pub mod audit;
 pub mod dead;
+mod edit;
+mod letters;
 pub mod read;
+mod redrive;
 pub mod status;
 pub mod tail;
 pub mod trace;
