@@ -17,8 +17,13 @@ use millstream::telemetry::init_logs;
 
 use crate::connection::Connection;
 
+mod audit;
 mod connection;
+mod dead;
+mod editor;
+mod masked;
 mod output;
+mod who;
 
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
@@ -43,6 +48,11 @@ enum Command {
         mut_arg("journal_retention", |arg| arg.hide(true)),
     )]
     Observe(#[command(flatten)] Config),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -62,7 +72,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    let Cli { connection, json, command } = cli;
+    match command {
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Observe(config) => {
             init_logs(&config.logs)?;
             let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
