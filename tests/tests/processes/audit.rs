@@ -219,7 +219,7 @@ impl Place {
     /// The records of what was given up, by entry: reason and state.
     async fn records(&self) -> Vec<(u64, String, String)> {
         let record = |message: Message| {
-            let headers = message.headers.unwrap();
+            let headers = message.headers.as_ref().unwrap();
             let get = |name: &str| headers.get(name).map(ToString::to_string).unwrap_or_default();
             let n = get(header::CORRELATION).strip_prefix("n-").unwrap().parse().unwrap();
             (n, get("Millstream-Reason"), get("Millstream-State"))

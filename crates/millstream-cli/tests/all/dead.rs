@@ -150,7 +150,8 @@ async fn a_body_is_edited_by_pointers_by_a_file_and_in_an_editor() {
         let args = [&["dead", "edit", &id.to_string(), "--why", "a typo"], rest].concat();
         place.call_with(&args, env)
     };
-    let (code, said) = edit(&one, &["--set", "/lines/0/quantity=3", "--set", "/note=two words", "--set", "/email=x"], &[]);
+    let (code, said) =
+        edit(&one, &["--set", "/lines/0/quantity=3", "--set", "/note=two words", "--set", "/email=x"], &[]);
     assert!(code == 0 && said.contains("/lines/0/quantity") && said.contains("two words"), "{said}");
     assert!(!said.contains("ada@example.org"), "{said}");
     let (code, said) = edit(&one, &["--set", "/lines/0/quantity=4"], &[]);
