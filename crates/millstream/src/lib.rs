@@ -99,6 +99,8 @@ mod progress;
 #[cfg(feature = "service")]
 mod rebuild;
 #[cfg(feature = "service")]
+mod redriven;
+#[cfg(feature = "service")]
 mod refusals;
 #[cfg(feature = "service")]
 mod release;
