@@ -134,13 +134,13 @@ async fn a_dead_letter_that_kills_the_process_when_it_is_redriven_is_parked_agai
     assert!((3..=8).contains(&deaths), "{deaths} deaths");
 }
 
-/// How many dead letters an operator who is killed redrives: `MILLSTREAM_REDRIVES`, or as many as take some seconds.
+/// How many dead letters an operator who is killed redrives: on a slow machine `MILLSTREAM_REDRIVES` may say fewer.
 fn many() -> usize {
-    std::env::var("MILLSTREAM_REDRIVES").map_or(2_000, |count| count.parse().unwrap())
+    std::env::var("MILLSTREAM_REDRIVES").map_or(10_000, |count| count.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_redriven_by_an_operator_who_is_killed_three_times_are_each_handled_once_and_audited() {
+async fn ten_thousand_redriven_by_an_operator_who_is_killed_three_times_are_each_handled_once_and_audited() {
     let count = many();
     let mut place = Place::new().await;
     let started = Instant::now();
