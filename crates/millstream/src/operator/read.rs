@@ -26,7 +26,7 @@ pub enum From {
 }
 
 /// A message as a stream holds it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The stream.
     pub stream: String,
@@ -68,6 +68,34 @@ impl Stored {
 }
 
 impl Operator {
+    /// The first message of a stream whose subject matches `filter`, if there is one.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses.
+    pub async fn first(&self, stream: &str, filter: &str, from: From) -> Result<Option<Stored>, OperatorError> {
+        let away =
+            |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
+        let request = match from {
+            From::Sequence(sequence) => json!({ "seq": sequence.max(1), "next_by_subj": filter }),
+            From::Time(time) => json!({ "start_time": time, "next_by_subj": filter }),
+        };
+        let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
+        let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
+        let answer = match answer {
+            Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
+                return Err(OperatorError::NotFound(format!("there is no stream {stream}")));
+            }
+            answer => answer.map_err(|error| away(&error))?,
+        };
+        match answer.status {
+            None | Some(StatusCode::OK) => {}
+            Some(StatusCode::NOT_FOUND) => return Ok(None),
+            Some(status) => return Err(away(&format!("{status} {}", answer.description.unwrap_or_default()))),
+        }
+        let message = StreamMessage::try_from(answer).map_err(|error| away(&error))?;
+        Ok(Some(stored(stream, message)))
+    }
+
     /// Reads the messages of a stream whose subjects match `filter`, in order, until `each` breaks off or there is no further
     /// one. Gives the sequence to go on with.
     ///
@@ -121,13 +149,17 @@ impl Operator {
     }
 }
 
+/// A time as the broker gives it, in nanoseconds since 1970.
+pub(crate) fn millis(nanos: i128) -> Timestamp {
+    Timestamp(u64::try_from(nanos / 1_000_000).unwrap_or_default())
+}
+
 fn stored(stream: &str, message: StreamMessage) -> Stored {
-    let millis = message.time.unix_timestamp_nanos() / 1_000_000;
     Stored {
         stream: stream.into(),
         sequence: message.sequence,
         subject: message.subject.to_string(),
-        at: Timestamp(u64::try_from(millis).unwrap_or_default()),
+        at: millis(message.time.unix_timestamp_nanos()),
         headers: message.headers,
         payload: message.payload,
     }
