@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use async_nats::header::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::{Client, StatusCode};
+use async_nats::jetstream::stream::LastRawMessageErrorKind as RawMessageErrorKind;
+use async_nats::{Client, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -68,7 +70,8 @@ impl Stored {
 }
 
 impl Operator {
-    /// The first message of a stream whose subject matches `filter`, if there is one.
+    /// The first message of a stream whose subject matches `filter`, if there is one. From a sequence also if the stream does not
+    /// allow direct gets.
     ///
     /// # Errors
     /// When the broker does not answer, or refuses.
@@ -81,18 +84,27 @@ impl Operator {
         };
         let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
         let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
-        let answer = match answer {
-            Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
-                return Err(OperatorError::NotFound(format!("there is no stream {stream}")));
+        let message = match (answer, from) {
+            (Err(error), From::Sequence(sequence)) if error.kind() == RequestErrorKind::NoResponders => {
+                let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|error| away(&error))?;
+                match handle.raw_message_builder().sequence(sequence.max(1)).next_by_subject(filter).send().await {
+                    Ok(message) => message,
+                    Err(error) => match error.kind() {
+                        RawMessageErrorKind::NoMessageFound => return Ok(None),
+                        RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                            return Ok(None);
+                        }
+                        _ => return Err(away(&error)),
+                    },
+                }
             }
-            answer => answer.map_err(|error| away(&error))?,
+            (Err(error), _) => return Err(away(&error)),
+            (Ok(answer), _) => match answer.status {
+                None | Some(StatusCode::OK) => StreamMessage::try_from(answer).map_err(|error| away(&error))?,
+                Some(StatusCode::NOT_FOUND) => return Ok(None),
+                Some(status) => return Err(away(&format!("{status} {}", answer.description.unwrap_or_default()))),
+            },
         };
-        match answer.status {
-            None | Some(StatusCode::OK) => {}
-            Some(StatusCode::NOT_FOUND) => return Ok(None),
-            Some(status) => return Err(away(&format!("{status} {}", answer.description.unwrap_or_default()))),
-        }
-        let message = StreamMessage::try_from(answer).map_err(|error| away(&error))?;
         Ok(Some(stored(stream, message)))
     }
 
