@@ -24,6 +24,9 @@ pub struct PendingWake {
     pub at: Timestamp,
     /// How often it was tried.
     pub attempt: u32,
+    /// Until when the instance that tries it has it to itself; none while no attempt is under way.
+    #[serde(default)]
+    pub lease: Option<Timestamp>,
     /// Tells one wake of a document from the next.
     pub generation: u64,
     /// Whether it may be cancelled.
