@@ -22,6 +22,7 @@ mod ask;
 pub mod audit;
 pub mod dead;
 pub mod read;
+mod search;
 pub mod status;
 pub mod tail;
 pub mod trace;
