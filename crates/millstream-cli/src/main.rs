@@ -19,6 +19,13 @@ use crate::connection::Connection;
 
 mod connection;
 mod output;
+mod reveal;
+mod status;
+mod tail;
+mod times;
+mod trace;
+mod wakes;
+mod who;
 
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
@@ -43,6 +50,15 @@ enum Command {
         mut_arg("journal_retention", |arg| arg.hide(true)),
     )]
     Observe(#[command(flatten)] Config),
+    /// Show streams, consumers and instances, and what is wrong with them
+    Status,
+    /// Follow events as they come, over all streams
+    Tail(#[command(flatten)] tail::Tail),
+    /// Show what an order or a request set off: who emitted what, who has handled it and when, what is missing
+    Trace(#[command(flatten)] trace::Trace),
+    /// What services will do later: list, move, fire, cancel
+    #[command(subcommand)]
+    Wakes(wakes::Wakes),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -54,6 +70,7 @@ enum Command {
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
+        Err(error) if output::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
@@ -62,7 +79,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    let Cli { connection, json, command } = cli;
+    match command {
+        Command::Status => return status::run(&connection.open().await?, json).await,
+        Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
+        Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
+        Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
         Command::Observe(config) => {
             init_logs(&config.logs)?;
             let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
