@@ -2,13 +2,12 @@
 //! what lies in the dead letter streams, how full streams are, which instances are there. One of it is enough for a system.
 //!
 //! * [`metrics`] is the table of what it shows;
-//! * `look.rs` looks at the broker, every two seconds;
-//! * `letters.rs` knows the dead letters, and reads only what has come since the last look.
+//! * `look.rs` looks at the broker, every two seconds.
 //!
 //! | route | |
 //! | --- | --- |
 //! | `/metrics` | what was found at the last look; nothing of the broker while that is away |
-//! | `/dead-letters?service=&event=&reason=` | the dead letters that fit, as JSON, the oldest first |
+//! | `/dead-letters?service=&event=&reason=` | the dead letters that fit and nobody has dealt with, as JSON, the oldest first |
 //! | `/readyz`, `/health` | whether the broker answers |
 //! | `/livez` | whether the process works |
 #![warn(missing_docs)]
@@ -19,12 +18,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Result;
-use async_nats::jetstream::context::ContextBuilder;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use millstream::config::Config;
 use millstream::http::{Health, MAX_IN_FLIGHT, Probe, shell};
+use millstream::operator::dead::{DeadFilter, DeadLetter};
 use millstream::telemetry::metrics::BROKER_CONNECTED;
 use millstream::telemetry::{Snapshot, Telemetry};
 use serde::Deserialize;
@@ -32,10 +31,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::letters::Letter;
 use crate::look::Observer;
 
-mod letters;
 mod look;
 pub mod metrics;
 
@@ -77,7 +74,7 @@ pub async fn serve(
 }
 
 /// The dead letters as of the last look.
-type Letters = Arc<RwLock<Vec<Letter>>>;
+type Letters = Arc<RwLock<Vec<DeadLetter>>>;
 
 /// Which dead letters are asked for; what is not named is not filtered by.
 #[derive(Deserialize)]
@@ -90,14 +87,11 @@ struct Wanted {
 /// The most dead letters in an answer.
 const PAGE: usize = 1000;
 
-async fn dead_letters(State(letters): State<Letters>, Query(wanted): Query<Wanted>) -> Json<Vec<Letter>> {
-    let fits = |wanted: &Option<String>, have: &str| wanted.as_ref().is_none_or(|wanted| wanted == have);
+async fn dead_letters(State(letters): State<Letters>, Query(wanted): Query<Wanted>) -> Json<Vec<DeadLetter>> {
+    let Wanted { service, event, reason } = wanted;
+    let wanted = DeadFilter { service, event, reason, ..DeadFilter::default() };
     let letters = letters.read().unwrap_or_else(PoisonError::into_inner);
-    let fitting = letters.iter().filter(|letter| {
-        fits(&wanted.service, &letter.service)
-            && fits(&wanted.event, &letter.event)
-            && fits(&wanted.reason, &letter.reason)
-    });
+    let fitting = letters.iter().filter(|letter| wanted.fits(letter));
     Json(fitting.take(PAGE).cloned().collect())
 }
 
@@ -117,10 +111,9 @@ async fn look_on(config: Config, telemetry: Telemetry, answers: Arc<AtomicBool>,
     let options = config.connect_options().await?.name(NAME).retry_on_initial_connect();
     let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(NAME));
     let client = options.connect(config.nats_url.servers()).await?;
-    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-    let mut observer = Observer::new(client, jetstream);
+    let mut observer = Observer::new(client);
     let connected = telemetry.gauge(&BROKER_CONNECTED, &[]);
-    let mut told = false;
+    let (mut told, mut changes) = (false, 0);
     loop {
         let looked = match tokio::time::timeout(PATIENCE, observer.look()).await {
             Ok(looked) => looked.map_err(|error| format!("{error:#}")),
@@ -133,7 +126,9 @@ async fn look_on(config: Config, telemetry: Telemetry, answers: Arc<AtomicBool>,
                     tracing::info!("the broker answers again");
                 }
                 telemetry.show(&snapshot);
-                *letters.write().unwrap_or_else(PoisonError::into_inner) = observer.letters();
+                if let Some(now) = observer.letters(&mut changes) {
+                    *letters.write().unwrap_or_else(PoisonError::into_inner) = now;
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {

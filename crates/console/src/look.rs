@@ -4,37 +4,36 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
 use async_nats::Client;
-use async_nats::jetstream::Context;
 use millstream::Timestamp;
 use millstream::operator::Operator;
+use millstream::operator::dead::{DeadFilter, DeadLetter, Letters, Moves};
 use millstream::telemetry::Snapshot;
 use millstream::telemetry::metrics::{REASONS, UNKNOWN_EVENT};
 
-use crate::letters::{Known, Letter};
 use crate::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OBSERVED, OLDEST_UNACKED, PENDING, REDELIVERED,
     REDRIVE_OUTCOMES, REDRIVES, STREAM_BYTES, STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
 };
 
+/// The reason of a dead letter that has none of ours.
+const UNKNOWN_REASON: &str = "unknown";
+
 /// Looks at one broker.
 pub(crate) struct Observer {
-    client: Client,
-    jetstream: Context,
-    /// By service.
-    letters: BTreeMap<String, Known>,
+    operator: Operator,
+    letters: Letters,
 }
 
 impl Observer {
-    pub(crate) fn new(client: Client, jetstream: Context) -> Self {
-        Self { client, jetstream, letters: BTreeMap::new() }
+    pub(crate) fn new(client: Client) -> Self {
+        Self { operator: Operator::new(client), letters: Letters::default() }
     }
 
     /// What is there now.
     pub(crate) async fn look(&mut self) -> Result<Snapshot> {
-        let status = Operator::new(self.client.clone()).status().await?;
+        let status = self.operator.status().await?;
         let mut snapshot = Snapshot::new(OBSERVED);
         let mut events: HashMap<String, BTreeSet<String>> = HashMap::new();
-        let mut dead = vec![];
         for stream in &status.streams {
             let name = stream.name.as_str();
             snapshot.set(&STREAM_MESSAGES, &[name], stream.messages as f64);
@@ -42,11 +41,6 @@ impl Observer {
             snapshot.set(&STREAM_LAST, &[name], stream.last_sequence as f64);
             let ratio = stream.max_bytes.map_or(0.0, |max| stream.bytes as f64 / max as f64);
             snapshot.set(&STREAM_RATIO, &[name], ratio);
-            if let Some(service) = stream.dead_letters_of() {
-                let stream = self.jetstream.get_stream_no_info(name).await?;
-                let info = stream.get_info().await?;
-                dead.push((service.to_owned(), stream, info));
-            }
         }
         for consumer in status.consumers {
             let labels = [consumer.stream.as_str(), consumer.name.as_str()];
@@ -61,34 +55,37 @@ impl Observer {
         for instance in status.instances {
             *instances.entry((instance.service, instance.version)).or_default() += 1;
         }
+        self.letters.update(&self.operator).await?;
         let now = Timestamp::system();
-        let services: BTreeSet<String> = dead.iter().map(|(service, ..)| service.clone()).collect();
-        self.letters.retain(|service, _| services.contains(service));
-        for (service, stream, info) in &dead {
-            let known = self.letters.entry(service.clone()).or_default();
-            known.update(service, &self.client, stream, info).await?;
+        // Those that somebody has to deal with.
+        let dead = self.letters.list(&DeadFilter::default());
+        for (service, moves) in self.letters.services() {
             // A durable has its service's name, and what it handles is a closed set.
-            let events = events.entry(service.clone()).or_default();
-            let foreign = |letter: &&mut Letter| !events.is_empty() && !events.contains(&letter.event);
-            known.letters.values_mut().filter(foreign).for_each(|letter| letter.event = UNKNOWN_EVENT.into());
+            let events = events.entry(service.to_owned()).or_default();
+            let of_set = |event| events.is_empty() || events.contains(event);
             let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
             for event in events.iter().map(String::as_str).chain([UNKNOWN_EVENT]) {
                 counts.extend(REASONS.iter().map(|reason| ((event, *reason), 0)));
             }
-            for letter in known.letters.values() {
-                *counts.entry((&letter.event, &letter.reason)).or_default() += 1;
+            let mut oldest: Option<Timestamp> = None;
+            for letter in dead.iter().filter(|letter| letter.service == service) {
+                let event = if of_set(&letter.event) { letter.event.as_str() } else { UNKNOWN_EVENT };
+                let reason = REASONS.iter().find(|reason| **reason == letter.reason).unwrap_or(&UNKNOWN_REASON);
+                *counts.entry((event, reason)).or_default() += 1;
+                let failed = letter.last_failure.unwrap_or(letter.at);
+                oldest = Some(oldest.map_or(failed, |oldest| oldest.min(failed)));
             }
             for ((event, reason), count) in counts {
                 snapshot.set(&DEAD_LETTERS, &[service, event, reason], count as f64);
             }
-            let oldest = known.letters.values().map(|letter| letter.at).min();
             let age = oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
             snapshot.set(&DEAD_LETTER_AGE, &[service], age);
-            for outcome in REDRIVE_OUTCOMES {
-                snapshot.set(&REDRIVES, &[service, outcome], 0.0);
+            let Moves { sent, handled, failed_again, discarded } = moves;
+            for (outcome, count) in REDRIVE_OUTCOMES.into_iter().zip([sent, handled, failed_again, discarded]) {
+                snapshot.set(&REDRIVES, &[service, outcome], count as f64);
             }
             if !instances.keys().any(|(name, _)| name == service) {
-                instances.insert((service.clone(), String::new()), 0);
+                instances.insert((service.to_owned(), String::new()), 0);
             }
         }
         for ((service, version), count) in &instances {
@@ -97,11 +94,9 @@ impl Observer {
         Ok(snapshot)
     }
 
-    /// The dead letters as of the last look, the oldest first.
-    pub(crate) fn letters(&self) -> Vec<Letter> {
-        let all = self.letters.values().flat_map(|known| known.letters.values());
-        let mut all: Vec<Letter> = all.cloned().collect();
-        all.sort_unstable_by_key(|letter| (letter.at, letter.sequence));
-        all
+    /// The dead letters that somebody has to deal with as of the last look, the oldest first, if any have changed since `changes`.
+    pub(crate) fn letters(&self, changes: &mut u64) -> Option<Vec<DeadLetter>> {
+        let same = std::mem::replace(changes, self.letters.changes()) == self.letters.changes();
+        (!same).then(|| self.letters.list(&DeadFilter::default()).into_iter().cloned().collect())
     }
 }

@@ -17,7 +17,11 @@ use millstream::telemetry::init_logs;
 
 use crate::connection::Connection;
 
+mod audit;
 mod connection;
+mod dead;
+mod editor;
+mod masked;
 mod output;
 mod reveal;
 mod status;
@@ -59,6 +63,11 @@ enum Command {
     /// What services will do later: list, move, fire, cancel
     #[command(subcommand)]
     Wakes(wakes::Wakes),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -85,6 +94,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
         Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Observe(config) => {
             init_logs(&config.logs)?;
             let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
