@@ -18,7 +18,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Result;
-use async_nats::jetstream::context::ContextBuilder;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -112,8 +111,7 @@ async fn look_on(config: Config, telemetry: Telemetry, answers: Arc<AtomicBool>,
     let options = config.connect_options().await?.name(NAME).retry_on_initial_connect();
     let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(NAME));
     let client = options.connect(config.nats_url.servers()).await?;
-    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-    let mut observer = Observer::new(client, jetstream);
+    let mut observer = Observer::new(client);
     let connected = telemetry.gauge(&BROKER_CONNECTED, &[]);
     let (mut told, mut changes) = (false, 0);
     loop {

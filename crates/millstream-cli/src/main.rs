@@ -24,6 +24,12 @@ mod editor;
 mod letters;
 mod masked;
 mod output;
+mod reveal;
+mod status;
+mod tail;
+mod times;
+mod trace;
+mod wakes;
 mod who;
 
 /// Operates a system built with Millstream.
@@ -49,6 +55,15 @@ enum Command {
         mut_arg("journal_retention", |arg| arg.hide(true)),
     )]
     Observe(#[command(flatten)] Config),
+    /// Show streams, consumers and instances, and what is wrong with them
+    Status,
+    /// Follow events as they come, over all streams
+    Tail(#[command(flatten)] tail::Tail),
+    /// Show what an order or a request set off: who emitted what, who has handled it and when, what is missing
+    Trace(#[command(flatten)] trace::Trace),
+    /// What services will do later: list, move, fire, cancel
+    #[command(subcommand)]
+    Wakes(wakes::Wakes),
     /// What services have given up: list, show, redrive, edit, discard
     #[command(subcommand)]
     Dead(dead::Dead),
@@ -65,6 +80,7 @@ enum Command {
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
+        Err(error) if output::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
@@ -75,6 +91,10 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { connection, json, command } = cli;
     match command {
+        Command::Status => return status::run(&connection.open().await?, json).await,
+        Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
+        Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
+        Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
         Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
         Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Observe(config) => {

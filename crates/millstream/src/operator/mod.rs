@@ -18,12 +18,14 @@ use async_nats::Client;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 
+mod ask;
 pub mod audit;
 pub mod dead;
 mod edit;
 mod letters;
 pub mod read;
 mod redrive;
+mod search;
 pub mod status;
 pub mod tail;
 pub mod trace;
