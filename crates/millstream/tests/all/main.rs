@@ -28,3 +28,4 @@ mod timers;
 mod trimming;
 mod unknown_commits;
 mod versions;
+mod watching;
