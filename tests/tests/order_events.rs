@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use millstream::engine::timing::Timing;
 use millstream::testing::eventually;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Apart, Caller, SOON, line, order_of};
+use crate::harness::{Apart, Caller, SOON, line, order_of, timing};
 
 /// An open answer.
 struct Events {
@@ -75,7 +76,12 @@ fn a_mug() -> String {
 
 /// A shop whose gateway is down and whose inventory is not there yet.
 async fn shop() -> Apart {
+    shop_with(timing()).await
+}
+
+async fn shop_with(timing: Timing) -> Apart {
     let mut shop = Apart::new().await;
+    shop.timing = timing;
     for part in ["gateway", "orders", "payments", "notifications", "analytics"] {
         shop.start(part).await;
     }
@@ -143,16 +149,13 @@ async fn a_client_that_comes_again_is_told_nothing_twice_and_after_the_end_not_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_order_and_one_watcher_too_many_are_refused_as_problems() {
-    let mut shop = Apart::new().await;
-    shop.timing.watch_limit = 2;
-    shop.start("orders").await;
+    let shop = shop_with(Timing { watch_limit: 2, ..timing() }).await;
     for unknown in ["no-id", "01890000-0000-8000-8000-000000000000"] {
         let answer = shop.get(format!("{}/orders/{unknown}/events", shop.urls.orders)).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (404, "application/problem+json"));
         assert!(answer.json()["detail"].as_str().unwrap().contains(unknown), "{answer:?}");
     }
-    let placed = async || shop.post(a_mug()).await.json()["id"].as_str().map(str::to_owned);
-    let id = eventually("orders to be taken", SOON, placed).await;
+    let id = shop.place(a_mug()).await;
     let open = [Events::of(&shop, &id, None).await, Events::of(&shop, &id, None).await];
     let refused = shop.get(format!("{}/orders/{id}/events", shop.urls.orders)).await;
     assert_eq!((refused.status.as_u16(), refused.header("content-type")), (503, "application/problem+json"));
