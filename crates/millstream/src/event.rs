@@ -34,9 +34,14 @@ impl Stream {
 
     /// The partition of a key: FNV-1a (32 bit) modulo the partition count.
     pub fn partition(&self, key: &str) -> u32 {
-        let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        hash % self.partitions.max(1)
+        partition(key, self.partitions)
     }
+}
+
+/// The partition of a key in a stream that has so many.
+pub(crate) fn partition(key: &str, partitions: u32) -> u32 {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % partitions.max(1)
 }
 
 /// Something that has happened, as the services tell each other.
@@ -81,6 +86,9 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const OLDER: &'static [Older<Self>] = &[];
     /// The stream it is published to.
     const STREAM: Stream;
+    /// The names of the body's fields, at any depth, that say something about a person. They go on the wire as they are;
+    /// an operator's tools show them masked unless asked not to, and that is audited.
+    const PERSONAL: &'static [&'static str] = &[];
 
     /// What the event is about: the order's id. Events of one key share a partition.
     fn key(&self) -> &str;
@@ -190,6 +198,8 @@ pub mod header {
     pub const CORRELATION: &str = "ce-correlationid";
     /// Causation id, a CloudEvents extension.
     pub const CAUSATION: &str = "ce-causationid";
+    /// The names of the body's personal fields, with commas between them, a CloudEvents extension; absent if there are none.
+    pub const PERSONAL: &str = "ce-personalfields";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// The broker's deduplication key.
@@ -205,7 +215,7 @@ impl Emitted {
         let payload = serde_json::to_vec(event)?.into();
         let key = event.key();
         let id = meta.id.to_string();
-        let mut headers = Vec::with_capacity(11);
+        let mut headers = Vec::with_capacity(12);
         let mut put = |name: &str, value: &str| headers.push((name.to_owned(), encode_header(value)));
         put(header::MSG_ID, &id);
         put(header::SPEC, "1.0");
@@ -221,6 +231,9 @@ impl Emitted {
         }
         if let Some(traceparent) = &meta.traceparent {
             put(header::TRACEPARENT, traceparent);
+        }
+        if !E::PERSONAL.is_empty() {
+            put(header::PERSONAL, &E::PERSONAL.join(","));
         }
         Ok(Self { subject: format!("{}.{}", E::TYPE, E::STREAM.partition(key)), headers, payload })
     }
@@ -313,6 +326,27 @@ mod tests {
             assert!(wire.bytes().all(|byte| byte.is_ascii_graphic()), "{wire:?}");
             assert_eq!(decode_header(&wire), value);
         }
+    }
+
+    #[derive(Serialize, serde::Deserialize)]
+    struct Moved<const PERSONAL: bool>;
+
+    impl<const PERSONAL: bool> Event for Moved<PERSONAL> {
+        const TYPE: &'static str = "people.moved";
+        const STREAM: Stream = Stream::new("PEOPLE", "people");
+        const PERSONAL: &'static [&'static str] = if PERSONAL { &["name", "street"] } else { &[] };
+        fn key(&self) -> &str {
+            "k"
+        }
+    }
+
+    #[test]
+    fn the_wire_says_which_fields_are_personal() {
+        let time = Timestamp(1);
+        let meta = Meta { id: Id::random(time), time, correlation: "c".into(), causation: None, traceparent: None };
+        let of = |event: Result<Emitted, _>| event.unwrap().header(header::PERSONAL);
+        assert_eq!(of(Emitted::event("s", &meta, &Moved::<true>)).as_deref(), Some("name,street"));
+        assert_eq!(of(Emitted::event("s", &meta, &Moved::<false>)), None);
     }
 
     #[test]
