@@ -15,6 +15,7 @@ mod health;
 mod killed;
 mod northwind;
 mod onlookers;
+mod order_events;
 mod outages;
 mod outside;
 mod rights;

@@ -13,6 +13,7 @@ use crate::event::Meta;
 use crate::handler::{Command, Document, Key, Reject};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
+use crate::watch::Watchers;
 use crate::work::CommandWork;
 
 /// The service, as its routes see it. Cheap to clone.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Status>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
+    pub(crate) watchers: Watchers,
 }
 
 /// Who asks, and under which key: read from a request's headers, an axum extractor.
@@ -150,12 +152,15 @@ impl Context {
     }
 
     /// A read waits for the store no longer than a command does.
-    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    pub(crate) async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let within = tokio::time::timeout(self.0.timing.command_timeout, answer).await;
         within.unwrap_or_else(|_| Err(StoreError("the store does not answer in time".into())))
     }
 }
 
-fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
+pub(crate) fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
     crate::unit::parse(&doc.body, doc.shape).map_err(|fault| StoreError(format!("{fault:?}")))
 }

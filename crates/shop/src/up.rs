@@ -78,7 +78,15 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     let embedded = nats_url.is_none();
     let sync_always = args.broker_sync == BrokerSync::Always;
     let notifications = args.mail.clone().settings();
-    let plan = Plan { host: args.host, ports: args.port_base, nats_url, sync_always, notifications, ..Plan::default() };
+    let plan = Plan {
+        host: args.host,
+        ports: args.port_base,
+        nats_url,
+        sync_always,
+        notifications,
+        demo: true,
+        ..Plan::default()
+    };
     let mut shop = Shop::start(plan, data).await?;
     let urls = shop.urls.clone();
     let screen = screen(&urls, shop.data(), &args, embedded);

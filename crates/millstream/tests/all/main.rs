@@ -30,3 +30,4 @@ mod timers;
 mod trimming;
 mod unknown_commits;
 mod versions;
+mod watching;
