@@ -114,6 +114,6 @@ fn letter(service: &str, stream: &str, message: &StreamMessage) -> Letter {
 }
 
 /// A time as the broker gives it, in nanoseconds since 1970.
-pub(crate) fn millis(nanos: i128) -> Timestamp {
+fn millis(nanos: i128) -> Timestamp {
     Timestamp(u64::try_from(nanos / 1_000_000).unwrap_or_default())
 }

@@ -214,7 +214,8 @@ pub fn inbox_prefix(service: &str) -> String {
     format!("_INBOX_{service}")
 }
 
-const PARTITIONS: &str = "millstream.partitions";
+/// In the metadata of a domain's stream: the number of its partitions.
+pub(crate) const PARTITIONS: &str = "millstream.partitions";
 
 fn limits(name: &str, subjects: String) -> StreamConfig {
     StreamConfig {

@@ -34,9 +34,14 @@ impl Stream {
 
     /// The partition of a key: FNV-1a (32 bit) modulo the partition count.
     pub fn partition(&self, key: &str) -> u32 {
-        let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        hash % self.partitions.max(1)
+        partition(key, self.partitions)
     }
+}
+
+/// The partition of a key in a stream that has so many.
+pub(crate) fn partition(key: &str, partitions: u32) -> u32 {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % partitions.max(1)
 }
 
 /// Something that has happened, as the services tell each other.

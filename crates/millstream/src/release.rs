@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use semver::Version;
 
 /// In the metadata of a stream or a durable: the release that declared it.
-const KEY: &str = "millstream.release";
+pub(crate) const KEY: &str = "millstream.release";
 
 /// The release of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

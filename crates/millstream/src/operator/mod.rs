@@ -18,6 +18,7 @@ use async_nats::Client;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 
+mod ask;
 pub mod audit;
 pub mod dead;
 pub mod read;

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use async_nats::header::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::{Client, StatusCode};
+use async_nats::jetstream::stream::LastRawMessageErrorKind as RawMessageErrorKind;
+use async_nats::{Client, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -26,7 +28,7 @@ pub enum From {
 }
 
 /// A message as a stream holds it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The stream.
     pub stream: String,
@@ -68,6 +70,44 @@ impl Stored {
 }
 
 impl Operator {
+    /// The first message of a stream whose subject matches `filter`, if there is one. From a sequence also if the stream does not
+    /// allow direct gets.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses.
+    pub async fn first(&self, stream: &str, filter: &str, from: From) -> Result<Option<Stored>, OperatorError> {
+        let away =
+            |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
+        let request = match from {
+            From::Sequence(sequence) => json!({ "seq": sequence.max(1), "next_by_subj": filter }),
+            From::Time(time) => json!({ "start_time": time, "next_by_subj": filter }),
+        };
+        let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
+        let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
+        let message = match (answer, from) {
+            (Err(error), From::Sequence(sequence)) if error.kind() == RequestErrorKind::NoResponders => {
+                let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|error| away(&error))?;
+                match handle.raw_message_builder().sequence(sequence.max(1)).next_by_subject(filter).send().await {
+                    Ok(message) => message,
+                    Err(error) => match error.kind() {
+                        RawMessageErrorKind::NoMessageFound => return Ok(None),
+                        RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                            return Ok(None);
+                        }
+                        _ => return Err(away(&error)),
+                    },
+                }
+            }
+            (Err(error), _) => return Err(away(&error)),
+            (Ok(answer), _) => match answer.status {
+                None | Some(StatusCode::OK) => StreamMessage::try_from(answer).map_err(|error| away(&error))?,
+                Some(StatusCode::NOT_FOUND) => return Ok(None),
+                Some(status) => return Err(away(&format!("{status} {}", answer.description.unwrap_or_default()))),
+            },
+        };
+        Ok(Some(stored(stream, message)))
+    }
+
     /// Reads the messages of a stream whose subjects match `filter`, in order, until `each` breaks off or there is no further
     /// one. Gives the sequence to go on with.
     ///
@@ -121,13 +161,17 @@ impl Operator {
     }
 }
 
+/// A time as the broker gives it, in nanoseconds since 1970.
+pub(crate) fn millis(nanos: i128) -> Timestamp {
+    Timestamp(u64::try_from(nanos / 1_000_000).unwrap_or_default())
+}
+
 fn stored(stream: &str, message: StreamMessage) -> Stored {
-    let millis = message.time.unix_timestamp_nanos() / 1_000_000;
     Stored {
         stream: stream.into(),
         sequence: message.sequence,
         subject: message.subject.to_string(),
-        at: Timestamp(u64::try_from(millis).unwrap_or_default()),
+        at: millis(message.time.unix_timestamp_nanos()),
         headers: message.headers,
         payload: message.payload,
     }
