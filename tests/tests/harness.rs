@@ -4,12 +4,12 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use console::DemoAction;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::testing::Broker;
 use shop::data::DataFolder;
 use shop::ports::Ports;
-use shop::tryout::DemoAction;
 use shop::whole::{Plan, Shop};
 use tempfile::TempDir;
 

@@ -119,7 +119,7 @@ impl Guests {
         }
         let (listener, console) = place().await;
         let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
-        running.spawn(console::serve(config, listener, std::future::pending()));
+        running.spawn(console::serve(console::Settings::of(&config).await.unwrap(), listener, std::future::pending()));
         let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };

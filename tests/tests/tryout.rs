@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
+use console::DemoAction;
 use futures_util::StreamExt;
 use millstream::testing::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shop::check;
-use shop::tryout::DemoAction;
 
 use crate::harness::{Answer, SOON, TestApp, line, order_of};
 

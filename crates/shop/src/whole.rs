@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
+use console::DemoAction;
 use millstream::Service;
 use millstream::embedded::{Server, Setup, StartError};
 use millstream::service::Options;
@@ -18,7 +19,7 @@ use crate::gateway;
 use crate::ports::{self, Ports};
 use crate::restart;
 use crate::serve;
-use crate::tryout::{self, DemoAction};
+use crate::tryout;
 
 /// How long services may take to stop, all together.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -246,7 +247,13 @@ impl Shop {
             demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
-        console.spawn("the observer", console::serve(config, console_listener, console.stopped()));
+        let settings = console::Settings {
+            // Who may reach it from elsewhere may look.
+            allow_actions: host.is_loopback(),
+            demo: demo_actions.clone(),
+            ..console::Settings::of(&config).await?
+        };
+        console.spawn("the console", console::serve(settings, console_listener, console.stopped()));
         Ok(Self { urls, demo_actions, demo, services, console, gateway, broker, data })
     }
 
