@@ -49,6 +49,13 @@ pub struct DemoAction {
     pub body: Option<Value>,
 }
 
+impl From<DemoAction> for console::DemoAction {
+    fn from(action: DemoAction) -> Self {
+        let DemoAction { label, hint, method, url, body } = action;
+        Self { label, hint, method, url, body }
+    }
+}
+
 /// All that can be tried; `demo` is where the routes of this module are.
 pub fn demo_actions(urls: &Urls, demo: &str) -> Vec<DemoAction> {
     let action = |label: &str, hint: &str, method: &str, url: String, body: Option<Value>| DemoAction {

@@ -246,7 +246,12 @@ impl Shop {
             demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
-        console.spawn("the observer", console::serve(config, console_listener, console.stopped()));
+        let settings = console::Settings {
+            allow_actions: plan.demo,
+            demo: demo_actions.iter().cloned().map(Into::into).collect(),
+            ..console::Settings::of(&config).await?
+        };
+        console.spawn("the console", console::serve(settings, console_listener, console.stopped()));
         Ok(Self { urls, demo_actions, demo, services, console, gateway, broker, data })
     }
 
