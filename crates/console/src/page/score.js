@@ -144,7 +144,8 @@ export class Score {
     const first = this.list.querySelector('.track')?.getBoundingClientRect();
     if (!first || !box.width) { this.size = null; return; }
     const ratio = devicePixelRatio || 1;
-    this.size = { left: first.left - box.left, width: first.width, height: box.height };
+    // Where names stand above the lanes, lines would cross them.
+    this.size = { left: first.left - box.left, width: first.width, height: box.height, bare: first.left - box.left < 60 };
     this.canvas.width = Math.round(first.width * ratio);
     this.canvas.height = Math.round(box.height * ratio);
     for (const [name, value] of [['left', this.size.left], ['width', first.width], ['height', box.height]]) this.canvas.style.setProperty(name, `${value}px`);
@@ -172,6 +173,7 @@ export class Score {
     const fresh = this.at + HOP;
     pen.lineWidth = 1.2;
     const thread = (from, to, dot) => {
+      if (size.bare && !this.hover) return;
       pen.globalAlpha = fades(dot);
       pen.strokeStyle = this.hover && fades(dot) === 1 ? colour.accent : colour.line;
       const [x0, y0, x1, y1] = [from.x, from.y, to.x, to.y];
