@@ -90,7 +90,9 @@ async fn redrive(State(console): State<Arc<Console>>, Body(many): Body<Many>) ->
     let by = many.by()?;
     let how = Redrive { force: many.force, dry_run: many.dry_run, ..Redrive::default() };
     Ok(told_as_it_goes(async move |progress: watch::Sender<Progress>| {
-        let tell = move |now| drop(progress.send_replace(now));
+        let tell = move |now| {
+            progress.send_replace(now);
+        };
         console.operator.redrive(&many.filter, &how, &by, tell).await
     }))
 }
@@ -98,7 +100,9 @@ async fn redrive(State(console): State<Arc<Console>>, Body(many): Body<Many>) ->
 async fn discard(State(console): State<Arc<Console>>, Body(many): Body<Many>) -> Result<Response, Problem> {
     let by = many.by()?;
     Ok(told_as_it_goes(async move |progress: watch::Sender<Progress>| {
-        let tell = move |now| drop(progress.send_replace(now));
+        let tell = move |now| {
+            progress.send_replace(now);
+        };
         let limit = Redrive::default().limit;
         console.operator.discard(&many.filter, limit, many.dry_run, &by, tell).await
     }))

@@ -40,7 +40,7 @@ use crate::Console;
 use crate::tab::{Frame, Tab};
 
 /// Where somebody tells what holds and what does not.
-pub const INVARIANTS: &str = "millstream.invariants";
+const INVARIANTS: &str = "millstream.invariants";
 
 /// Tabs that are told at once; the next is refused.
 const TABS: usize = 64;

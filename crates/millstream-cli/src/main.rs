@@ -11,13 +11,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use millstream::config::{Config, listen};
-use millstream::signals::asked_to_stop;
-use millstream::telemetry::init_logs;
 
 use crate::connection::Connection;
+use crate::console::Console;
 
 mod connection;
+mod console;
 mod output;
 
 /// Operates a system built with Millstream.
@@ -35,14 +34,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve metrics of what only the broker knows: streams, consumers, dead letters, instances. One of it is enough
-    #[command(
-        mut_arg("port", |port| port.default_value("8080")),
-        mut_arg("store_url", |arg| arg.hide(true)),
-        mut_arg("unpublished_limit", |arg| arg.hide(true)),
-        mut_arg("journal_retention", |arg| arg.hide(true)),
-    )]
-    Observe(#[command(flatten)] Config),
+    /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
+    Console(#[command(flatten)] Console),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -63,11 +56,7 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Observe(config) => {
-            init_logs(&config.logs)?;
-            let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
-            console::serve(config, listener, asked_to_stop()).await?;
-        }
+        Command::Console(console) => console.run(&cli.connection).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }
@@ -80,11 +69,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound_and_shows_nothing_that_the_observer_does_not_use() {
+    fn the_command_line_is_sound_and_the_console_has_the_one_set_of_connection_flags() {
         let mut command = Cli::command();
         command.clone().debug_assert();
-        let help = command.find_subcommand_mut("observe").unwrap().render_long_help().to_string();
-        assert!(help.contains("[default: 8080]") && help.contains("NATS_URL"), "{help}");
+        command.build();
+        let help = command.find_subcommand_mut("console").unwrap().render_long_help().to_string();
+        for wanted in ["[default: 8080]", "--server", "NATS_URL", "--allow-actions", "HTTP_PORT"] {
+            assert!(help.contains(wanted), "{wanted} is missing in {help}");
+        }
+        assert_eq!(help.matches("NATS_URL").count(), 1, "{help}");
         assert!(!help.contains("STORE_URL"), "{help}");
     }
 }

@@ -249,7 +249,7 @@ impl Shop {
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
         let settings = console::Settings {
             // Who may reach it from elsewhere may look.
-            allow_actions: host.is_loopback(),
+            allow_actions: plan.demo && host.is_loopback(),
             demo: demo_actions.clone(),
             ..console::Settings::of(&config).await?
         };

@@ -78,19 +78,28 @@ export class Score {
           if (!this.readers.has(key)) this.readers.set(key, []);
           this.readers.get(key).push(lane.service);
         }
-        this.settle(lane.service, consumer);
       }
     }
+    // What came before it was known who reads it.
+    for (const dot of this.dots.values()) this.connect(dot);
+    for (const lane of lanes) for (const consumer of lane.consumers) this.settle(lane.service, consumer);
   }
 
-  /** Colours what a consumer has got through. */
-  settle(service, { stream, ackFloor, redelivered }) {
+  /** Colours what a consumer has got through. Of what lies above the first message that it has not acked only counts are known. */
+  settle(service, { stream, pending, ackPending, redelivered, ackFloor }) {
+    const open = [];
     for (const mark of this.marks.values()) {
-      if (mark.service !== service || mark.dot.stream !== stream) continue;
-      if (mark.state === OPEN && mark.dot.sequence <= ackFloor) mark.state = DONE;
-      else if (mark.state === RETRIED && mark.dot.sequence <= ackFloor) mark.was = true;
-      else if (mark.state === OPEN && redelivered > 0 && Date.now() + now.offset - mark.dot.t > 1500) mark.state = RETRIED;
+      if (mark.service !== service || mark.dot.stream !== stream || mark.state !== OPEN) continue;
+      if (mark.dot.sequence <= ackFloor) mark.state = DONE;
+      else if (Date.now() + now.offset - mark.dot.t > 1500) open.push(mark);
     }
+    // Of a sample nobody can say whether the oldest is among it.
+    if (now.rate > 50) return;
+    open.sort((one, other) => one.dot.sequence - other.dot.sequence);
+    open.forEach((mark, at) => {
+      if (at < redelivered) mark.state = RETRIED;
+      else if (pending === 0 && ackPending <= redelivered) mark.state = DONE;
+    });
   }
 
   add(events) {
@@ -102,19 +111,22 @@ export class Score {
       const dot = { ...event, t, cause: null };
       this.dots.set(name, dot);
       this.order.push(name);
-      const type = event.type.replace(/\.v\d+$/, '');
-      for (const service of this.readers?.get(`${event.stream} ${type}`) || []) {
-        const mark = { dot, service, t: t + HOP, state: OPEN };
-        this.marks.set(`${event.id} ${service}`, mark);
-      }
-      // What this one was caused by was handled by whoever emitted this one.
-      const cause = this.marks.get(`${event.causation} ${event.source}`);
-      if (cause) {
-        cause.t = Math.max(cause.dot.t, Math.min(cause.t, t - 40));
-        if (cause.state === OPEN) cause.state = DONE;
-        dot.cause = cause;
-      }
+      this.connect(dot);
     }
+  }
+
+  connect(dot) {
+    const type = dot.type.replace(/\.v\d+$/, '');
+    for (const service of this.readers?.get(`${dot.stream} ${type}`) || []) {
+      const name = `${dot.id} ${service}`;
+      if (!this.marks.has(name)) this.marks.set(name, { dot, service, t: dot.t + HOP, state: OPEN });
+    }
+    // What this one was caused by was handled by whoever emitted this one.
+    const cause = dot.cause ? null : this.marks.get(`${dot.causation} ${dot.source}`);
+    if (!cause) return;
+    cause.t = Math.max(cause.dot.t, Math.min(cause.t, dot.t - 40));
+    if (cause.state === OPEN) cause.state = DONE;
+    dot.cause = cause;
   }
 
   dead(letters) {
@@ -132,7 +144,8 @@ export class Score {
     const first = this.list.querySelector('.track')?.getBoundingClientRect();
     if (!first || !box.width) { this.size = null; return; }
     const ratio = devicePixelRatio || 1;
-    this.size = { left: first.left - box.left, width: first.width, height: box.height };
+    // Where names stand above the lanes, lines would cross them.
+    this.size = { left: first.left - box.left, width: first.width, height: box.height, bare: first.left - box.left < 60 };
     this.canvas.width = Math.round(first.width * ratio);
     this.canvas.height = Math.round(box.height * ratio);
     for (const [name, value] of [['left', this.size.left], ['width', first.width], ['height', box.height]]) this.canvas.style.setProperty(name, `${value}px`);
@@ -160,6 +173,7 @@ export class Score {
     const fresh = this.at + HOP;
     pen.lineWidth = 1.2;
     const thread = (from, to, dot) => {
+      if (size.bare && !this.hover) return;
       pen.globalAlpha = fades(dot);
       pen.strokeStyle = this.hover && fades(dot) === 1 ? colour.accent : colour.line;
       const [x0, y0, x1, y1] = [from.x, from.y, to.x, to.y];

@@ -38,7 +38,7 @@ function draw(main, { status, wakes, silent, audit, troubles }) {
   const instances = (status?.instances || []).map((one) => ({ kind: up(one.health) ? '' : 'odd', cells: [
     h('b', null, one.service),
     h('span.mono', { title: one.instance }, one.instance.slice(-8)),
-    [one.version, one.revision && one.revision !== 'unknown' && h('small.mono', null, one.revision.slice(0, 9))],
+    h('span', { title: `revision ${one.revision}` }, one.version),
     when(one.started),
     up(one.health) ? h('span.ok', null, 'ready') : h('span.warn', null, waiting(one.health).join('; ') || 'not ready'),
     of(one.totals, 'handled'), of(one.totals, 'commands'), of(one.totals, 'duplicate'), of(one.totals, 'retried'), of(one.totals, 'deadLettered'), of(one.totals, 'errors'), took(one.totals),
@@ -63,7 +63,7 @@ function draw(main, { status, wakes, silent, audit, troubles }) {
   put(main,
     h('h1', null, 'System'),
     troubles.map((text) => h('p.wrong', { role: 'alert' }, text)),
-    section('Instances', h('span.dim', null, 'and what each has done since its start'), table('Instances', [['Service'], ['Instance'], ['Release'], ['Started'], ['Health'], ['Handled', 'number'], ['Commands', 'number'], ['Duplicates', 'number'], ['Retried', 'number'], ['Dead', 'number'], ['Errors', 'number'], ['A message takes', 'number'], ['Room', 'number']], instances, 'No service answers. Start one: it is found by itself.')),
+    section('Instances', h('span.dim', null, 'and what each has done since its start'), table('Instances', [['Service'], ['Instance'], ['Release'], ['Started'], ['Health'], ['Handled', 'number'], ['Commands', 'number'], ['Duplicates', 'number'], ['Retried', 'number'], ['Dead', 'number'], ['Errors', 'number'], ['A message takes', 'number'], ['Accepts', 'number']], instances, 'No service answers. Start one: it is found by itself.')),
     section('Consumers', null, table('Consumers', [['Consumer'], ['Stream'], ['Events'], ['Pending', 'number'], ['In hand', 'number'], ['Redelivered', 'number'], ['Pulls', 'number'], ['Oldest', 'number']], consumers, 'There is none. A service makes its own when it starts.')),
     section('Streams', null, table('Streams', [['Stream'], ['Subjects'], ['Messages', 'number'], ['Size', 'number'], ['Limit', 'number'], ['First', 'number'], ['Last', 'number'], ['Partitions', 'number'], ['Release']], streams, 'There is none. A service declares its own when it starts.')),
     section('Wakes', h('span.dim', null, 'what services will do later'),

@@ -101,8 +101,8 @@ function draw(main, id, current, trace, chosen) {
 }
 
 function handledBy(event) {
-  return event.handled.map((one) => h(`span.by.${KIND[one.state] || 'dim'}`, { title: [SAID[one.state] || one.state, one.error].filter(Boolean).join(': ') },
-    h('i', { 'aria-hidden': 'true' }, MARK[one.state] || '?'), one.service, one.attempts > 0 && ` ×${count(one.attempts + (one.state === 'done' ? 1 : 0))}`, h('span.quiet', null, ` ${SAID[one.state] || one.state}`)));
+  return event.handled.map((one) => [' ', h(`span.by.${KIND[one.state] || 'dim'}`, { title: [SAID[one.state] || one.state, one.error].filter(Boolean).join(': ') },
+    h('i', { 'aria-hidden': 'true' }, MARK[one.state] || '?'), one.service, one.attempts > 0 && ` ×${count(one.attempts + (one.state === 'done' ? 1 : 0))}`, h('span.quiet', null, ` ${SAID[one.state] || one.state}`))]);
 }
 
 function recordOf(event) {
