@@ -29,7 +29,7 @@ pub struct Args {
     /// The folder that keeps everything; start again with it and everything goes on.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Moves all ports: the observer is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
+    /// Moves all ports: the console is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
     /// gateway 10, and the broker 42 unless this is 8080, where it is 4222. With 0 every port is a free one.
     #[arg(long, value_name = "PORT", default_value_t = Ports::default(), value_parser = Ports::parse)]
     port_base: Ports,
@@ -183,7 +183,7 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
   notifications  {notifications}/notifications  {mail}
   analytics      {analytics}/analytics/summary
   gateway        {gateway}  the card company, simulated
-  observer       {console}/metrics  what only the broker knows
+  console        {console}  what happens now, what failed, and buttons to break something
   broker         {nats}  {broker}
                  every service answers /health, /readyz and /metrics, too
   data           {folder}

@@ -78,7 +78,7 @@ pub struct Urls {
     pub analytics: String,
     /// The gateway simulator.
     pub gateway: String,
-    /// The observer.
+    /// The console.
     pub console: String,
     /// The broker.
     pub nats: String,
@@ -183,7 +183,7 @@ impl Shop {
             listen("notifications", ports.notifications()).await?,
             listen("analytics", ports.analytics()).await?,
         ];
-        let console_listener = listen("the observer", ports.console()).await?;
+        let console_listener = listen("the console", ports.console()).await?;
         let gateway_listener = listen("the gateway", ports.gateway()).await?;
         let [orders, inventory, payments, notifications, analytics] = listeners.each_ref().map(url);
         let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
@@ -280,7 +280,7 @@ impl Shop {
     pub async fn stop(mut self) -> Result<()> {
         let demo = self.demo.stop("the demonstration").await;
         let services = self.services.stop("the services").await;
-        let console = self.console.stop("the observer").await;
+        let console = self.console.stop("the console").await;
         let gateway = self.gateway.stop("the gateway").await;
         let broker = self.broker.stop("the broker").await;
         demo.and(services).and(console).and(gateway).and(broker)
