@@ -40,6 +40,11 @@ impl Events {
 
     /// The next event; `None` at the end. Comments and what only sets the time to come again are skipped.
     async fn next(&mut self) -> Option<Told> {
+        // Comments come all the time, so it is the whole that has a limit.
+        tokio::time::timeout(SOON, self.read_on()).await.expect("an event, or the end")
+    }
+
+    async fn read_on(&mut self) -> Option<Told> {
         loop {
             while let Some((block, rest)) = self.read.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
@@ -51,8 +56,7 @@ impl Events {
                 }
                 assert!(block == "retry: 1000" || block.starts_with(':'), "{block}");
             }
-            let more = tokio::time::timeout(SOON, self.answer.chunk()).await;
-            match more.expect("an event, or the end").unwrap() {
+            match self.answer.chunk().await.unwrap() {
                 Some(chunk) => self.read.push_str(std::str::from_utf8(&chunk).unwrap()),
                 None => {
                     assert_eq!(self.read, "", "the answer ends with a whole event");
