@@ -70,6 +70,19 @@ impl<H: Handler> Work for HandlerWork<H> {
     }
 }
 
+/// Changes nothing.
+pub(crate) struct Nothing;
+
+impl Work for Nothing {
+    fn touches(&self) -> Keys {
+        Keys::none()
+    }
+
+    fn handle(&self, _: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        Ok(None)
+    }
+}
+
 pub(crate) struct CommandWork<C> {
     pub(crate) id: Id,
     pub(crate) command: C,
