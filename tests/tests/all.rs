@@ -21,4 +21,5 @@ mod outside;
 mod rights;
 mod sagas;
 mod tidy;
+mod tryout;
 mod watch;

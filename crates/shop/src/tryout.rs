@@ -20,10 +20,11 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use console::DemoAction;
 use futures_util::{StreamExt, stream};
 use millstream::http::Problem;
 use reqwest::Client;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -33,28 +34,6 @@ use crate::whole::Urls;
 use crate::wire;
 
 pub(crate) use self::poison::POISONED;
-
-/// Something to try: a request that a page may send.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DemoAction {
-    /// What it is, in a few words.
-    pub label: String,
-    /// What it does, and what is to be seen then.
-    pub hint: String,
-    /// The request's method.
-    pub method: String,
-    /// Its URL.
-    pub url: String,
-    /// Its body, as JSON.
-    pub body: Option<Value>,
-}
-
-impl From<DemoAction> for console::DemoAction {
-    fn from(action: DemoAction) -> Self {
-        let DemoAction { label, hint, method, url, body } = action;
-        Self { label, hint, method, url, body }
-    }
-}
 
 /// All that can be tried; `demo` is where the routes of this module are.
 pub fn demo_actions(urls: &Urls, demo: &str) -> Vec<DemoAction> {

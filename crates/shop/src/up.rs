@@ -12,6 +12,7 @@ use millstream::config::Logs;
 use millstream::telemetry::init_logs_to;
 use reqwest::Client;
 
+use crate::check;
 use crate::data::DataFolder;
 use crate::demo_load;
 use crate::ports::Ports;
@@ -99,9 +100,13 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
             began.elapsed()
         );
         println!("{screen}");
-        if !args.no_demo_load {
-            demo_load::run(client, urls.orders.clone(), args.demo_load).await;
-        }
+        let load = async {
+            if !args.no_demo_load {
+                demo_load::run(client, urls.orders.clone(), args.demo_load).await;
+            }
+        };
+        let ((), watched) = tokio::join!(load, check::watch(watched(&urls), std::future::pending()));
+        watched?;
         std::future::pending().await
     };
     let ended = tokio::select! {
@@ -110,6 +115,25 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
         Err(error) = session() => Some(error),
     };
     stop(shop, ended).await
+}
+
+/// How long an order, or what is to be done about its money, may be under way before the console is told that something is wrong:
+/// a little longer than the deadline of orders, since a shop in which they wait for the card company is sound.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// The check whose outcome the console shows.
+fn watched(urls: &Urls) -> check::Options {
+    check::Options {
+        orders_url: Some(urls.orders.clone()),
+        inventory_url: Some(urls.inventory.clone()),
+        payments_url: Some(urls.payments.clone()),
+        notifications_url: Some(urls.notifications.clone()),
+        analytics_url: Some(urls.analytics.clone()),
+        gateway_url: Some(urls.gateway.clone()),
+        nats_url: urls.nats.clone(),
+        patience: PATIENCE,
+        ..check::Options::default()
+    }
 }
 
 /// Stops the shop, and gives the first thing that went wrong.

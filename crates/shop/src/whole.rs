@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
+use console::DemoAction;
 use millstream::Service;
 use millstream::embedded::{Server, Setup, StartError};
 use millstream::service::Options;
@@ -18,7 +19,7 @@ use crate::gateway;
 use crate::ports::{self, Ports};
 use crate::restart;
 use crate::serve;
-use crate::tryout::{self, DemoAction};
+use crate::tryout;
 
 /// How long services may take to stop, all together.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -247,8 +248,9 @@ impl Shop {
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
         let settings = console::Settings {
-            allow_actions: plan.demo,
-            demo: demo_actions.iter().cloned().map(Into::into).collect(),
+            // Who may reach it from elsewhere may look.
+            allow_actions: host.is_loopback(),
+            demo: demo_actions.clone(),
             ..console::Settings::of(&config).await?
         };
         console.spawn("the console", console::serve(settings, console_listener, console.stopped()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use contracts::Money;
 use millstream::Timestamp;
+use millstream::broker::inbox_prefix;
 use millstream::config::NatsUrl;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -135,6 +136,8 @@ pub(crate) async fn broker(url: &str) -> anyhow::Result<async_nats::Client> {
     let refused = "no connection to the broker's address (--nats-url, NATS_URL)";
     let url = NatsUrl::read(url).map_err(anyhow::Error::msg).context(refused)?;
     let options = url.authenticate(async_nats::ConnectOptions::new()).connection_timeout(Duration::from_secs(2));
+    // Nobody else may listen to the answers.
+    let options = options.custom_inbox_prefix(inbox_prefix("check"));
     options.connect(url.servers()).await.context(refused)
 }
 

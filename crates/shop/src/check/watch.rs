@@ -3,17 +3,19 @@
 //! A look reads everything: `sold = quantities of confirmed orders` is a statement about all of them, and one about the last
 //! quarter of an hour would not see what got lost before. So the pause follows from what a look costs: twenty times as long as
 //! it has taken, and five seconds at the least. A young shop is looked at every five seconds; with 100,000 orders, which take
-//! some seconds to read, it is every minute or two, and the load stays below a twentieth of one client's.
+//! some seconds to read, it is every minute or two, and the load stays below a twentieth of one client's. It keeps them in memory,
+//! one kilobyte or two an order, while it looks: of more than [`MOST`] only a check by hand is made.
 
 use std::time::Duration;
 
+use analytics::Summary;
 use anyhow::Result;
 use millstream::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{Options, Outcome, Row, run};
-use crate::wire;
+use crate::wire::{self, Api};
 
 /// Where the outcomes are published: core NATS, for those who listen at that moment.
 pub const SUBJECT: &str = "millstream.invariants";
@@ -22,6 +24,10 @@ pub const SUBJECT: &str = "millstream.invariants";
 const PAUSE: Duration = Duration::from_secs(5);
 /// How many times as long as it takes to look is not looked.
 const REST: u32 = 20;
+/// The most orders of which all is read again and again.
+const MOST: u64 = 200_000;
+/// How long until a shop with more is asked again how many it has.
+const LATER: Duration = Duration::from_secs(60);
 /// How long until a broker that is away is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -67,7 +73,22 @@ pub async fn watch(options: Options, shutdown: impl Future<Output = ()>) -> Resu
             }
             sleep(AGAIN).await;
         };
+        let analytics = Api::new(&wire::client()?, &options.service(options.analytics_url.as_ref(), 5));
+        let mut told = false;
         loop {
+            let summary = analytics.object::<Summary>("/analytics/summary").await;
+            if let Some(summary) = summary.ok().filter(|summary| summary.accepted > MOST) {
+                if !std::mem::replace(&mut told, true) {
+                    let orders = summary.accepted;
+                    tracing::warn!(
+                        orders,
+                        MOST,
+                        "too many orders to be checked all the time: run `shop check` by hand"
+                    );
+                }
+                sleep(LATER).await;
+                continue;
+            }
             let (at, began) = (Timestamp::system(), Instant::now());
             let Outcome { rows, unseen, looks } = run(options.clone()).await?;
             let paused = options.pause * looks.saturating_sub(1);
