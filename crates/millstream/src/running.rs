@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::answers::Answers;
 use crate::broker::{Broker, DeclareError};
 use crate::commands::{Context, Shared};
 use crate::config::Config;
@@ -79,6 +80,7 @@ struct Parts {
     outbox: Outbox,
     publisher: Publisher,
     commands: mpsc::Receiver<Input>,
+    context: Context,
 }
 
 impl Running {
@@ -153,6 +155,7 @@ impl Running {
             outbox,
             publisher,
             commands,
+            context: context.clone(),
         };
         Ok(Self {
             parts,
@@ -348,6 +351,7 @@ impl Parts {
             broker: broker.clone(),
             probe: self.probe,
             meters: meters.clone(),
+            answers: Arc::new(Answers { context: self.context, kinds: kinds.clone() }),
             timing: timing.clone(),
         };
         helpers.spawn(discovery.run().in_current_span());

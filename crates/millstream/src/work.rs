@@ -109,6 +109,7 @@ pub(crate) trait AnyWake: Send + Sync {
     fn collection(&self) -> &'static str;
     fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work>;
+    fn cancellable(&self) -> bool;
 }
 
 impl<W: Wake> AnyWake for W {
@@ -131,6 +132,10 @@ impl<W: Wake> AnyWake for W {
 
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work> {
         Box::new(SettleWork { wake: self, id, outcome })
+    }
+
+    fn cancellable(&self) -> bool {
+        Wake::cancellable(self)
     }
 }
 
@@ -159,6 +164,7 @@ pub(crate) trait AnyTimer: Send + Sync {
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
     fn overdue(&self) -> Option<(&'static Metric, Duration)>;
+    fn cancellable(&self) -> bool;
 }
 
 impl<T: Timer> AnyTimer for T {
@@ -176,6 +182,10 @@ impl<T: Timer> AnyTimer for T {
 
     fn overdue(&self) -> Option<(&'static Metric, Duration)> {
         Timer::overdue(self)
+    }
+
+    fn cancellable(&self) -> bool {
+        Timer::cancellable(self)
     }
 }
 

@@ -30,4 +30,5 @@ mod timers;
 mod trimming;
 mod unknown_commits;
 mod versions;
+mod wakes;
 mod watching;
