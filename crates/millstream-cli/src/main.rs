@@ -15,9 +15,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::connection::Connection;
 use crate::console::Console;
 
+mod audit;
 mod connection;
 mod console;
+mod dead;
+mod editor;
+mod masked;
 mod output;
+mod who;
 
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
@@ -36,6 +41,11 @@ struct Cli {
 enum Command {
     /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
     Console(#[command(flatten)] Console),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -55,8 +65,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
-        Command::Console(console) => console.run(&cli.connection).await?,
+    let Cli { connection, json, command } = cli;
+    match command {
+        Command::Console(console) => console.run(&connection).await?,
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }

@@ -18,6 +18,7 @@ mod mongo;
 mod mongo_faults;
 mod provenance;
 mod rebuild;
+mod redrives;
 mod replicas;
 mod retries;
 mod shutdown;
