@@ -25,6 +25,7 @@ mod edit;
 mod letters;
 pub mod read;
 mod redrive;
+mod search;
 pub mod status;
 pub mod tail;
 pub mod trace;

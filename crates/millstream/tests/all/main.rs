@@ -28,6 +28,7 @@ mod status;
 mod store_away;
 mod tail;
 mod timers;
+mod traces;
 mod trimming;
 mod unknown_commits;
 mod versions;
