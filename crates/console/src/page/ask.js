@@ -47,7 +47,7 @@ export async function* steps(path, body) {
 const quote = (text) => (/^[\w.:@/-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
 export const cli = {
 	trace: (id) => `millstream trace ${quote(id)}`,
-	show: (service, id) => `millstream dead show ${quote(service)} ${quote(id)}`,
+	show: (service, id) => `millstream dead show ${quote(`${service}/${id}`)}`,
 	redrive: (filter) => `millstream dead redrive ${Object.entries(filter).map(([name, value]) => `--${name} ${quote(value)}`).join(' ')} --dry-run`,
 };
 export const curl = (path) => `curl -s ${quote(location.origin + path)}`;
@@ -89,7 +89,7 @@ export function confirm({ title, about, extra, button, danger, act, wide }) {
 	const asked = whoAndWhy();
 	const out = h('div', { role: 'status' });
 	const go = h(danger ? 'button.danger' : 'button.primary', { type: 'submit' }, button);
-	const close = h('button', { type: 'button', onclick: () => box.close() }, 'Cancel');
+	const close = h('button', { onclick: () => box.close() }, 'Cancel');
 	const form = h('form', { onsubmit: async (event) => {
 		event.preventDefault();
 		go.disabled = true;
@@ -97,7 +97,7 @@ export function confirm({ title, about, extra, button, danger, act, wide }) {
 		try {
 			const end = await act(asked.read());
 			if (end === undefined) { box.close(); return; }
-			put(form, end, h('div.buttons', null, h('button.primary', { type: 'button', autofocus: true, onclick: () => box.close() }, 'Close')));
+			put(form, end, h('div.buttons', null, h('button.primary', { autofocus: true, onclick: () => box.close() }, 'Close')));
 			form.querySelector('.primary').focus();
 		} catch (error) {
 			put(out, failed(error));
@@ -108,6 +108,14 @@ export function confirm({ title, about, extra, button, danger, act, wide }) {
 	if (wide) box.classList.add('wide');
 	((extra && extra.querySelector('[data-first]')) || asked.first).focus();
 }
+
+/** Asks why somebody's personal values are to be seen, then gives the body with them. */
+export const askReveal = (personal, what, then) => confirm({
+	title: 'Reveal personal fields',
+	about: `They are ${personal.join(', ')}. That you looked is kept in the audit.`,
+	button: 'Reveal',
+	act: async (by) => { then((await post('/api/reveal', { ...what, ...by })).payload); },
+});
 
 const OUTCOMES = { done: 'done', wouldGo: 'would go', held: 'held back', taken: 'taken by somebody else', failed: 'could not be sent' };
 
@@ -130,7 +138,7 @@ export function actOnMany(kind, filter, what) {
 	const force = h('input', { type: 'checkbox', name: 'force', onchange: () => look() });
 	const forced = h('label.check', { hidden: true }, force, 'Also those that have come back too often');
 	const go = h(kind === 'redrive' ? 'button.primary' : 'button.danger', { type: 'submit', disabled: true }, verb);
-	const cancel = h('button', { type: 'button', onclick: () => box.close() }, 'Cancel');
+	const cancel = h('button', { onclick: () => box.close() }, 'Cancel');
 	let acted = false;
 
 	async function last(body, progress) {
@@ -176,7 +184,7 @@ export function actOnMany(kind, filter, what) {
 		} catch (error) {
 			put(form, failed(error), h('p.dim', null, 'What was done until then is done; another run goes on with the rest.'));
 		}
-		const close = h('button.primary', { type: 'button', onclick: () => box.close() }, 'Close');
+		const close = h('button.primary', { onclick: () => box.close() }, 'Close');
 		form.append(h('div.buttons', null, close));
 		close.focus();
 	} }, dry, forced, asked.fields, out, h('div.buttons', null, cancel, go));

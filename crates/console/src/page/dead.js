@@ -1,12 +1,14 @@
 // What services have given up: a row a cause, then its messages, then one of them.
 
-import { h, put, count, many, when, id as idLink, table, copyable, pretty } from './dom.js';
-import { get, post, now, cli, curl, confirm, actOnMany } from './ask.js';
+import { h, put, count, many, when, id as idLink, table, copyable, pretty, failure } from './dom.js';
+import { get, post, now, cli, curl, confirm, askReveal, actOnMany } from './ask.js';
 import { headersOf } from './trace.js';
 
 export const title = 'Dead letters';
 
 const PAGE = 100;
+/** Stands for the fingerprint of what has none. */
+const NONE = '-';
 const part = encodeURIComponent;
 const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/i;
 const STATES = { dead: 'dead', redriving: 'on its way back', resolved: 'resolved', edited: 'edited', discarded: 'discarded' };
@@ -14,10 +16,10 @@ const state = (letter) => h(`span.state.${letter.state}`, null, STATES[letter.st
 
 export function show(main, [service, what], current) {
 	const failed = (error) => {
-		if (current()) put(main, crumbs(service, what), h('h1', null, 'Dead letters'), h('p.wrong', { role: 'alert' }, error.message), h('div.buttons', null, h('button', { type: 'button', onclick: () => show(main, [service, what], current) }, 'Try again')));
+		if (current()) put(main, crumbs(service, what), h('h1', null, 'Dead letters'), failure(error, () => show(main, [service, what], current)));
 	};
 	const all = main.dataset.all === '1';
-	const page = what && ID.test(what) ? record(main, service, what, current) : what ? letters(main, service, what, all, current) : groups(main, service, all, current);
+	const page = what && ID.test(what) ? record(main, service, what, current) : what ? letters(main, service, what === NONE ? '' : what, all, current) : groups(main, service, all, current);
 	page.catch(failed);
 	return null;
 }
@@ -25,7 +27,7 @@ export function show(main, [service, what], current) {
 function crumbs(service, what, fingerprint) {
 	if (!service) return null;
 	return h('nav.crumbs', { 'aria-label': 'Where you are' }, h('a', { href: '#/dead' }, 'Dead letters'), h('a', { href: `#/dead/${part(service)}` }, service),
-		fingerprint ? h('a.mono', { href: `#/dead/${part(service)}/${part(fingerprint)}` }, fingerprint) : null, what && h('span.mono', null, what));
+		fingerprint && h('a.mono', { href: `#/dead/${part(service)}/${part(fingerprint)}` }, fingerprint), what && h('span.mono', null, what));
 }
 
 /** Whether those that were dealt with are shown, too. */
@@ -37,8 +39,8 @@ function toggle(main, args, current) {
 function actions(filter, number, what) {
 	if (!now.allowActions || !number) return null;
 	return h('div.buttons', null,
-		h('button.primary', { type: 'button', onclick: () => actOnMany('redrive', filter, what) }, 'Redrive…'),
-		h('button', { type: 'button', onclick: () => actOnMany('discard', filter, what) }, 'Discard…'));
+		h('button.primary', { onclick: () => actOnMany('redrive', filter, what) }, 'Redrive…'),
+		h('button', { onclick: () => actOnMany('discard', filter, what) }, 'Discard…'));
 }
 
 async function groups(main, service, all, current) {
@@ -47,7 +49,7 @@ async function groups(main, service, all, current) {
 	if (!current()) return;
 	const rows = groups.map((group) => [
 		count(group.count),
-		h('a', { href: `#/dead/${part(group.service)}/${part(group.fingerprint)}` }, h('b', null, group.service), ' ', h('span.mono', null, group.event)),
+		h('a', { href: `#/dead/${part(group.service)}/${part(group.fingerprint || NONE)}` }, h('b', null, group.service), ' ', h('span.mono', null, group.event)),
 		h('span.reason', null, group.reason),
 		h('span.clip', { title: group.error }, group.error),
 		when(group.first),
@@ -75,7 +77,7 @@ async function letters(main, service, fingerprint, all, current) {
 		h('td.number', { 'data-label': 'Redrives' }, count(letter.redrives)),
 		h('td', { 'data-label': 'Last failed' }, when(letter.lastFailure)),
 		h('td', { 'data-label': 'By' }, letter.who ? [letter.who, letter.why && h('small', null, letter.why)] : ''));
-	const more = h('button', { type: 'button', onclick: async () => {
+	const more = h('button', { onclick: async () => {
 		more.disabled = true;
 		const { letters: next } = await get(query(body.children.length)).catch(() => ({ letters: [] }));
 		const at = body.children.length;
@@ -108,16 +110,11 @@ async function record(main, service, id, current) {
 	const body = h('pre', { tabindex: 0, 'aria-label': 'Body' }, pretty(payload));
 	let known = masked ? null : payload;
 
-	const reveal = (then) => confirm({
-		title: 'Reveal personal fields',
-		about: `They are ${letter.personal.join(', ')}. That you looked is kept in the audit.`,
-		button: 'Reveal',
-		act: async (by) => {
-			known = (await post('/api/reveal', { service, id, ...by })).payload;
-			body.textContent = pretty(known);
-			revealed.hidden = true;
-			if (then) setTimeout(then);
-		},
+	const reveal = (then) => askReveal(letter.personal, { service, id }, (text) => {
+		known = text;
+		body.textContent = pretty(known);
+		revealed.hidden = true;
+		if (then) setTimeout(then);
 	});
 	const edit = () => {
 		if (known === null) { reveal(edit); return; }
@@ -141,16 +138,16 @@ async function record(main, service, id, current) {
 			},
 		});
 	};
-	const revealed = h('button.small', { type: 'button', onclick: () => reveal() }, 'Reveal');
+	const revealed = h('button.small', { onclick: () => reveal() }, 'Reveal');
 	revealed.hidden = !masked || !now.allowActions;
 	const one = { service, id };
 	const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
 	put(main, crumbs(service, id, letter.fingerprint),
 		h('div.head', null, h('h1', null, service, ' gave up ', h('span.mono', null, letter.event)),
 			now.allowActions && open && h('div.buttons', null,
-				h('button.primary', { type: 'button', onclick: () => actOnMany('redrive', one, 'this message') }, 'Redrive…'),
-				!letter.cut && h('button', { type: 'button', onclick: edit }, 'Edit and redrive…'),
-				h('button', { type: 'button', onclick: () => actOnMany('discard', one, 'this message') }, 'Discard…'))),
+				h('button.primary', { onclick: () => actOnMany('redrive', one, 'this message') }, 'Redrive…'),
+				!letter.cut && h('button', { onclick: edit }, 'Edit and redrive…'),
+				h('button', { onclick: () => actOnMany('discard', one, 'this message') }, 'Discard…'))),
 		h('p.summary', null, state(letter), ' ', letter.state !== 'dead' && letter.who && `by ${letter.who}: ${letter.why || ''}`),
 		h('pre.error', { tabindex: 0, 'aria-label': 'Error' }, `${letter.reason}: ${letter.error}`),
 		letter.cut && h('p.note', null, `The body was too large for a dead letter and is cut: it had ${count(letter.cut)} bytes. Read it from ${letter.stream} #${letter.sequence}.`),

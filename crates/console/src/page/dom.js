@@ -1,35 +1,29 @@
 // Elements, and how numbers and times are written. Text becomes text, whatever is in it.
 
-const SVG = 'http://www.w3.org/2000/svg';
-
 /** An element with properties and children; a child is an element, a text, or nothing. */
 export function h(tag, props, ...children) {
 	const [name, ...classes] = tag.split('.');
-	return fill(document.createElement(name || 'div'), classes, props, children);
-}
-
-export function svg(tag, props, ...children) {
-	const [name, ...classes] = tag.split('.');
-	return fill(document.createElementNS(SVG, name), classes, props, children);
-}
-
-function fill(element, classes, props, children) {
+	const element = document.createElement(name);
 	if (classes.length) element.classList.add(...classes);
+	if (name === 'button') element.type = 'button';
 	for (const [name, value] of Object.entries(props || {})) {
 		if (value === undefined || value === null || value === false) continue;
 		if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
 		// The policy of this page forbids styles that stand in markup; these are set by the script.
 		else if (name === 'style') for (const [key, of] of Object.entries(value)) element.style.setProperty(key, of);
+		else if (name === 'mute') element.setAttribute('aria-hidden', 'true');
 		else if (name === 'value') element.value = value;
 		else element.setAttribute(name, value === true ? '' : value);
 	}
-	element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+	element.append(...there(children));
 	return element;
 }
 
+const there = (children) => children.flat(3).filter((child) => child !== null && child !== undefined && child !== false);
+
 /** Puts children in place of those that are there. */
 export function put(element, ...children) {
-	element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+	element.replaceChildren(...there(children));
 	return element;
 }
 
@@ -88,6 +82,21 @@ export function table(label, columns, rows, empty) {
 	return h('table', { 'aria-label': label }, h('thead', null, h('tr', null, head)), h('tbody', null, body));
 }
 
+/** Keys of events with the last of each, the latest first. */
+export function keysOf(list, events, empty) {
+	const seen = new Map();
+	for (let at = events.length - 1; at >= 0 && seen.size < 12; at -= 1) {
+		const key = events[at].key || events[at].correlation || events[at].id;
+		if (key && !seen.has(key)) seen.set(key, events[at]);
+	}
+	const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
+	put(list, seen.size ? [...seen].map(([key, event]) => h('li', null, id(key, { short: true }), h('span.mono', null, event.type.replace(/\.v1$/, '')), h('span.dim', null, when(event.at)))) : h('li.empty', null, empty));
+	if (focused) [...list.querySelectorAll('a')].find((link) => link.getAttribute('href') === focused)?.focus();
+}
+
+/** What stands where something could not be shown. */
+export const failure = (error, again) => [h('p.wrong', { role: 'alert' }, error.message), h('div.buttons', null, h('button', { onclick: again }, 'Try again'))];
+
 export function section(title, extra, ...content) {
 	return h('section', null, h('div.title', null, h('h2', null, title), extra), ...content);
 }
@@ -110,7 +119,7 @@ export function pretty(text) {
 
 /** A text with a button that copies it. */
 export function copyable(label, text) {
-	const button = h('button.small', { type: 'button', 'aria-label': `Copy: ${label}`, onclick: async () => {
+	const button = h('button.small', { 'aria-label': `Copy: ${label}`, onclick: async () => {
 		try {
 			await navigator.clipboard.writeText(text);
 			button.textContent = 'Copied';

@@ -1,6 +1,6 @@
 // What passes now.
 
-import { h, put, count, many, when, id } from './dom.js';
+import { h, put, count, many, keysOf } from './dom.js';
 import { now, told, post } from './ask.js';
 import { Score } from './score.js';
 
@@ -8,7 +8,6 @@ export const title = 'Live';
 
 /** An invariant that nobody has confirmed for so long is not known to hold. */
 const STALE = 30_000;
-const KEYS = 12;
 const MARKS = { unknown: '?', holds: '✓', broken: '✗' };
 const SAID = { unknown: 'not known', holds: 'holds', broken: 'broken' };
 
@@ -82,14 +81,14 @@ function drawStrip(strip) {
 	}
 	const of = (wanted) => all.filter(({ state }) => state === wanted);
 	const chip = ({ name, detail, source, state }) => h(`li.chip.${state}`, { title: source },
-		h('i', { 'aria-hidden': 'true' }, MARKS[state]), h('span', null, name, h('span.quiet', null, `: ${SAID[state]}`)), detail && h('small', null, detail));
+		h('i', { mute: true }, MARKS[state]), h('span', null, name, h('span.quiet', null, `: ${SAID[state]}`)), detail && h('small', null, detail));
 	const broken = of('broken');
 	const unknown = of('unknown');
 	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not told of for ${STALE / 1000} s` : `All ${many(all.length, 'invariant')} hold`;
 	const state = broken.length ? 'broken' : unknown.length ? 'unknown' : 'holds';
 	const open = strip.querySelector('details')?.open;
 	put(strip, h('details', { class: state, open },
-		h('summary', null, h('b', { role: 'status' }, h('i', { 'aria-hidden': 'true' }, MARKS[state]), ` ${said}`), h('span.cells', { 'aria-hidden': 'true' }, all.map((one) => h(`i.${one.state}`, { title: one.name })))),
+		h('summary', null, h('b', { role: 'status' }, h('i', { mute: true }, MARKS[state]), ` ${said}`), h('span.cells', { mute: true }, all.map((one) => h(`i.${one.state}`, { title: one.name })))),
 		h('ul', null, all.map(chip))), broken.length > 0 && h('ul', null, broken.map(chip)));
 }
 
@@ -97,7 +96,7 @@ function drawDemo(demo) {
 	if (!now.allowActions || !now.demo.length) { put(demo); return; }
 	put(demo, now.demo.map(({ label, hint }, index) => {
 		const small = h('small', { role: 'status' }, hint);
-		const button = h('button', { type: 'button', onclick: async () => {
+		const button = h('button', { onclick: async () => {
 			button.disabled = true;
 			try {
 				const { status, made, answer } = await post(`/api/demo/${index}`, {});
@@ -115,18 +114,7 @@ function drawDemo(demo) {
 	}));
 }
 
-function drawKeys(keys) {
-	const seen = new Map();
-	for (let at = now.recent.length - 1; at >= 0 && seen.size < KEYS; at -= 1) {
-		const event = now.recent[at];
-		const key = event.key || event.correlation || event.id;
-		if (key && !seen.has(key)) seen.set(key, event);
-	}
-	if (!seen.size) { put(keys, h('li.empty', null, 'Nothing has passed yet. What services emit is seen here as it comes.')); return; }
-	const focused = keys.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
-	put(keys, [...seen].map(([key, event]) => h('li', null, id(key, { short: true }), h('span.mono', null, event.type.replace(/\.v1$/, '')), h('span.dim', null, when(event.at)))));
-	if (focused) [...keys.querySelectorAll('a')].find((link) => link.getAttribute('href') === focused)?.focus();
-}
+const drawKeys = (keys) => keysOf(keys, now.recent, 'Nothing has passed yet. What services emit is seen here as it comes.');
 
 function drawTypes(types) {
 	const all = Object.entries(now.counts).sort(([, one], [, other]) => other - one);
@@ -134,5 +122,5 @@ function drawTypes(types) {
 	const most = all[0][1];
 	put(types, h('ul.bars', null, all.map(([type, number]) => h('li', null,
 		h('span.mono', null, type), h('b', null, count(number)),
-		h('i', { 'aria-hidden': 'true', style: { width: `${(100 * number) / most}%` } })))));
+		h('i', { mute: true, style: { width: `${(100 * number) / most}%` } })))));
 }

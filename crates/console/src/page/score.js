@@ -22,11 +22,11 @@ export class Score {
 		this.emitted = new Map();
 		this.rows = new Map();
 		this.hover = null;
-		this.canvas = h('canvas', { 'aria-hidden': 'true' });
+		this.canvas = h('canvas', { mute: true });
 		this.tip = h('div.tip', { hidden: true });
 		this.list = h('ol.lanes', { 'aria-label': 'Services' });
 		this.element = h('div.score', null, this.list, this.canvas, this.tip);
-		this.legend = h('ul.legend', { 'aria-hidden': 'true' }, [['dot', 'emitted'], ['open', 'waiting'], ['ok', 'handled'], ['warn', 'retried'], ['bad', 'dead-lettered']].map(([kind, text]) => h(`li.${kind}`, null, text)));
+		this.legend = h('ul.legend', { mute: true }, [['dot', 'emitted'], ['open', 'waiting'], ['ok', 'handled'], ['warn', 'retried'], ['bad', 'dead-lettered']].map(([kind, text]) => h(`li.${kind}`, null, text)));
 		this.canvas.addEventListener('pointermove', (event) => this.point(event));
 		this.canvas.addEventListener('pointerleave', () => { this.hover = null; this.tip.hidden = true; });
 		this.canvas.addEventListener('click', () => {

@@ -76,7 +76,7 @@ function draw(main, { status, wakes, silent, audit, troubles }) {
 function wakeButtons(wake) {
 	const name = `${wake.service}: ${wake.kind} of ${wake.document}`;
 	const act = (act, by) => post('/api/wakes', { wake, act, ...by }).then(() => undefined);
-	const button = (label, open) => h('button.small', { type: 'button', 'aria-label': `${label} ${name}`, 'data-mark': `${label} ${wake.service} ${wake.collection} ${wake.document}`, onclick: open }, label);
+	const button = (label, open) => h('button.small', { 'aria-label': `${label} ${name}`, 'data-mark': `${label} ${wake.service} ${wake.collection} ${wake.document}`, onclick: open }, label);
 	const local = (at) => new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 	return h('div.buttons', null,
 		button('Move', () => {
