@@ -134,7 +134,6 @@ export function actOnMany(kind, filter, what) {
 	const verb = kind === 'redrive' ? 'Redrive' : 'Discard';
 	const asked = whoAndWhy();
 	const dry = h('div.dry', { role: 'status' }, h('p.dim', null, 'Looking what would happen…'));
-	const out = h('div', { role: 'status' });
 	const force = h('input', { type: 'checkbox', name: 'force', onchange: () => look() });
 	const forced = h('label.check', { hidden: true }, force, 'Also those that have come back too often');
 	const go = h(kind === 'redrive' ? 'button.primary' : 'button.danger', { type: 'submit', disabled: true }, verb);
@@ -187,7 +186,7 @@ export function actOnMany(kind, filter, what) {
 		const close = h('button.primary', { onclick: () => box.close() }, 'Close');
 		form.append(h('div.buttons', null, close));
 		close.focus();
-	} }, dry, forced, asked.fields, out, h('div.buttons', null, cancel, go));
+	} }, dry, forced, asked.fields, h('div.buttons', null, cancel, go));
 	const box = dialog(`${verb} ${what}`, form);
 	box.addEventListener('close', () => { if (acted) tell('acted'); });
 	asked.first.focus();

@@ -1,6 +1,6 @@
 // What services have given up: a row a cause, then its messages, then one of them.
 
-import { h, put, count, many, when, id as idLink, table, copyable, pretty, failure } from './dom.js';
+import { h, put, count, many, when, id as idLink, table, copyable, row, pretty, failure } from './dom.js';
 import { get, post, now, cli, curl, confirm, askReveal, actOnMany } from './ask.js';
 import { headersOf } from './trace.js';
 
@@ -69,7 +69,7 @@ async function letters(main, service, fingerprint, all, current) {
 	const { letters: first, total } = await get(query(0));
 	if (!current()) return;
 	const body = h('tbody');
-	const row = (letter) => h('tr', null,
+	const line = (letter) => h('tr', null,
 		h('td', { 'data-label': 'Message' }, h('a.mono', { href: `#/dead/${part(letter.service)}/${letter.id}` }, letter.id)),
 		h('td', { 'data-label': 'About' }, letter.key ? idLink(letter.key, { short: true }) : '–'),
 		h('td', { 'data-label': 'State' }, state(letter)),
@@ -81,7 +81,7 @@ async function letters(main, service, fingerprint, all, current) {
 		more.disabled = true;
 		const { letters: next } = await get(query(body.children.length)).catch(() => ({ letters: [] }));
 		const at = body.children.length;
-		body.append(...next.map(row));
+		body.append(...next.map(line));
 		body.children[at]?.querySelector('a').focus();
 		said();
 	} });
@@ -90,7 +90,7 @@ async function letters(main, service, fingerprint, all, current) {
 		more.hidden = body.children.length >= total;
 		more.textContent = `Show more (${count(total - body.children.length)} left)`;
 	};
-	body.append(...first.map(row));
+	body.append(...first.map(line));
 	said();
 	const one = first[0];
 	const filter = { service, fingerprint };
@@ -141,7 +141,6 @@ async function record(main, service, id, current) {
 	const revealed = h('button.small', { onclick: () => reveal() }, 'Reveal');
 	revealed.hidden = !masked || !now.allowActions;
 	const one = { service, id };
-	const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
 	put(main, crumbs(service, id, letter.fingerprint),
 		h('div.head', null, h('h1', null, service, ' gave up ', h('span.mono', null, letter.event)),
 			now.allowActions && open && h('div.buttons', null,

@@ -97,6 +97,8 @@ export function keysOf(list, events, empty) {
 /** What stands where something could not be shown. */
 export const failure = (error, again) => [h('p.wrong', { role: 'alert' }, error.message), h('div.buttons', null, h('button', { onclick: again }, 'Try again'))];
 
+export const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
+
 export function section(title, extra, ...content) {
 	return h('section', null, h('div.title', null, h('h2', null, title), extra), ...content);
 }

@@ -1,6 +1,6 @@
 // Everything that one key, event or correlation id set off.
 
-import { h, put, many, span, when, id as idLink, copyable, pretty, count, keysOf, failure } from './dom.js';
+import { h, put, many, span, when, id as idLink, copyable, row, pretty, count, keysOf, failure } from './dom.js';
 import { get, now, told, cli, curl, askReveal } from './ask.js';
 
 export const title = 'Trace';
@@ -60,7 +60,7 @@ function draw(main, id, current, trace, chosen) {
 		const button = h('button.fall', { style: { '--depth': String(Math.min(event.depth, 8)) }, onclick: () => pick(event, button, true) },
 			h('span.name', null, h('b.mono', null, (event.type || event.subject).replace(/\.v1$/, '')), h('small', null, event.source || 'unknown', handledBy(event))),
 			h('span.track', { mute: true },
-				h(`i.bar.${worst ? KIND[worst] : 'ok'}`, { style: { left: percent(at), width: `${(100 * (last - at)) / total}%` } }),
+				h(`i.length.${worst ? KIND[worst] : 'ok'}`, { style: { left: percent(at), width: `${(100 * (last - at)) / total}%` } }),
 				event.handled.filter((one) => one.at).map((one) => h(`i.tick.${KIND[one.state] || 'dim'}`, { style: { left: percent(time(one.at)) }, title: `${one.service}: ${SAID[one.state] || one.state}` }))),
 			h('span.off.mono', null, `+${span(at - begin)}`));
 		button.dataset.sequence = `${event.stream}:${event.sequence}`;
@@ -107,7 +107,6 @@ function recordOf(event) {
 		body.textContent = pretty(payload);
 		reveal.remove();
 	}) }, 'Reveal');
-	const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
 	return [
 		h('h2.mono', null, event.type || event.subject),
 		h('dl', null,
@@ -127,5 +126,5 @@ function recordOf(event) {
 }
 
 export function headersOf(headers) {
-	return h('details', null, h('summary', null, many(headers.length, 'header')), h('dl.mono', null, headers.map(([name, value]) => [h('dt', null, name), h('dd', null, value)])));
+	return h('details', null, h('summary', null, many(headers.length, 'header')), h('dl.mono', null, headers.map(([name, value]) => row(name, value))));
 }
