@@ -188,6 +188,12 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
         "$JS.API.CONSUMER.DELETE.ORDERS.inventory",
         "$JS.API.CONSUMER.MSG.NEXT.ORDERS.inventory",
         "$JS.ACK.ORDERS.inventory.1.1.1.1.0",
+        "redrive.payments.x.y",
+        "redrive.orders.x.y",
+        "$JS.API.STREAM.PURGE.REDRIVE",
+        "$JS.API.STREAM.DELETE.REDRIVE",
+        "$JS.API.CONSUMER.MSG.NEXT.REDRIVE.orders",
+        "$JS.ACK.REDRIVE.orders.1.1.1.1.0",
         "_INBOX_orders.x",
     ] {
         client.publish(subject, "{}".into()).await.unwrap();
@@ -203,7 +209,7 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
     }
     let operator = jetstream::new(broker.client("operator").await.0);
     let streams: Vec<_> = operator.stream_names().try_collect().await.unwrap();
-    assert_eq!(streams.len(), 3 + SERVICES.len(), "{streams:?}");
+    assert_eq!(streams.len(), 3 + 1 + SERVICES.len(), "events, the queue of redrives, dead letters: {streams:?}");
     assert_eq!(operator.get_stream("ORDERS").await.unwrap().cached_info().state.messages, 0);
     drop(shop);
 }

@@ -13,7 +13,7 @@
 //! | `/` | the page |
 //! | `/api/…` | what it asks and does |
 //! | `/metrics` | what was found at the last look; nothing of the broker while that is away |
-//! | `/dead-letters?service=&event=&reason=` | the dead letters that fit, as JSON, the oldest first |
+//! | `/dead-letters?service=&event=&reason=` | the dead letters that fit and nobody has dealt with, as JSON, the oldest first |
 //! | `/readyz`, `/health` | whether the broker answers |
 //! | `/livez` | whether the process works |
 #![warn(missing_docs)]
@@ -44,7 +44,6 @@ use crate::observe::Sees;
 mod act;
 mod api;
 mod guard;
-mod letters;
 mod live;
 mod look;
 pub mod metrics;
@@ -101,7 +100,7 @@ pub struct DemoAction {
 /// What all routes know.
 struct Console {
     operator: Operator,
-    /// The dead letters as of the last question about them.
+    /// The dead letters as of the last look or question.
     letters: Mutex<Letters>,
     hub: Hub,
     allow_actions: bool,
@@ -127,7 +126,7 @@ pub async fn serve(
     let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(NAME));
     let client = options.connect(settings.servers.servers()).await?;
     let console = Arc::new(Console {
-        operator: Operator::new(client.clone()),
+        operator: Operator::new(client),
         letters: Mutex::default(),
         hub: Hub::default(),
         allow_actions: settings.allow_actions,
@@ -135,12 +134,12 @@ pub async fn serve(
         demo: settings.demo,
         http: reqwest::Client::new(),
     });
-    let (answers, seen) = (Arc::new(AtomicBool::new(false)), observe::Letters::default());
-    let observed = Router::new().route("/dead-letters", get(observe::dead_letters)).with_state(seen.clone());
+    let answers = Arc::new(AtomicBool::new(false));
+    let observed = Router::new().route("/dead-letters", get(observe::dead_letters));
     let routes = page::routes().merge(api::routes()).merge(act::routes()).merge(live::routes()).merge(observed);
     let routes = guard::around(routes, &console);
     let router = shell(routes, console.clone(), Arc::new(Sees(answers.clone())), telemetry.clone(), MAX_IN_FLIGHT);
-    let looking = observe::look_on(client, telemetry.clone(), answers, seen).instrument(span.clone());
+    let looking = observe::look_on(console.clone(), telemetry.clone(), answers).instrument(span.clone());
     let living = live::run(console.clone()).instrument(span);
     let (stop, mut stopped) = watch::channel(());
     let stopped = async move { drop(stopped.changed().await) };

@@ -213,10 +213,10 @@ impl Hub {
         Some((first, frames))
     }
 
-    /// Tells what has passed.
-    fn pass(&self, events: &[Stored], skipped: u64) {
+    /// Tells what has passed, in the last beat or `before` anybody watched.
+    fn pass(&self, events: &[Stored], skipped: u64, before: bool) {
         let mut inner = self.lock();
-        inner.beats.push_back(events.len());
+        inner.beats.push_back(if before { 0 } else { events.len() });
         let beats = usize::try_from(LOOK.as_millis() / BEAT.as_millis()).unwrap_or(1);
         while inner.beats.len() > beats {
             inner.beats.pop_front();
@@ -232,13 +232,13 @@ impl Hub {
             if inner.counts.len() < 500 || inner.counts.contains_key(&kind) {
                 *inner.counts.entry(kind.clone()).or_default() += 1;
             }
-            if shown.len() < SHOWN_PER_SECOND && is_sampled(stored, rate) {
+            if is_sampled(stored, rate) {
                 shown.push(dot(stored, kind));
             }
         }
-        // A first tab is shown what passed before; else it is what a beat may hold.
-        let most = if rate > SHOWN_PER_SECOND { SHOWN_PER_SECOND / beats * 2 } else { SHOWN_PER_SECOND };
-        shown.truncate(most);
+        // A sample of whole correlations may be more than what it is a sample for.
+        let most = if rate > SHOWN_PER_SECOND { 2 * SHOWN_PER_SECOND / beats } else { RECENT };
+        shown.drain(..shown.len().saturating_sub(most));
         inner.recent.extend(shown.iter().cloned());
         while inner.recent.len() > RECENT {
             inner.recent.pop_front();
@@ -329,9 +329,10 @@ async fn follow(console: &Console) {
                 continue;
             }
         };
+        let mut before = true;
         while hub.watched() {
             match tail.next(READ_PER_BEAT).await {
-                Ok((events, skipped)) => hub.pass(&events, skipped),
+                Ok((events, skipped)) => hub.pass(&events, skipped, std::mem::take(&mut before)),
                 Err(error) => hub.trouble(&error),
             }
             sleep(BEAT).await;

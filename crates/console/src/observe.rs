@@ -1,30 +1,25 @@
 //! The observer: looks at the broker on and on, for the metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Result;
-use async_nats::Client;
-use async_nats::jetstream::context::ContextBuilder;
 use axum::Json;
 use axum::extract::{Query, State};
 use millstream::http::{Health, Probe};
+use millstream::operator::dead::{DeadFilter, DeadLetter};
 use millstream::telemetry::metrics::BROKER_CONNECTED;
 use millstream::telemetry::{Snapshot, Telemetry};
 use serde::Deserialize;
 
-use crate::letters::Letter;
-use crate::look::Observer;
-use crate::metrics;
+use crate::look::look;
+use crate::{Console, metrics};
 
 /// Time between two looks at the broker.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long one look may take; a broker that is slower does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The dead letters as of the last look.
-pub(crate) type Letters = Arc<RwLock<Vec<Letter>>>;
 
 /// Which dead letters are asked for; what is not named is not filtered by.
 #[derive(Deserialize)]
@@ -37,15 +32,15 @@ pub(crate) struct Wanted {
 /// The most dead letters in an answer.
 const PAGE: usize = 1000;
 
-pub(crate) async fn dead_letters(State(letters): State<Letters>, Query(wanted): Query<Wanted>) -> Json<Vec<Letter>> {
-    let fits = |wanted: &Option<String>, have: &str| wanted.as_ref().is_none_or(|wanted| wanted == have);
-    let letters = letters.read().unwrap_or_else(PoisonError::into_inner);
-    let fitting = letters.iter().filter(|letter| {
-        fits(&wanted.service, &letter.service)
-            && fits(&wanted.event, &letter.event)
-            && fits(&wanted.reason, &letter.reason)
-    });
-    Json(fitting.take(PAGE).cloned().collect())
+/// The dead letters as of the last look.
+pub(crate) async fn dead_letters(
+    State(console): State<Arc<Console>>,
+    Query(wanted): Query<Wanted>,
+) -> Json<Vec<DeadLetter>> {
+    let Wanted { service, event, reason } = wanted;
+    let wanted = DeadFilter { service, event, reason, ..DeadFilter::default() };
+    let letters = console.letters.lock().await;
+    Json(letters.list(&wanted).into_iter().take(PAGE).cloned().collect())
 }
 
 /// Whether the last look at the broker was answered.
@@ -60,18 +55,11 @@ impl Probe for Sees {
 }
 
 /// Looks until the process ends.
-pub(crate) async fn look_on(
-    client: Client,
-    telemetry: Telemetry,
-    answers: Arc<AtomicBool>,
-    letters: Letters,
-) -> Result<()> {
-    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-    let mut observer = Observer::new(client, jetstream);
+pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers: Arc<AtomicBool>) -> Result<()> {
     let connected = telemetry.gauge(&BROKER_CONNECTED, &[]);
     let mut told = false;
     loop {
-        let looked = match tokio::time::timeout(PATIENCE, observer.look()).await {
+        let looked = match tokio::time::timeout(PATIENCE, look(&console.operator, &console.letters)).await {
             Ok(looked) => looked.map_err(|error| format!("{error:#}")),
             Err(_) => Err(format!("no answer within {PATIENCE:?}")),
         };
@@ -82,7 +70,6 @@ pub(crate) async fn look_on(
                     tracing::info!("the broker answers again");
                 }
                 telemetry.show(&snapshot);
-                *letters.write().unwrap_or_else(PoisonError::into_inner) = observer.letters();
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {

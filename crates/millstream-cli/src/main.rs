@@ -15,9 +15,20 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::connection::Connection;
 use crate::console::Console;
 
+mod audit;
 mod connection;
 mod console;
+mod dead;
+mod editor;
+mod masked;
 mod output;
+mod reveal;
+mod status;
+mod tail;
+mod times;
+mod trace;
+mod wakes;
+mod who;
 
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
@@ -36,6 +47,20 @@ struct Cli {
 enum Command {
     /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
     Console(#[command(flatten)] Console),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
+    /// Show streams, consumers and instances, and what is wrong with them
+    Status,
+    /// Follow events as they come, over all streams
+    Tail(#[command(flatten)] tail::Tail),
+    /// Show what an order or a request set off: who emitted what, who has handled it and when, what is missing
+    Trace(#[command(flatten)] trace::Trace),
+    /// What services will do later: list, move, fire, cancel
+    #[command(subcommand)]
+    Wakes(wakes::Wakes),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -47,6 +72,7 @@ enum Command {
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
+        Err(error) if output::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
@@ -55,8 +81,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
-        Command::Console(console) => console.run(&cli.connection).await?,
+    let Cli { connection, json, command } = cli;
+    match command {
+        Command::Console(console) => console.run(&connection).await?,
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
+        Command::Status => return status::run(&connection.open().await?, json).await,
+        Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
+        Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
+        Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }

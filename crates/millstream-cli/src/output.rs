@@ -1,5 +1,7 @@
 //! What is printed: tables for people, JSON for programs.
 
+use std::io::Write;
+
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -11,8 +13,18 @@ pub(crate) fn table<const N: usize>(columns: [&str; N]) -> Table {
     table
 }
 
+/// Prints a line. That nobody reads it any more, as after `| head`, is an error and no panic.
+pub(crate) fn line(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// Whether an error says that nobody reads the output any more.
+pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    line(&serde_json::to_string_pretty(value)?)
 }

@@ -138,7 +138,7 @@ impl Broker {
         let mut wanted = limits(stream.name, format!("{}.>", stream.domain));
         wanted.max_bytes = i64::try_from(stream.max_bytes).unwrap_or(i64::MAX);
         wanted.metadata.insert(PARTITIONS.into(), stream.partitions.to_string());
-        self.declare_config(wanted, release).await
+        declare(&self.jetstream, wanted, release).await
     }
 
     /// Declares the stream of a service's dead letters, which nobody trims.
@@ -146,66 +146,88 @@ impl Broker {
         let mut wanted = limits(&dead_letter::stream_name(service), dead_letter::subjects(service));
         wanted.max_messages_per_subject = 1;
         wanted.allow_message_ttl = true;
-        self.declare_config(wanted, release).await
+        declare(&self.jetstream, wanted, release).await
     }
+}
 
-    /// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
-    /// the field.
-    async fn declare_config(&self, mut wanted: StreamConfig, release: &Release) -> Result<(), DeclareError> {
-        release.sign(&mut wanted.metadata);
-        let name = wanted.name.clone();
-        let have = match self.jetstream.get_stream(&name).await {
-            Ok(stream) => stream.cached_info().config.clone(),
-            Err(error) => {
-                let jetstream::context::GetStreamErrorKind::JetStream(ref reply) = error.kind() else {
-                    return Err(DeclareError::Away(error.to_string()));
-                };
-                if reply.error_code() != ErrorCode::STREAM_NOT_FOUND {
-                    return Err(DeclareError::Away(error.to_string()));
-                }
-                let created = self.jetstream.create_stream(wanted).await;
-                return created.map(drop).map_err(|error| DeclareError::Away(error.to_string()));
+/// Declares the work queue of redrives, which is nobody's own: whoever uses it declares it, in the toolkit's release. A later
+/// redrive takes the place of an earlier one.
+pub(crate) async fn declare_redrives(jetstream: &jetstream::Context) -> Result<(), DeclareError> {
+    let mut wanted = limits(dead_letter::REDRIVE, "redrive.>".into());
+    wanted.retention = RetentionPolicy::WorkQueue;
+    wanted.max_messages_per_subject = 1;
+    wanted.discard = DiscardPolicy::Old;
+    declare(jetstream, wanted, &Release::default()).await
+}
+
+/// Declares the stream of what operators do, which forgets the oldest when it is full.
+pub(crate) async fn declare_audit(jetstream: &jetstream::Context) -> Result<(), DeclareError> {
+    let mut wanted = limits(crate::operator::audit::STREAM, "audit.>".into());
+    wanted.max_bytes = 1 << 30;
+    wanted.discard = DiscardPolicy::Old;
+    declare(jetstream, wanted, &Release::default()).await
+}
+
+/// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
+/// the field.
+async fn declare(
+    jetstream: &jetstream::Context,
+    mut wanted: StreamConfig,
+    release: &Release,
+) -> Result<(), DeclareError> {
+    release.sign(&mut wanted.metadata);
+    let name = wanted.name.clone();
+    let have = match jetstream.get_stream(&name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) => {
+            let jetstream::context::GetStreamErrorKind::JetStream(ref reply) = error.kind() else {
+                return Err(DeclareError::Away(error.to_string()));
+            };
+            if reply.error_code() != ErrorCode::STREAM_NOT_FOUND {
+                return Err(DeclareError::Away(error.to_string()));
             }
-        };
-        let fixed = |field: &'static str, same: bool| {
-            if same { Ok(()) } else { Err(DeclareError::Fixed { stream: name.clone(), field }) }
-        };
-        fixed("storage", have.storage == wanted.storage)?;
-        fixed("retention", have.retention == wanted.retention)?;
-        fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
-        if release.is_older_than(&have.metadata) {
-            return Ok(());
+            let created = jetstream.create_stream(wanted).await;
+            return created.map(drop).map_err(|error| DeclareError::Away(error.to_string()));
         }
-        let mut metadata = have.metadata.clone();
-        release.sign(&mut metadata);
-        let same = have.subjects == wanted.subjects
-            && have.metadata == metadata
-            && have.max_bytes == wanted.max_bytes
-            && have.discard == wanted.discard
-            && have.max_messages_per_subject == wanted.max_messages_per_subject
-            && have.allow_message_ttl == wanted.allow_message_ttl
-            && have.max_age == wanted.max_age
-            && have.duplicate_window == wanted.duplicate_window;
-        if same {
-            return Ok(());
-        }
-        let changed = StreamConfig {
-            subjects: wanted.subjects,
-            max_bytes: wanted.max_bytes,
-            discard: wanted.discard,
-            max_messages_per_subject: wanted.max_messages_per_subject,
-            allow_message_ttl: wanted.allow_message_ttl,
-            max_age: wanted.max_age,
-            duplicate_window: wanted.duplicate_window,
-            metadata,
-            ..have
-        };
-        self.jetstream
-            .update_stream(&changed)
-            .await
-            .map(drop)
-            .map_err(|error| DeclareError::Refused { stream: name, error: error.to_string() })
+    };
+    let fixed = |field: &'static str, same: bool| {
+        if same { Ok(()) } else { Err(DeclareError::Fixed { stream: name.clone(), field }) }
+    };
+    fixed("storage", have.storage == wanted.storage)?;
+    fixed("retention", have.retention == wanted.retention)?;
+    fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
+    if release.is_older_than(&have.metadata) {
+        return Ok(());
     }
+    let mut metadata = have.metadata.clone();
+    release.sign(&mut metadata);
+    let same = have.subjects == wanted.subjects
+        && have.metadata == metadata
+        && have.max_bytes == wanted.max_bytes
+        && have.discard == wanted.discard
+        && have.max_messages_per_subject == wanted.max_messages_per_subject
+        && have.allow_message_ttl == wanted.allow_message_ttl
+        && have.max_age == wanted.max_age
+        && have.duplicate_window == wanted.duplicate_window;
+    if same {
+        return Ok(());
+    }
+    let changed = StreamConfig {
+        subjects: wanted.subjects,
+        max_bytes: wanted.max_bytes,
+        discard: wanted.discard,
+        max_messages_per_subject: wanted.max_messages_per_subject,
+        allow_message_ttl: wanted.allow_message_ttl,
+        max_age: wanted.max_age,
+        duplicate_window: wanted.duplicate_window,
+        metadata,
+        ..have
+    };
+    jetstream
+        .update_stream(&changed)
+        .await
+        .map(drop)
+        .map_err(|error| DeclareError::Refused { stream: name, error: error.to_string() })
 }
 
 /// What the subjects begin with on which a service gets its answers: `_INBOX_payments`. A prefix of its own lets the broker's

@@ -13,6 +13,7 @@ use crate::event::Meta;
 use crate::handler::{Command, Document, Key, Reject};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
+use crate::unit::Work;
 use crate::watch::Watchers;
 use crate::work::CommandWork;
 
@@ -91,22 +92,32 @@ impl Context {
     /// See [`CommandError`].
     pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
         let shared = &self.0;
+        let id = Id::random(shared.clock.now());
+        let idempotency = caller.idempotency_key.as_deref().map(|key| self.idempotency(caller, key, &command));
+        self.submit_work(caller, id, Box::new(CommandWork { id, command }), idempotency).await
+    }
+
+    /// Executes whatever work as a command.
+    pub(crate) async fn submit_work(
+        &self,
+        caller: &Caller,
+        id: Id,
+        work: Box<dyn Work>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Accepted, CommandError> {
+        let shared = &self.0;
         if let Some(why) = shared.status.refuses(&shared.timing) {
             return Err(CommandError::Unavailable(why));
         }
-        let now = shared.clock.now();
-        let id = Id::random(now);
-        let idempotency = caller.idempotency_key.as_deref().map(|key| self.idempotency(caller, key, &command));
         let (answer, answered) = oneshot::channel();
         let ticket = Ticket::default();
         let meta = Meta {
             id,
-            time: now,
+            time: id.time(),
             correlation: caller.correlation.clone(),
             causation: None,
             traceparent: caller.traceparent.clone(),
         };
-        let work = Box::new(CommandWork { id, command });
         let input = CommandInput { id, meta, work, idempotency, ticket: ticket.clone(), answer };
         if shared.commands.try_send(Input::Command(Box::new(input))).is_err() {
             return Err(CommandError::Unavailable("too many requests are waiting".into()));

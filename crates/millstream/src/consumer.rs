@@ -17,8 +17,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::dead_letter::{EDITED_FROM, NUMBER};
 use crate::durable::{Declared, GROUP};
-use crate::engine::input::{Delivery, Input, Source};
+use crate::engine::input::{Delivery, Input, Redriven, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
@@ -27,7 +28,7 @@ use crate::progress::{InEngine, Progress};
 use crate::running::told;
 use crate::telemetry::metrics::UNKNOWN_EVENT;
 use crate::unit::{Unread, Work, panic_text};
-use crate::work::AnyHandler;
+use crate::work::{AnyHandler, Nothing};
 
 /// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
 #[derive(Clone)]
@@ -103,7 +104,8 @@ impl Consumer {
                 declared = self.declared.ensure(&self.broker) => declared,
             };
             match declared {
-                Ok(mark) => self.source.declare(mark),
+                Ok(Some(mark)) => self.source.declare(mark),
+                Ok(None) => {}
                 Err(error) => {
                     failures += 1;
                     self.progress.set_waits_for(Some(error));
@@ -215,12 +217,17 @@ impl Consumer {
                     let pin = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pin-Id"));
                     self.progress.set_pin(pin.map(|pin| pin.as_str()));
                 }
-                if let Some(event) = self.ignores(&message) {
+                if let Some(event) = self.ignores(&message).filter(|_| !self.redrives()) {
                     self.meters.ignored(event);
                     self.acker.send(message.reply.into_iter().map(|reply| (reply, AckKind::Ack)).collect());
                     return Received::Message;
                 }
-                let Some(delivery) = self.decode(message) else { return Received::Status };
+                let reply = message.reply.clone();
+                let Some(delivery) = self.decode(message) else {
+                    let reply = reply.filter(|_| self.redrives());
+                    self.acker.send(reply.into_iter().map(|reply| (reply, AckKind::Term)).collect());
+                    return Received::Status;
+                };
                 self.meters.received(&delivery);
                 if let Some(asked) = pull.asked.take() {
                     self.meters.exchanged("fetch", asked);
@@ -266,7 +273,12 @@ impl Consumer {
         self.ignored.get(split_type(&ce_type)?.0).copied()
     }
 
-    /// Reads a delivery; `None` if it is no JetStream message.
+    /// Whether it is the one of redrives.
+    fn redrives(&self) -> bool {
+        self.declared.start.is_none()
+    }
+
+    /// Reads a delivery; `None` if it is no JetStream message, or among the redrives and none.
     fn decode(&self, message: async_nats::Message) -> Option<Delivery> {
         let message = JetMessage { message, context: self.broker.jetstream.clone() };
         let (seq, delivered, published) = match message.info() {
@@ -281,9 +293,16 @@ impl Consumer {
         };
         let message = message.message;
         let headers = message.headers.as_ref();
-        let get = |name| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
-        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(published);
+        let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
+        let redriven = redriven(&get).zip(id_in(&message.subject)).filter(|_| self.redrives());
+        if self.redrives() && redriven.is_none() {
+            tracing::error!(subject = %message.subject, "what is no redrive is taken out of the queue of redrives");
+            return None;
+        }
+        let first_published = redriven.as_ref().map_or(published, |(_, id)| id.time());
+        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
         let id = match get(header::ID) {
+            _ if let Some((_, id)) = &redriven => *id,
             // An id that is no UUID is unique within its source only.
             Some(id) => id.parse().unwrap_or_else(|_| {
                 let source = get(header::SOURCE).unwrap_or_default();
@@ -306,6 +325,7 @@ impl Consumer {
             work,
             source: self.source.clone(),
             seq,
+            redriven: redriven.map(|(redriven, _)| redriven),
             subject: message.subject,
             headers: message.headers,
             payload: message.payload,
@@ -328,6 +348,10 @@ impl Consumer {
         let Some((name, version)) = split_type(&ce_type) else {
             return schema(format!("ce-type `{ce_type}` is not of the form orders.created.v1"));
         };
+        // One that was given up before its type was ignored is done with, too, and its record says so.
+        if let Some(ignored) = self.ignored.get(name) {
+            return (ignored, Ok(Box::new(Nothing)));
+        }
         let Some((name, handler)) = self.handlers.get_key_value(name) else {
             return (UNKNOWN_EVENT, Err(Unread::Ahead(format!("this release has no handler for `{ce_type}`"))));
         };
@@ -378,6 +402,25 @@ impl Consumer {
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");
         self.acker.send(back.into_iter().map(|reply| (reply, AckKind::Nak(None))).collect());
     }
+}
+
+/// What the headers of a redrive say of the message that it is of; `None` if it has no number.
+fn redriven(get: &impl Fn(&str) -> Option<String>) -> Option<Redriven> {
+    let number = get(NUMBER)?.parse().ok()?;
+    let ours = |name: &str| get(&format!("Millstream-{name}"));
+    Some(Redriven {
+        number,
+        stream: ours("Stream").unwrap_or_default(),
+        seq: ours("Sequence").and_then(|seq| seq.parse().ok()).unwrap_or_default(),
+        subject: ours("Subject").unwrap_or_default(),
+        first_failure: ours("First-Failure").and_then(|at| at.parse().ok()),
+        edited_from: get(EDITED_FROM).and_then(|id| id.parse().ok()),
+    })
+}
+
+/// The id that ends the subject of a redrive, by which the journal knows its message.
+fn id_in(subject: &str) -> Option<Id> {
+    subject.rsplit('.').next()?.parse().ok()
 }
 
 /// How long nothing comes of what was asked for before a stopping consumer takes it that nothing will.

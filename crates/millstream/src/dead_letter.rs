@@ -3,12 +3,36 @@
 //! A dead letter keeps the body and the headers of the message that failed; what is known of the failure stands in headers
 //! beginning with `Millstream-`. It goes to `dlq.<service>.<event>.<id>`, one message a subject, in the stream
 //! `DLQ_<SERVICE>`.
+//!
+//! That message is the **record** of what failed, and what is done about it replaces it: redriven, it says `redriving` in
+//! [`STATE`] until its service has written the outcome in its place, another dead letter or `resolved`. What is on its way back
+//! lies in the work queue [`REDRIVE`], as `redrive.<service>.<event>.<id>`.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::event::{Emitted, encode_header, header};
 use crate::ids::{Id, Timestamp};
 use sha2::{Digest, Sha256};
+
+/// The work queue of what is handed back to the services that gave it up.
+pub const REDRIVE: &str = "REDRIVE";
+
+/// The header that says what became of a dead letter: absent, nobody has dealt with it.
+pub const STATE: &str = "Millstream-State";
+
+/// In a redrive: its number, from 1 on; 0 for a changed copy that is sent in place of a dead letter.
+pub(crate) const NUMBER: &str = "Millstream-Redrive";
+
+/// In a record: how often what failed was redriven.
+pub(crate) const REDRIVES: &str = "Millstream-Redrives";
+
+/// In a changed copy: the id of the dead letter that it is of.
+pub(crate) const EDITED_FROM: &str = "Millstream-Edited-From";
+
+/// How long the record of what was redriven and handled stays.
+const RESOLVED: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a message was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,9 +82,45 @@ pub fn subjects(service: &str) -> String {
     format!("dlq.{service}.>")
 }
 
+/// The subject of the record of what failed.
+pub(crate) fn record(service: &str, headers: &[(String, String)], id: Id) -> String {
+    format!("dlq.{service}.{}.{id}", subject_token(event_of(headers).unwrap_or("unknown")))
+}
+
+/// The type of event, without its version, that headers as they are on the wire name.
+fn event_of(headers: &[(String, String)]) -> Option<&str> {
+    let kind = headers.iter().find(|(name, _)| name == header::TYPE).map(|(_, value)| value.as_str())?;
+    Some(crate::event::split_type(kind).map_or(kind, |(name, _)| name))
+}
+
+/// Of the headers of a message those that are its own and not the broker's or ours, as they may be sent to all.
+fn own(headers: &[(String, String)]) -> impl Iterator<Item = (String, String)> {
+    let theirs = |name: &str| !name.starts_with("Nats-") && !name.starts_with("Millstream-");
+    // One value that is not printable ASCII would make other clients drop all headers.
+    let plain = |value: &str| value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let wire = move |value: &String| if plain(value) { value.clone() } else { encode_header(value) };
+    headers.iter().filter(move |(name, _)| theirs(name)).map(move |(name, value)| (name.clone(), wire(value)))
+}
+
+/// What takes the place of a record whose redrive was handled: the headers, and what was known of the failure, for a day.
+pub(crate) fn resolved(record: String, id: Id, number: u32, headers: &[(String, String)]) -> Emitted {
+    let mut all = vec![(header::MSG_ID.to_owned(), format!("{id}:{number}:resolved"))];
+    all.push(("Nats-TTL".into(), format!("{}s", RESOLVED.as_secs())));
+    all.extend(own(headers));
+    let ours = ["State", "Redrive", "Redrives", "Id"].map(|name| format!("Millstream-{name}"));
+    let known = |name: &str| name.starts_with("Millstream-") && !ours.iter().any(|ours| ours == name);
+    all.extend(headers.iter().filter(|(name, _)| known(name)).cloned());
+    all.push(("Millstream-Id".into(), id.to_string()));
+    all.push((STATE.into(), "resolved".into()));
+    all.push((REDRIVES.into(), number.to_string()));
+    Emitted { subject: record, headers: all, payload: Bytes::new() }
+}
+
 /// What is parked, and what is known of it.
 pub(crate) struct Parked<'a> {
     pub(crate) service: &'a str,
+    /// The subject of its record.
+    pub(crate) record: String,
     pub(crate) id: Id,
     pub(crate) redrives: u32,
     pub(crate) reason: Reason,
@@ -72,6 +132,8 @@ pub(crate) struct Parked<'a> {
     pub(crate) attempts: u32,
     pub(crate) first_failure: Timestamp,
     pub(crate) last_failure: Timestamp,
+    /// What it is a changed copy of.
+    pub(crate) edited_from: Option<Id>,
     /// The message's own headers as they were on the wire.
     pub(crate) headers: &'a [(String, String)],
     pub(crate) payload: Bytes,
@@ -83,18 +145,11 @@ const ERROR_BYTES: usize = 1024;
 impl Parked<'_> {
     /// The dead letter, at most `max_bytes` long: a longer body is cut, and the letter says so.
     pub(crate) fn letter(&self, max_bytes: usize) -> Emitted {
-        let kind = self.headers.iter().find(|(name, _)| name == header::TYPE).map(|(_, value)| value.as_str());
-        let event = kind.map(|kind| crate::event::split_type(kind).map_or(kind, |(name, _)| name));
+        let event = event_of(self.headers);
         let error = clip(self.error, ERROR_BYTES);
         let mut headers: Vec<(String, String)> =
             vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
-        let theirs = |name: &str| !name.starts_with("Nats-") && !name.starts_with("Millstream-");
-        // One value that is not printable ASCII would make other clients drop all headers.
-        let plain = |value: &str| value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        let wire = |value: &String| if plain(value) { value.clone() } else { encode_header(value) };
-        headers.extend(
-            self.headers.iter().filter(|(name, _)| theirs(name)).map(|(name, value)| (name.clone(), wire(value))),
-        );
+        headers.extend(own(self.headers));
         let mut put = |name: &str, value: &str| headers.push((format!("Millstream-{name}"), encode_header(value)));
         put("Id", &self.id.to_string());
         put("Service", self.service);
@@ -109,8 +164,10 @@ impl Parked<'_> {
         put("Redrives", &self.redrives.to_string());
         put("First-Failure", &self.first_failure.to_string());
         put("Last-Failure", &self.last_failure.to_string());
-        let subject = format!("dlq.{}.{}.{}", self.service, subject_token(event.unwrap_or("unknown")), self.id);
-        let mut letter = Emitted { subject, headers, payload: self.payload.clone() };
+        if let Some(original) = self.edited_from {
+            put("Edited-From", &original.to_string());
+        }
+        let mut letter = Emitted { subject: self.record.clone(), headers, payload: self.payload.clone() };
         if letter.wire_size() > max_bytes {
             if letter.wire_size() - letter.payload.len() > max_bytes / 2 {
                 letter.headers.retain(|(name, _)| name == header::MSG_ID || name.starts_with("Millstream-"));
@@ -138,7 +195,7 @@ fn fingerprint(event: &str, reason: Reason, error: &str) -> String {
     hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn clip(text: &str, bytes: usize) -> &str {
+pub(crate) fn clip(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -147,7 +204,7 @@ fn clip(text: &str, bytes: usize) -> &str {
 }
 
 /// A text as one token of a subject.
-fn subject_token(text: &str) -> String {
+pub(crate) fn subject_token(text: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
     let token: String = text.chars().take(64).map(legal).collect();
     if token.is_empty() { "unknown".into() } else { token }
@@ -158,9 +215,12 @@ mod tests {
     use super::*;
 
     fn parked(payload: Bytes, error: &str) -> Emitted {
+        let headers = [(header::TYPE.into(), "inventory.reserved.v1".into()), ("Nats-Msg-Id".into(), "old".into())];
+        let id = Id::derived(Timestamp(1), "x", b"y", 0);
         Parked {
             service: "payments",
-            id: Id::derived(Timestamp(1), "x", b"y", 0),
+            record: record("payments", &headers, id),
+            id,
             redrives: 0,
             reason: Reason::Exhausted,
             error,
@@ -171,7 +231,8 @@ mod tests {
             attempts: 8,
             first_failure: Timestamp(1000),
             last_failure: Timestamp(2000),
-            headers: &[(header::TYPE.into(), "inventory.reserved.v1".into()), ("Nats-Msg-Id".into(), "old".into())],
+            edited_from: None,
+            headers: &headers,
             payload,
         }
         .letter(2000)

@@ -1,4 +1,5 @@
-//! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark.
+//! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark. The one on the work
+//! queue of redrives has no mark: what lies there is to be handled, or the journal answers it.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use async_nats::jetstream::{self, ErrorCode};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, declare_redrives};
+use crate::dead_letter::REDRIVE;
 use crate::engine::timing::Timing;
-use crate::event::Stream;
 use crate::progress::Progress;
 use crate::release::Release;
 use crate::service::Start;
@@ -25,8 +26,9 @@ pub(crate) const GROUP: &str = "writer";
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {
-    pub(crate) stream: Stream,
-    pub(crate) start: Start,
+    pub(crate) stream: &'static str,
+    /// Where it begins; `None` for the work queue, of which it is given all that is there.
+    pub(crate) start: Option<Start>,
     pub(crate) durable: &'static str,
     /// Whether the service could read all that it has again.
     pub(crate) rebuildable: bool,
@@ -46,9 +48,32 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// The durable on the work queue of redrives, which gives each service its own.
+    pub(crate) fn redrives(service: &'static str, release: Release, store: Arc<dyn Store>, timing: Timing) -> Self {
+        Self {
+            stream: REDRIVE,
+            start: None,
+            durable: service,
+            rebuildable: false,
+            best_effort: false,
+            filters: vec![format!("redrive.{service}.>")],
+            release,
+            // What is handed back was given up by somebody; who handles it is no matter.
+            single_writer: false,
+            ensured: AtomicBool::new(false),
+            lost: Notify::new(),
+            store,
+            timing,
+        }
+    }
+
     /// Makes the durable what is declared: created after the database's mark, or changed where it differs. Gives the mark.
-    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Settled, String> {
-        let (name, durable) = (self.stream.name, self.durable);
+    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Option<Settled>, String> {
+        let (name, durable) = (self.stream, self.durable);
+        if self.start.is_none() {
+            // It has no owner who would make it again.
+            declare_redrives(&broker.jetstream).await.map_err(|error| format!("stream {name}: {error}"))?;
+        }
         let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 format!("stream {name}, whose owner has not started yet")
@@ -62,29 +87,21 @@ impl Declared {
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             Err(error) => return Err(format!("consumer {durable} on {name}: {error}")),
         };
-        // Read after the durable: a replica that starts at the same time writes the mark first.
-        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
-        if existing.is_some() && known.is_none() {
-            let anew = if self.rebuildable {
-                "start once with --rebuild to read everything again"
-            } else {
-                "delete the consumer to begin anew"
-            };
-            return Err(format!(
-                "consumer {durable} on {name} exists, but this database has never read the stream: \
-                 restore the database that belongs to it, or {anew}"
-            ));
-        }
         let through = match self.start {
-            Start::Beginning => 0,
-            Start::Now => info.state.last_sequence,
+            None => None,
+            Some(Start::Beginning) => Some(0),
+            Some(Start::Now) => Some(info.state.last_sequence),
         };
-        let mark = Settled { stream: name.into(), through, created };
-        let mark = self.store.init_settled(mark).await.map_err(|error| format!("the store: {error}"))?;
-        fail::fail_point!("marked");
+        let mark = match through {
+            Some(through) => {
+                let first = Settled { stream: name.into(), through, created };
+                Some(self.mark(first, existing.is_some()).await?)
+            }
+            None => None,
+        };
         let cannot = |what, error: &dyn Display| format!("consumer {durable} on {name} cannot be {what}: {error}");
         let Some(have) = existing.map(|existing| existing.config) else {
-            self.create(broker, &mark, self.filters.clone()).await?;
+            self.create(broker, mark.as_ref(), self.filters.clone()).await?;
             return Ok(mark);
         };
         let mut filters = have.filter_subjects.clone();
@@ -102,7 +119,7 @@ impl Declared {
             // It was deleted, and made anew by an older release: what that one does not ask for may have gone by, and a filter
             // that grows does not go back.
             stream.delete_consumer(durable).await.map_err(|error| cannot("deleted", &error))?;
-            self.create(broker, &mark, filters).await?;
+            self.create(broker, mark.as_ref(), filters).await?;
         } else {
             let wanted = pull::Config {
                 deliver_policy: have.deliver_policy,
@@ -127,13 +144,34 @@ impl Declared {
         Ok(mark)
     }
 
-    async fn create(&self, broker: &Broker, mark: &Settled, filters: Vec<String>) -> Result<(), String> {
-        let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 };
+    /// The database's mark of the stream, written if there is none; an error if the durable is older than the database.
+    async fn mark(&self, first: Settled, exists: bool) -> Result<Settled, String> {
+        let (name, durable) = (self.stream, self.durable);
+        // Read after the durable: a replica that starts at the same time writes the mark first.
+        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
+        if exists && known.is_none() {
+            let anew = if self.rebuildable {
+                "start once with --rebuild to read everything again"
+            } else {
+                "delete the consumer to begin anew"
+            };
+            return Err(format!(
+                "consumer {durable} on {name} exists, but this database has never read the stream: \
+                 restore the database that belongs to it, or {anew}"
+            ));
+        }
+        let mark = self.store.init_settled(first).await.map_err(|error| format!("the store: {error}"))?;
+        fail::fail_point!("marked");
+        Ok(mark)
+    }
+
+    async fn create(&self, broker: &Broker, mark: Option<&Settled>, filters: Vec<String>) -> Result<(), String> {
+        let after = |mark: &Settled| DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 };
+        let deliver_policy = mark.map_or(DeliverPolicy::All, after);
         let wanted = self.sign(pull::Config { deliver_policy, ..self.config(filters) });
         // Strictly: one that somebody else has made meanwhile would be changed instead, also to fewer filters.
-        let created = broker.jetstream.create_consumer_strict_on_stream(wanted, self.stream.name).await;
-        created
-            .map_err(|error| format!("consumer {} on {} cannot be made: {error}", self.durable, self.stream.name))?;
+        let created = broker.jetstream.create_consumer_strict_on_stream(wanted, self.stream).await;
+        created.map_err(|error| format!("consumer {} on {} cannot be made: {error}", self.durable, self.stream))?;
         self.ensured.store(true, Ordering::Release);
         Ok(())
     }
@@ -179,7 +217,7 @@ impl Declared {
             let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
             let pause = if behind { self.timing.wake_sweep } else { Duration::from_secs(2) };
             tokio::time::sleep(pause).await;
-            let Ok(info) = info(&broker, self.stream.name, self.durable).await else {
+            let Ok(info) = info(&broker, self.stream, self.durable).await else {
                 empty_since = None;
                 continue;
             };

@@ -117,6 +117,12 @@ pub trait Timer: Send + Sync + 'static {
     fn overdue(&self) -> Option<(&'static Metric, Duration)> {
         None
     }
+
+    /// Whether an operator may take it away. Only where the document is in a sound state without it: an order without a deadline
+    /// waits for as long as it takes.
+    fn cancellable(&self) -> bool {
+        false
+    }
 }
 
 /// An effect on the outside: committed as an intent first, run after, settled by its outcome.
@@ -140,6 +146,12 @@ pub trait Wake: Send + Sync + 'static {
 
     /// Decides what the outcome means. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
+
+    /// Whether an operator may take it away before it was tried for the first time. Only where the document is in a sound state
+    /// without its outcome: never a charge that others wait for.
+    fn cancellable(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody knows what became of an effect: a time-out, a broken connection, a 5xx.
@@ -159,6 +171,9 @@ pub struct WakeInfo {
     pub at: Timestamp,
     /// How often it was claimed; from 1 on something may have been sent.
     pub attempt: u32,
+    /// Until when the instance that claimed it has it to itself; none while no attempt is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Timestamp>,
     /// The document's version as of the commit that set it: no (kind, document, generation) comes twice.
     pub generation: u64,
     /// The input that set it, cause of what its outcome emits.

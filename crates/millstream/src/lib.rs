@@ -71,6 +71,8 @@ pub mod event;
 pub mod ids;
 
 #[cfg(feature = "service")]
+mod answers;
+#[cfg(feature = "service")]
 pub mod broker;
 #[cfg(feature = "service")]
 pub mod commands;

@@ -1,5 +1,6 @@
 //! A service that runs: its parts put together, started in any order with what it depends on, and stopped in order.
 
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::answers::Answers;
 use crate::broker::{Broker, DeclareError};
 use crate::commands::{Context, Shared};
 use crate::config::Config;
@@ -78,6 +80,7 @@ struct Parts {
     outbox: Outbox,
     publisher: Publisher,
     commands: mpsc::Receiver<Input>,
+    context: Context,
 }
 
 impl Running {
@@ -152,6 +155,7 @@ impl Running {
             outbox,
             publisher,
             commands,
+            context: context.clone(),
         };
         Ok(Self {
             parts,
@@ -347,6 +351,7 @@ impl Parts {
             broker: broker.clone(),
             probe: self.probe,
             meters: meters.clone(),
+            answers: Arc::new(Answers { context: self.context, kinds: kinds.clone() }),
             timing: timing.clone(),
         };
         helpers.spawn(discovery.run().in_current_span());
@@ -360,14 +365,13 @@ impl Parts {
         let (due_tx, due) = mpsc::channel(timing.batch_inputs);
         let (gate, gate_rx) = watch::channel(true);
         let mut progress = Vec::new();
+        let mut readings = Vec::new();
+        let (mut all_handlers, mut all_ignored) = (HashMap::new(), HashSet::new());
         for reading in reads {
-            let source = Arc::new(Source::new(reading.stream.name, service));
-            let of_stream = Arc::new(Progress::default());
-            progress.push((source.clone(), of_stream.clone()));
             let filters = reading.events().map(|event| format!("{event}.*")).collect();
-            let declared = Arc::new(Declared {
-                stream: reading.stream,
-                start: reading.start,
+            let declared = Declared {
+                stream: reading.stream.name,
+                start: Some(reading.start),
                 durable: service,
                 rebuildable: self.rebuildable,
                 best_effort: reading.best_effort,
@@ -378,13 +382,28 @@ impl Parts {
                 filters,
                 store: store.clone(),
                 timing: timing.clone(),
-            });
+            };
+            let handlers: HashMap<_, _> =
+                reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect();
+            let ignored: HashSet<_> = reading.ignored.into_iter().collect();
+            all_handlers.extend(handlers.iter().map(|(event, handler)| (*event, handler.clone())));
+            all_ignored.extend(ignored.iter().copied());
+            readings.push((declared, handlers, ignored));
+        }
+        // What is handed back may be of any stream.
+        let redrives = Declared::redrives(service, release.clone(), store.clone(), timing.clone());
+        readings.push((redrives, all_handlers, all_ignored));
+        for (declared, handlers, ignored) in readings {
+            let source = Arc::new(Source::new(declared.stream, service));
+            let of_stream = Arc::new(Progress::default());
+            progress.push((source.clone(), of_stream.clone()));
+            let declared = Arc::new(declared);
             helpers.spawn(declared.clone().watch(broker.clone(), of_stream.clone()).in_current_span());
             let consumer = Consumer {
                 broker: broker.clone(),
                 declared,
-                handlers: reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect(),
-                ignored: reading.ignored.into_iter().collect(),
+                handlers,
+                ignored,
                 source,
                 progress: of_stream,
                 inputs: message_tx.clone(),

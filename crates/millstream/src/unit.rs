@@ -112,7 +112,12 @@ pub(crate) struct Change {
 pub(crate) enum WakeChange {
     Keep,
     Clear,
-    Set { kind: &'static str, at: Timestamp },
+    /// The same wake at another time.
+    Move(Timestamp),
+    Set {
+        kind: &'static str,
+        at: Timestamp,
+    },
 }
 
 pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
@@ -187,6 +192,7 @@ impl<'a> Unit<'a> {
         match self.staged.docs.iter().find(|(staged, _)| *staged == key).map(|(_, change)| &change.wake) {
             Some(WakeChange::Clear) => None,
             Some(WakeChange::Set { kind, at }) => Some(new_wake(kind, *at, slot.version, self.cx)),
+            Some(WakeChange::Move(at)) => slot.wake.clone().map(|wake| WakeInfo { at: *at, ..wake }),
             Some(WakeChange::Keep) | None => slot.wake.clone(),
         }
     }
@@ -211,6 +217,19 @@ impl<'a> Unit<'a> {
     /// Within [`Wake::settle`](crate::Wake::settle) and [`Timer::fire`](crate::Timer::fire): gives the document its next wake.
     pub fn wake_next(&mut self, kind: &'static str, at: Timestamp) {
         self.staged.next = Some((kind, at));
+    }
+
+    /// The wake of a document of whatever type, as loaded.
+    pub(crate) fn standing_wake(&self, key: &Key) -> Option<&'a WakeInfo> {
+        self.slot(key).wake.as_ref()
+    }
+
+    /// Stages another wake for a document of whatever type, which stays as it is. The caller has seen that no attempt is under
+    /// way.
+    pub(crate) fn change_wake(&mut self, key: &Key, wake: WakeChange) {
+        if let Some(body) = self.slot(key).body.clone() {
+            self.staged.docs.push((key.clone(), Change { body, wake }));
+        }
     }
 
     fn stage<D: Document>(&mut self, document: D, wake: WakeChange) {

@@ -90,6 +90,7 @@ impl View {
             match change.wake {
                 WakeChange::Keep => {}
                 WakeChange::Clear => slot.wake = None,
+                WakeChange::Move(at) => slot.wake.iter_mut().for_each(|wake| wake.at = at),
                 WakeChange::Set { kind, at } => slot.wake = Some(new_wake(kind, at, slot.version, cx)),
             }
         }
@@ -149,6 +150,7 @@ pub(crate) fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Con
         opened: cx.now,
         at,
         attempt: 0,
+        lease: None,
         generation: version.unwrap_or(0) + 1,
         cause: cx.origin(),
         correlation: cx.cause.correlation.clone(),

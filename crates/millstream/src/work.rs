@@ -70,6 +70,19 @@ impl<H: Handler> Work for HandlerWork<H> {
     }
 }
 
+/// Changes nothing.
+pub(crate) struct Nothing;
+
+impl Work for Nothing {
+    fn touches(&self) -> Keys {
+        Keys::none()
+    }
+
+    fn handle(&self, _: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
+        Ok(None)
+    }
+}
+
 pub(crate) struct CommandWork<C> {
     pub(crate) id: Id,
     pub(crate) command: C,
@@ -96,6 +109,7 @@ pub(crate) trait AnyWake: Send + Sync {
     fn collection(&self) -> &'static str;
     fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work>;
+    fn cancellable(&self) -> bool;
 }
 
 impl<W: Wake> AnyWake for W {
@@ -118,6 +132,10 @@ impl<W: Wake> AnyWake for W {
 
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work> {
         Box::new(SettleWork { wake: self, id, outcome })
+    }
+
+    fn cancellable(&self) -> bool {
+        Wake::cancellable(self)
     }
 }
 
@@ -146,6 +164,7 @@ pub(crate) trait AnyTimer: Send + Sync {
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
     fn overdue(&self) -> Option<(&'static Metric, Duration)>;
+    fn cancellable(&self) -> bool;
 }
 
 impl<T: Timer> AnyTimer for T {
@@ -163,6 +182,10 @@ impl<T: Timer> AnyTimer for T {
 
     fn overdue(&self) -> Option<(&'static Metric, Duration)> {
         Timer::overdue(self)
+    }
+
+    fn cancellable(&self) -> bool {
+        Timer::cancellable(self)
     }
 }
 

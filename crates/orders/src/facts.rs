@@ -92,4 +92,8 @@ impl Timer for Deadline {
     fn overdue(&self) -> Option<(&'static Metric, Duration)> {
         Some((&OVERDUE, TOLERANCE))
     }
+
+    fn cancellable(&self) -> bool {
+        true
+    }
 }

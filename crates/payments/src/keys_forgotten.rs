@@ -50,6 +50,7 @@ fn wake(kind: &str, age: Duration) -> WakeInfo {
         opened,
         at: opened,
         attempt: 1,
+        lease: None,
         generation: 1,
         cause: Id::random(opened),
         correlation: "c".into(),

@@ -9,6 +9,8 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt;
 use millstream::event::{Emitted, Meta, header};
+use millstream::operator::dead::{DeadFilter, Redrive, Report};
+use millstream::operator::{By, Operator};
 use millstream::testing::Broker;
 use millstream::{Id, Timestamp};
 use rusqlite::Connection;
@@ -27,6 +29,13 @@ pub(super) struct Place {
     asked: BTreeMap<u64, How>,
     /// The entries that may be booked or not: commands without an answer.
     perhaps: BTreeSet<u64>,
+}
+
+/// Hands back all that was given up, so many a second.
+pub(super) async fn redrive_all(operator: &Operator, per_second: u32) -> Report {
+    let by = By { who: "test".into(), why: "it is mended".into() };
+    let how = Redrive { per_second, limit: usize::MAX, ..Redrive::default() };
+    operator.redrive(&DeadFilter::default(), &how, &by, |_| ()).await.unwrap()
 }
 
 /// An event as the test's own client has it.
@@ -167,6 +176,8 @@ impl Place {
         let durable = stream.consumer_info(NAME).await.map_err(|error| error.to_string())?;
         is("messages not yet delivered", usize::try_from(durable.num_pending).unwrap(), 0)?;
         is("messages delivered and not acked", durable.num_ack_pending, 0)?;
+        let redrives = self.jetstream.get_stream("REDRIVE").await.map_err(|error| error.to_string())?;
+        is("redrives under way", usize::try_from(redrives.cached_info().state.messages).unwrap(), 0)?;
         is("open wakes", self.books.wakes(), 0)?;
         is("instance rows", self.instances().len(), alive)?;
         is("entries not known to be published", self.books.unpublished(), 0)
@@ -201,33 +212,56 @@ impl Place {
 
     /// The reasons of the dead letters, by entry.
     pub(super) async fn dead_letters(&self) -> Vec<(u64, String)> {
-        let letter = |message: Message| {
-            let reason = message.headers.as_ref().unwrap().get("Millstream-Reason").unwrap().to_string();
-            (serde_json::from_slice::<Asked>(&message.payload).unwrap().n, reason)
+        let letters = self.records().await.into_iter().filter(|(.., state)| state != "resolved");
+        letters.map(|(n, reason, _)| (n, reason)).collect()
+    }
+
+    /// The records of what was given up, by entry: reason and state.
+    async fn records(&self) -> Vec<(u64, String, String)> {
+        let record = |message: Message| {
+            let headers = message.headers.as_ref().unwrap();
+            let get = |name: &str| headers.get(name).map(ToString::to_string).unwrap_or_default();
+            let n = get(header::CORRELATION).strip_prefix("n-").unwrap().parse().unwrap();
+            (n, get("Millstream-Reason"), get("Millstream-State"))
         };
-        let mut letters: Vec<_> = self.messages("DLQ_LEDGER").await.into_iter().map(letter).collect();
-        letters.sort_unstable();
-        letters
+        let mut records: Vec<_> = self.messages("DLQ_LEDGER").await.into_iter().map(record).collect();
+        records.sort_unstable();
+        records
+    }
+
+    /// Who redrives.
+    pub(super) async fn operator(&self) -> Operator {
+        Operator::new(async_nats::connect(self.broker.url()).await.unwrap())
+    }
+
+    /// Hands back all that was given up.
+    pub(super) async fn redrive(&self) -> Report {
+        redrive_all(&self.operator().await, u32::MAX).await
     }
 
     /// Documents, events, calls and dead letters say the same: each entry once.
     async fn assert_books(&self) {
         let slips = self.books.slips();
         let (mut booked, mut at_once, mut outside, mut dead) = (BTreeSet::new(), 0, BTreeSet::new(), vec![]);
+        let mut mended = vec![];
         for (n, how) in &self.asked {
             match how {
                 How::Refused => dead.push((*n, "rejected".to_owned())),
-                How::Deadly | How::AgainThenDeadly => dead.push((*n, "crash".to_owned())),
+                How::Deadly | How::AgainThenDeadly | How::RefusedThenDeadly => dead.push((*n, "crash".to_owned())),
                 _ if self.perhaps.contains(n) && !slips.contains_key(n) => {}
-                How::AtOnce | How::Again | How::Outside | How::Later => {
+                How::AtOnce | How::Again | How::Outside | How::Later | How::Mended => {
                     booked.insert(*n);
-                    at_once += u64::from(matches!(how, How::AtOnce | How::Again));
+                    mended.extend((*how == How::Mended).then_some(*n));
+                    at_once += u64::from(matches!(how, How::AtOnce | How::Again | How::Mended));
                     outside.extend((*how == How::Outside).then_some(*n));
                 }
             }
         }
         // First, because what is parked is not booked, and not lost either.
         assert_eq!(self.dead_letters().await, dead, "dead letters");
+        let resolved = self.records().await.into_iter().filter(|(.., state)| state == "resolved");
+        let resolved: Vec<u64> = resolved.map(|(n, ..)| n).collect();
+        assert_eq!(resolved, mended, "what was redriven and booked");
         let lost: Vec<_> = booked.iter().filter(|n| !slips.contains_key(n)).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
         let odd = |n: &u64, slip: &Slip| (slip.asked, slip.booked) != (1, 1) || !booked.contains(n);

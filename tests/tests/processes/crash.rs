@@ -25,6 +25,10 @@ enum Kind {
     Retry,
     /// A message that was being handled when the process died before.
     Suspect,
+    /// A dead letter that is redriven and booked.
+    Redrive,
+    /// A dead letter that is redriven and given up again.
+    InVain,
     /// What another process has left when it died.
     Sweep,
     Start,
@@ -126,13 +130,46 @@ const CELLS: &[(Kind, &[(&str, u64)])] = &[
             ("before_commit", 2),
         ],
     ),
+    (
+        Kind::Redrive,
+        &[
+            ("drained", 1),
+            ("loaded", 1),
+            ("before_commit", 1),
+            ("after_commit", 1),
+            ("started", 1),
+            ("handled", 1),
+            ("before_commit", 2),
+            ("after_commit", 2),
+            ("before_ack", 1),
+            ("after_ack", 1),
+            ("before_publish", 1),
+            ("before_publish", 2),
+            ("after_publish", 1),
+            ("after_publish", 2),
+            ("before_watermark", 1),
+            ("after_watermark", 1),
+        ],
+    ),
+    (
+        Kind::InVain,
+        &[
+            ("started", 1),
+            ("before_commit", 2),
+            ("after_commit", 2),
+            ("before_ack", 1),
+            ("after_ack", 1),
+            ("before_publish", 1),
+            ("after_publish", 1),
+        ],
+    ),
     (Kind::Sweep, &[("before_publish", 1), ("after_publish", 1), ("before_row_deleted", 1), ("after_row_deleted", 1)]),
     (Kind::Start, &[("enrolled", 1), ("marked", 1)]),
     (Kind::Stop, &[("stopping", 1), ("before_row_deleted", 1), ("after_row_deleted", 1)]),
 ];
 
 /// A point that is renamed, or an arrow that is left out, is noticed here.
-const COUNT: usize = 74;
+const COUNT: usize = 97;
 
 /// More at once only make each other slow.
 const AT_ONCE: usize = 4;
@@ -188,6 +225,8 @@ async fn cell(mut place: Place, kind: Kind, point: &str, nth: u64) {
             dies_of(&mut place, &first, How::AtOnce).await;
             Child::start(&deadly).dies_at(point).await;
         }
+        Kind::Redrive => dies_of_redrive(&mut place, &deadly, How::Mended).await,
+        Kind::InVain => dies_of_redrive(&mut place, &deadly, How::Refused).await,
         Kind::Sweep => {
             let first = Errand { crash: Some(("after_commit".into(), 1)), ..deadly.clone() };
             dies_of(&mut place, &first, How::AtOnce).await;
@@ -216,6 +255,21 @@ async fn dies_of(place: &mut Place, deadly: &Errand, how: How) {
     let mut child = Child::start(deadly);
     child.ready().await;
     place.publish(how).await;
+    child.dies_at(point).await;
+}
+
+/// A process dies at its crash point of what another has given up before, and an operator hands back.
+async fn dies_of_redrive(place: &mut Place, deadly: &Errand, how: How) {
+    let Some((point, _)) = &deadly.crash else { panic!("a deadly errand has a crash point") };
+    let mut first = Child::start(&place.errand());
+    first.ready().await;
+    place.publish(how).await;
+    eventually("a dead letter", SOON, async || !place.dead_letters().await.is_empty()).await;
+    first.signal("TERM");
+    first.end("a process that was told to stop").await;
+    let mut child = Child::start(deadly);
+    child.ready().await;
+    place.redrive().await;
     child.dies_at(point).await;
 }
 

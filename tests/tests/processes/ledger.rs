@@ -45,6 +45,10 @@ pub(super) enum How {
     /// The first time it asks to be tried again.
     Again,
     Refused,
+    /// Refused the first time, and booked when it is redriven.
+    Mended,
+    /// Refused the first time; when it is redriven the process dies of it.
+    RefusedThenDeadly,
     /// The process dies of it.
     Deadly,
     /// First it asks to be tried again, then the process dies of it.
@@ -170,8 +174,12 @@ impl Handler for OnAsked {
                 Ok(())
             }
             How::Refused => Err(Fault::conflict(format!("{n} is refused"))),
+            How::Mended | How::RefusedThenDeadly if self.first_time(n) => {
+                Err(Fault::conflict(format!("{n} is refused at first")))
+            }
+            How::Mended => book_at_once(unit, n),
             How::AgainThenDeadly if self.first_time(n) => Err(again()),
-            How::Deadly | How::AgainThenDeadly => {
+            How::Deadly | How::AgainThenDeadly | How::RefusedThenDeadly => {
                 eprintln!("{n} is deadly");
                 std::process::abort();
             }

@@ -10,5 +10,6 @@ mod commit;
 mod crash;
 mod ledger;
 mod poison;
+mod redrive;
 mod replicas;
 mod zombie;

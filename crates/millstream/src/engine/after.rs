@@ -16,8 +16,11 @@ impl Engine {
     pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
         let started = tokio::time::Instant::now();
         self.meters.committed(&batch, &plan);
-        if let Some(entries) = plan.emitting {
-            self.publish(plan.emitted, entries);
+        if plan.emitting.is_some() || !plan.again.is_empty() {
+            let entries = plan.emitting.unwrap_or_default() + plan.again.len() as u64;
+            let mut messages = plan.emitted;
+            messages.extend(plan.again);
+            self.publish(messages, entries);
         }
         let mut acks = Vec::with_capacity(batch.len());
         let mut answers = Vec::new();

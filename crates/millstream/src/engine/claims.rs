@@ -36,13 +36,13 @@ impl Engine {
             // Another attempt is under way and moves the wake itself.
             _ if attempt != wake.attempt => return End::Late,
             Ended::GivenBack => {
-                plan.view.set_wake(key, |wake| wake.at = plan.now);
+                plan.view.set_wake(key, |wake| (wake.at, wake.lease) = (plan.now, None));
                 return End::Due;
             }
             Ended::Outage(outage) => outage.0.clone(),
         };
         let at = plan.now + self.timing.effect_retry.delay(attempt);
-        plan.view.set_wake(key, |wake| wake.at = at);
+        plan.view.set_wake(key, |wake| (wake.at, wake.lease) = (at, None));
         End::Outage(why)
     }
 
@@ -96,7 +96,8 @@ impl Engine {
         let Some(wake) = plan.view.wake(key).cloned() else { return };
         let attempt = wake.attempt.saturating_add(1);
         let lease = self.timing.lease.max(self.timing.effect_retry.delay(attempt));
-        let wake = WakeInfo { attempt, at: plan.now + lease, ..wake };
+        let at = plan.now + lease;
+        let wake = WakeInfo { attempt, at, lease: Some(at), ..wake };
         if !self.board.claim(key, &wake) {
             return;
         }

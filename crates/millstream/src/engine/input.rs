@@ -9,11 +9,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::commands::{Accepted, CommandError};
+use crate::dead_letter;
 use crate::event::Meta;
 use crate::handler::{Key, Outage, WakeInfo};
-use crate::ids::Id;
+use crate::ids::{Id, Timestamp};
 use crate::progress::InEngine;
-use crate::store::{KeyHash, Settled};
+use crate::store::{Entry, KeyHash, Settled};
 use crate::unit::{Rules, Unread, Work};
 
 pub(crate) enum Input {
@@ -35,6 +36,8 @@ pub(crate) struct Delivery {
     pub(crate) work: Result<Box<dyn Work>, Unread>,
     pub(crate) source: Arc<Source>,
     pub(crate) seq: u64,
+    /// Set if it was handed back by an operator.
+    pub(crate) redriven: Option<Redriven>,
     pub(crate) subject: Subject,
     pub(crate) headers: Option<HeaderMap>,
     pub(crate) payload: Bytes,
@@ -47,6 +50,19 @@ pub(crate) struct Delivery {
     /// Counts it as being here until it is dropped.
     pub(crate) _in_engine: InEngine,
     pub(crate) received: tokio::time::Instant,
+}
+
+/// What a delivery from the work queue of redrives says of the message that it is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Redriven {
+    /// The redrive's number, from 1 on; 0 for a changed copy, which is handled like a first delivery.
+    pub(crate) number: u32,
+    pub(crate) stream: String,
+    pub(crate) seq: u64,
+    pub(crate) subject: String,
+    /// When it first failed.
+    pub(crate) first_failure: Option<Timestamp>,
+    pub(crate) edited_from: Option<Id>,
 }
 
 /// Where deliveries come from.
@@ -213,6 +229,42 @@ fn touched(work: &dyn Work) -> Vec<Key> {
 }
 
 impl Delivery {
+    /// The number of the redrive that it is.
+    pub(crate) fn redrive(&self) -> Option<u32> {
+        self.redriven.as_ref().map(|redriven| redriven.number)
+    }
+
+    /// The stream, sequence and subject of the message itself, whichever way it came.
+    pub(crate) fn origin(&self) -> (&str, u64, &str) {
+        match &self.redriven {
+            Some(redriven) => (&redriven.stream, redriven.seq, &redriven.subject),
+            None => (self.source.stream, self.seq, &self.subject),
+        }
+    }
+
+    /// The subject of its record among the dead letters.
+    pub(crate) fn record(&self, service: &str) -> String {
+        match self.subject.strip_prefix("redrive.").filter(|_| self.redriven.is_some()) {
+            Some(rest) => format!("dlq.{rest}"),
+            None => dead_letter::record(service, &self.wire_headers(), self.id),
+        }
+    }
+
+    /// Whether its message is to be handled, by what the journal knows of it; otherwise it is only acked.
+    pub(crate) fn is_to_be_handled(&self, entry: Option<&Entry>) -> bool {
+        let first = |delivery: &Self| match delivery.redrive() {
+            None => !delivery.source.is_settled(delivery.seq),
+            Some(number) => number == 0,
+        };
+        match (entry, self.redrive()) {
+            (Some(entry), _) if entry.answers() => false,
+            (Some(entry), Some(number)) if number > 0 => number >= entry.redrives,
+            (Some(_), _) => true,
+            // A redrive of what the journal does not know is none; but what came with it may be the message itself.
+            (None, _) => first(self) || self.twins.iter().any(first),
+        }
+    }
+
     /// The headers as they were on the wire.
     pub(crate) fn wire_headers(&self) -> Vec<(String, String)> {
         let Some(headers) = &self.headers else { return vec![] };

@@ -79,12 +79,17 @@ impl Batch {
         }
     }
 
-    /// Deliveries of one message share a slot: handled once, every one acked.
+    /// Deliveries of one message share a slot: handled once, every one acked. The latest redrive leads: it may have to be handled
+    /// where any other delivery is a duplicate.
     fn add(&mut self, input: Input) {
         self.bytes += input.bytes();
-        if let Input::Message(delivery) = input {
+        if let Input::Message(mut delivery) = input {
             match self.seen.get(&delivery.id).and_then(|index| self.inputs.get_mut(*index)) {
                 Some(Input::Message(first)) => {
+                    if delivery.redrive() > first.redrive() {
+                        std::mem::swap(first, &mut delivery);
+                        first.twins = std::mem::take(&mut delivery.twins);
+                    }
                     first.delivered = first.delivered.max(delivery.delivered);
                     first.twins.push(*delivery);
                 }

@@ -34,6 +34,7 @@ use crate::engine::commit::Failed;
 use crate::engine::input::{Input, Source};
 use crate::engine::instances::Current;
 use crate::engine::intake::Intake;
+use crate::engine::journal::reopen;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::Outbox;
 use crate::engine::status::Status;
@@ -154,7 +155,12 @@ impl Engine {
             };
             self.meters.stage("load", started);
             fail_point!("loaded");
-            let journal = loaded.journal.drain(..).map(|entry| (entry.id, entry)).collect();
+            let mut journal = loaded.journal.drain(..).map(|entry| (entry.id, entry)).collect();
+            for input in &batch {
+                if let Input::Message(delivery) = input {
+                    reopen(&mut journal, delivery);
+                }
+            }
             let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
                 Ok(journal) => journal,
                 Err(Failed::Conflict(_)) => {

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) entries: Vec<Entry>,
     pub(crate) keys: Vec<IdempotencyKey>,
     pub(crate) emitted: Vec<Emitted>,
+    /// Outcomes of redrives that are told again: committed with an earlier batch, they are published after this one.
+    pub(crate) again: Vec<Emitted>,
     /// How many of the entries have emitted something; `None` if there are no entries. Known with the commit, which takes them.
     pub(crate) emitting: Option<u64>,
     pub(crate) counts: Vec<Count>,
@@ -73,7 +75,9 @@ impl Engine {
         docs.sort_unstable();
         docs.dedup();
         let again = |input: &&Input| match input {
-            Input::Message(delivery) => ask || delivery.delivered > 1 || delivery.source.is_settled(delivery.seq),
+            Input::Message(delivery) => {
+                ask || delivery.delivered > 1 || delivery.redriven.is_some() || delivery.source.is_settled(delivery.seq)
+            }
             other => ask && other.journalled(),
         };
         let journal = batch.iter().filter(again).map(Input::id).collect();
@@ -97,6 +101,7 @@ impl Engine {
             entries: Vec::with_capacity(batch.len()),
             keys: vec![],
             emitted: vec![],
+            again: vec![],
             emitting: None,
             counts: vec![],
             claims: vec![],
@@ -122,7 +127,8 @@ impl Engine {
 
     fn message(&self, plan: &mut Plan, delivery: &Delivery, journal: &Journal, doomed: &HashSet<Id>) -> End {
         let entry = journal.get(&delivery.id);
-        if entry.is_some_and(Entry::answers) || (entry.is_none() && delivery.source.is_settled(delivery.seq)) {
+        if !delivery.is_to_be_handled(entry) {
+            self.tell_again(plan, delivery, entry);
             return End::Ack(Fate::Duplicate);
         }
         let failure = match &delivery.work {

@@ -25,10 +25,8 @@ impl Engine {
     ) -> Result<(Journal, HashSet<Id>), Failed> {
         let is_suspect = |input: &Input, journal: &Journal| match input {
             Input::Message(delivery) if delivery.work.is_ok() && !begun.contains(&delivery.id) => {
-                match journal.get(&delivery.id) {
-                    Some(entry) => !entry.answers(),
-                    None => delivery.delivered > 1,
-                }
+                let entry = journal.get(&delivery.id);
+                delivery.is_to_be_handled(entry) && (entry.is_some() || delivery.delivered > 1)
             }
             _ => false,
         };

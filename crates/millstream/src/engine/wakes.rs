@@ -31,6 +31,27 @@ pub(crate) struct Kinds {
     pub(crate) timers: HashMap<&'static str, Arc<dyn AnyTimer>>,
 }
 
+impl Kinds {
+    /// All kinds, in the order of their names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        let mut names: Vec<&'static str> = self.wakes.keys().chain(self.timers.keys()).copied().collect();
+        names.sort_unstable();
+        names.into_iter()
+    }
+
+    /// The collection whose documents carry wakes of a kind.
+    pub(crate) fn collection(&self, kind: &str) -> Option<&'static str> {
+        let wake = self.wakes.get(kind).map(|wake| wake.collection());
+        wake.or_else(|| self.timers.get(kind).map(|timer| timer.collection()))
+    }
+
+    /// Whether an operator may take away wakes of a kind.
+    pub(crate) fn cancellable(&self, kind: &str) -> bool {
+        self.wakes.get(kind).is_some_and(|wake| wake.cancellable())
+            || self.timers.get(kind).is_some_and(|timer| timer.cancellable())
+    }
+}
+
 /// A claim that was committed, to be run.
 pub(crate) struct Claimed {
     pub(crate) key: Key,

@@ -1,8 +1,17 @@
 //! Who did what, when and why. An entry is stored before the act, so that nothing is done that nobody answers for.
 
+use std::ops::ControlFlow;
+
+use async_nats::header::HeaderMap;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use serde::{Deserialize, Serialize};
 
+use crate::broker::declare_audit;
+use crate::dead_letter::subject_token;
 use crate::ids::{Id, Timestamp};
+use crate::operator::read::From;
+use crate::operator::redrive::WINDOW;
 use crate::operator::{Operator, OperatorError};
 
 /// The stream of audit entries; `audit.<service>.<action>.<subject's id>`.
@@ -34,23 +43,62 @@ impl Operator {
     ///
     /// # Errors
     /// When the broker does not take them; then nothing may be done.
-    pub async fn audit(&self, _entries: &[AuditEntry]) -> Result<(), OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
+    pub async fn audit(&self, entries: &[AuditEntry]) -> Result<(), OperatorError> {
+        let declared = declare_audit(&self.jetstream).await;
+        declared.map_err(|error| OperatorError::Away(format!("the audit cannot be written: {error}")))?;
+        for window in entries.chunks(WINDOW) {
+            let messages = window.iter().map(|entry| {
+                let tokens = [&entry.service, &entry.action, &entry.what].map(|token| subject_token(token));
+                let payload = serde_json::to_vec(entry).unwrap_or_default();
+                (format!("audit.{}", tokens.join(".")), HeaderMap::new(), payload.into())
+            });
+            for stored in self.store_all(messages, || ()).await {
+                stored.map_err(|error| OperatorError::Away(format!("the audit cannot be written: {}", error.why())))?;
+            }
+        }
+        Ok(())
     }
 
     /// The last entries, the newest first.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn audited(&self, _limit: usize) -> Result<Vec<AuditEntry>, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
+    pub async fn audited(&self, limit: usize) -> Result<Vec<AuditEntry>, OperatorError> {
+        let info = match self.jetstream.get_stream(STREAM).await {
+            Ok(stream) => stream.cached_info().clone(),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    return Ok(vec![]);
+                }
+                _ => return Err(OperatorError::Away(format!("the audit cannot be read: {error}"))),
+            },
+        };
+        let from = (info.state.last_sequence + 1).saturating_sub(limit as u64);
+        let mut entries = self.audit_of("audit.>", from).await?;
+        entries.reverse();
+        entries.truncate(limit);
+        Ok(entries)
     }
 
     /// The entries about one dead letter or wake, the oldest first.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn audited_about(&self, _id: Id) -> Result<Vec<AuditEntry>, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
+    pub async fn audited_about(&self, id: Id) -> Result<Vec<AuditEntry>, OperatorError> {
+        match self.audit_of(&format!("audit.*.*.{id}"), 1).await {
+            Err(OperatorError::NotFound(_)) => Ok(vec![]),
+            read => read,
+        }
+    }
+
+    async fn audit_of(&self, filter: &str, from: u64) -> Result<Vec<AuditEntry>, OperatorError> {
+        let mut entries = vec![];
+        self.read(STREAM, filter, From::Sequence(from), |stored| {
+            // Whatever else lies there is no entry.
+            entries.extend(serde_json::from_slice::<AuditEntry>(&stored.payload));
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(entries)
     }
 }

@@ -1,13 +1,16 @@
-//! Dead letters as an operator deals with them.
+//! Dead letters as an operator deals with them: what they are called, and how they are chosen. They are redriven and discarded in
+//! `redrive.rs`, edited in `edit.rs`, and read in `letters.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Id, Timestamp};
-use crate::operator::{By, Operator, OperatorError};
+
+pub use crate::operator::letters::{Letters, Moves};
 
 /// What has become of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +76,10 @@ pub struct DeadLetter {
     pub who: Option<String>,
     /// Why they did.
     pub why: Option<String>,
+    /// The dead letter that this is a changed copy of.
+    pub edited_from: Option<Id>,
+    /// The changed copy that was sent in its place.
+    pub edited_to: Option<Id>,
     /// The names of the body's fields that are personal, to be masked where it is shown.
     pub personal: Vec<String>,
     /// The record's subject in the service's stream of dead letters.
@@ -82,9 +89,24 @@ pub struct DeadLetter {
     /// All headers, as they were given.
     #[serde(skip)]
     pub headers: Vec<(String, String)>,
+    /// All headers as they are on the wire, if it is to be sent.
+    #[serde(skip)]
+    pub(crate) wire: HeaderMap,
     /// The body.
     #[serde(skip)]
     pub payload: bytes::Bytes,
+}
+
+impl DeadLetter {
+    /// When it last failed.
+    pub(crate) fn failed(&self) -> Timestamp {
+        self.last_failure.unwrap_or(self.at)
+    }
+
+    /// Whether somebody has dealt with it.
+    pub fn is_dealt_with(&self) -> bool {
+        !matches!(self.state, LetterState::Dead | LetterState::Redriving)
+    }
 }
 
 /// Which dead letters are meant; what is not named is not filtered by. Those that were dealt with are left out unless `all`.
@@ -111,6 +133,24 @@ pub struct DeadFilter {
     pub since: Option<Timestamp>,
     /// Also those that are resolved, edited or discarded.
     pub all: bool,
+}
+
+impl DeadFilter {
+    /// Whether a dead letter is meant.
+    pub fn fits(&self, letter: &DeadLetter) -> bool {
+        let same = |wanted: &Option<String>, have: &str| wanted.as_ref().is_none_or(|wanted| wanted == have);
+        let has = |wanted: &Option<String>, have: &Option<String>| wanted.is_none() || wanted == have;
+        (self.all || !letter.is_dealt_with())
+            && same(&self.service, &letter.service)
+            && same(&self.event, &letter.event)
+            && same(&self.reason, &letter.reason)
+            && same(&self.fingerprint, &letter.fingerprint)
+            && has(&self.key, &letter.key)
+            && has(&self.correlation, &letter.correlation)
+            && self.id.is_none_or(|id| id == letter.id)
+            && self.before.is_none_or(|before| letter.failed() < before)
+            && self.since.is_none_or(|since| letter.failed() >= since)
+    }
 }
 
 /// Dead letters of one cause.
@@ -213,6 +253,13 @@ pub struct Report {
     pub fates: Vec<Fate>,
 }
 
+impl Report {
+    pub(crate) fn add(&mut self, fate: Fate) {
+        *self.counts.entry(fate.outcome).or_default() += 1;
+        self.fates.push(fate);
+    }
+}
+
 /// What an edit made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -223,81 +270,6 @@ pub struct Edited {
     pub id: Id,
     /// What differs: a JSON pointer, the old value, the new one; an absent value is null.
     pub difference: Vec<(String, Value, Value)>,
-}
-
-/// The dead letters of all services as last read: knows what it has read, and reads only what has come since.
-#[derive(Debug, Default)]
-pub struct Letters;
-
-impl Letters {
-    /// Reads what is new.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn update(&mut self, _operator: &Operator) -> Result<(), OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
-    }
-
-    /// Those that fit, the oldest first.
-    pub fn list(&self, _filter: &DeadFilter) -> Vec<&DeadLetter> {
-        vec![]
-    }
-
-    /// A row for each cause, the largest first.
-    pub fn groups(&self, _filter: &DeadFilter) -> Vec<DeadGroup> {
-        vec![]
-    }
-
-    /// One of them.
-    pub fn get(&self, _service: &str, _id: Id) -> Option<&DeadLetter> {
-        None
-    }
-}
-
-impl Operator {
-    /// Hands the dead letters that fit back to the services that gave them up, and to nobody else. Claims each before it is sent, so
-    /// that of two runs at once each is sent by one; interrupted anywhere, it loses and doubles nothing, and another run goes on.
-    ///
-    /// # Errors
-    /// When the broker does not answer. What was done until then is done, and audited.
-    pub async fn redrive(
-        &self,
-        _filter: &DeadFilter,
-        _how: &Redrive,
-        _by: &By,
-        _progress: impl FnMut(Progress) + Send,
-    ) -> Result<Report, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
-    }
-
-    /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
-    ///
-    /// # Errors
-    /// When there is no such dead letter, it was dealt with meanwhile, or the broker does not answer.
-    pub async fn edit(
-        &self,
-        _service: &str,
-        _id: Id,
-        _payload: bytes::Bytes,
-        _by: &By,
-    ) -> Result<Edited, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
-    }
-
-    /// Gives the dead letters that fit up for good. Their records stay for 30 days.
-    ///
-    /// # Errors
-    /// When the broker does not answer. What was done until then is done, and audited.
-    pub async fn discard(
-        &self,
-        _filter: &DeadFilter,
-        _limit: usize,
-        _dry_run: bool,
-        _by: &By,
-        _progress: impl FnMut(Progress) + Send,
-    ) -> Result<Report, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
-    }
 }
 
 /// How long a record stays after it was given up for good or edited.

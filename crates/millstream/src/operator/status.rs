@@ -124,7 +124,9 @@ impl SystemStatus {
 
     /// The services that there are or have been: those that answer, that have durable consumers or dead letters.
     pub fn services(&self) -> BTreeSet<String> {
-        let answer = self.instances.iter().map(|instance| instance.service.clone());
+        // Others answer the services protocol too, and have no health of this kind.
+        let answer = self.instances.iter().filter(|instance| !instance.health.is_null());
+        let answer = answer.map(|instance| instance.service.clone());
         let read = self.consumers.iter().filter(|consumer| consumer.release.is_some());
         let read = read.map(|consumer| consumer.name.clone());
         let dead = self.streams.iter().filter_map(|stream| stream.dead_letters_of().map(Into::into));

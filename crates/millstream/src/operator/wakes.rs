@@ -2,8 +2,12 @@
 //! them as commands.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::answers::{ActQuestion, Asked, WakesQuestion};
+use crate::discovery::subject;
 use crate::ids::Timestamp;
+use crate::operator::audit::AuditEntry;
 use crate::operator::{By, Operator, OperatorError};
 
 /// A wake that waits.
@@ -24,6 +28,9 @@ pub struct PendingWake {
     pub at: Timestamp,
     /// How often it was tried.
     pub attempt: u32,
+    /// Until when the instance that tries it has it to itself; none while no attempt is under way.
+    #[serde(default)]
+    pub lease: Option<Timestamp>,
     /// Tells one wake of a document from the next.
     pub generation: u64,
     /// Whether it may be cancelled.
@@ -66,17 +73,83 @@ impl Operator {
     /// When the broker does not answer.
     pub async fn wakes(
         &self,
-        _filter: &WakeFilter,
-        _limit: usize,
+        filter: &WakeFilter,
+        limit: usize,
     ) -> Result<(Vec<PendingWake>, Vec<String>), OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
+        let services = match &filter.service {
+            Some(service) => vec![service.clone()],
+            None => self.status().await?.services().into_iter().collect(),
+        };
+        Ok(self.wakes_of(&services, filter, limit).await)
+    }
+
+    /// The same of these services.
+    pub(crate) async fn wakes_of(
+        &self,
+        services: &[String],
+        filter: &WakeFilter,
+        limit: usize,
+    ) -> (Vec<PendingWake>, Vec<String>) {
+        let WakeFilter { kind, document, .. } = filter.clone();
+        let question = WakesQuestion { kind, document, limit: Some(limit) };
+        let answers = services.iter().map(|service| {
+            let subject = subject(Asked::Wakes.name(), service);
+            self.ask::<Vec<PendingWake>>(service, subject, &question)
+        });
+        let answers = futures_util::future::join_all(answers).await;
+        let (mut wakes, mut silent) = (vec![], vec![]);
+        for (service, answer) in services.iter().zip(answers) {
+            match answer {
+                Ok(found) => wakes.extend(found),
+                Err(error) => {
+                    tracing::debug!(service, %error, "wakes are not known");
+                    silent.push(service.clone());
+                }
+            }
+        }
+        wakes.sort_by(|one, other| (one.at, &one.service).cmp(&(other.at, &other.service)));
+        (wakes, silent)
     }
 
     /// Does something to a wake, if it is still as it was seen.
     ///
     /// # Errors
     /// When it has changed meanwhile, its kind does not allow it, or its service does not answer.
-    pub async fn act_on(&self, _wake: &PendingWake, _act: WakeAct, _by: &By) -> Result<PendingWake, OperatorError> {
-        Err(OperatorError::Away("not built yet".into()))
+    pub async fn act_on(&self, wake: &PendingWake, act: WakeAct, by: &By) -> Result<PendingWake, OperatorError> {
+        let to = if let WakeAct::Move { to } = act { Some(to) } else { None };
+        let entry = AuditEntry {
+            at: Timestamp::system(),
+            who: by.who.clone(),
+            action: act.name().into(),
+            service: wake.service.clone(),
+            what: format!("{}/{}", wake.collection, wake.document),
+            why: by.why.clone(),
+            details: json!({
+                "kind": wake.kind, "generation": wake.generation, "attempt": wake.attempt, "from": wake.at, "to": to
+            }),
+        };
+        self.audit(&[entry]).await?;
+        let question = ActQuestion {
+            collection: wake.collection.clone(),
+            document: wake.document.clone(),
+            kind: wake.kind.clone(),
+            generation: wake.generation,
+            attempt: wake.attempt,
+            act,
+            who: by.who.clone(),
+            why: by.why.clone(),
+        };
+        self.ask(&wake.service, subject(Asked::Act.name(), &wake.service), &question).await
+    }
+}
+
+impl WakeAct {
+    /// As the audit names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Move { .. } => "move",
+            Self::Fire => "fire",
+            Self::Cancel => "cancel",
+        }
     }
 }

@@ -350,6 +350,10 @@ impl Timer for Deadline {
         account.log.push("expired".into());
         unit.emit(&Ended { account: account.id.clone(), how: "expired".into() });
     }
+
+    fn cancellable(&self) -> bool {
+        true
+    }
 }
 
 /// The service.

@@ -23,6 +23,12 @@ async fn answers(client: &Client, subject: &str) -> Vec<Value> {
     all
 }
 
+/// What an instance tells of itself with its statistics.
+fn data_of(stats: &Value) -> &Value {
+    let endpoints = stats["endpoints"].as_array().unwrap();
+    &endpoints.iter().find(|endpoint| endpoint["name"] == "status").unwrap()["data"]
+}
+
 async fn until_found(client: &Client, count: usize) {
     until(&format!("{count} instances to be found"), async || answers(client, "$SRV.PING").await.len() == count).await;
 }
@@ -58,7 +64,7 @@ async fn each_instance_answers_under_its_services_name_with_its_release_its_coun
         assert_eq!(one.len(), 1);
     }
     let stats = answers(&client, "$SRV.STATS.ledger").await;
-    let data: Vec<&Value> = stats.iter().map(|stats| &stats["endpoints"][0]["data"]).collect();
+    let data: Vec<&Value> = stats.iter().map(data_of).collect();
     let sum = |name: &str| -> u64 { data.iter().map(|data| data["totals"][name].as_u64().unwrap()).sum() };
     assert_eq!((sum("handled"), sum("deadLettered"), sum("retried"), sum("errors")), (10, 1, 0, 1), "{data:?}");
     assert_eq!(sum("commands"), 1);

@@ -27,17 +27,21 @@ async fn streams_consumers_and_instances_are_as_the_broker_knows_them() {
     let status: SystemStatus = millstream::testing::eventually("the instance to be found", LONG, status).await;
 
     let names: Vec<&str> = status.streams.iter().map(|stream| stream.name.as_str()).collect();
-    assert_eq!(names, ["BANK", "DLQ_LEDGER", "LEDGER"]);
+    for name in ["BANK", "DLQ_LEDGER", "LEDGER"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let stream_of = |name: &str| status.streams.iter().find(|stream| stream.name == name).unwrap();
     let stream = bench.jetstream().get_stream("LEDGER").await.unwrap();
-    let (known, found) = (stream.cached_info(), &status.streams[2]);
+    let (known, found) = (stream.cached_info(), stream_of("LEDGER"));
     assert_eq!((found.messages, found.bytes), (known.state.messages, known.state.bytes));
     assert_eq!((found.first_sequence, found.last_sequence), (1, 10));
     assert_eq!((found.partitions, found.max_bytes), (Some(8), Some(1 << 30)));
     assert_eq!((found.release.as_deref(), found.subjects.as_slice()), (Some("1.4.0"), &["ledger.>".to_owned()][..]));
-    assert_eq!(status.streams[1].dead_letters_of(), Some(SERVICE));
-    assert_eq!(status.streams[1].partitions, None);
+    assert_eq!(stream_of("DLQ_LEDGER").dead_letters_of(), Some(SERVICE));
+    assert_eq!(stream_of("DLQ_LEDGER").partitions, None);
 
-    let [consumer] = &status.consumers[..] else { panic!("{:?}", status.consumers) };
+    let of_bank = |status: &SystemStatus| status.consumers.iter().find(|found| found.stream == "BANK").unwrap().clone();
+    let consumer = of_bank(&status);
     let known = bench.durable(&BANK, SERVICE).await.unwrap();
     assert_eq!((consumer.stream.as_str(), consumer.name.as_str()), ("BANK", SERVICE));
     assert_eq!(consumer.events, ["bank.moved"]);
@@ -53,9 +57,12 @@ async fn streams_consumers_and_instances_are_as_the_broker_knows_them() {
     let sent = publish(&bench, "a", "late", Act::Add(1)).await;
     until("its end to be seen", async || operator.status().await.unwrap().instances.is_empty()).await;
     let status = operator.status().await.unwrap();
-    let consumer = &status.consumers[0];
+    let consumer = of_bank(&status);
     assert_eq!((consumer.pending, consumer.ack_floor), (1, 10));
     assert!(consumer.oldest_age_seconds > 0.0, "{consumer:?}");
     assert!(consumer.oldest_age_seconds <= millstream::Timestamp::system().since(sent.time).as_secs_f64());
-    assert_eq!(status.troubles(), ["nobody pulls `ledger` of BANK", "no instance of `ledger` answers"]);
+    let troubles = status.troubles();
+    for trouble in ["nobody pulls `ledger` of BANK", "no instance of `ledger` answers"] {
+        assert!(troubles.iter().any(|found| found == trouble), "{troubles:?}");
+    }
 }

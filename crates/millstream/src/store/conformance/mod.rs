@@ -212,6 +212,7 @@ fn put_waking(id: &str, expected: Option<u64>, kind: &str, at: u64) -> DocWrite 
         opened: NOW,
         at: Timestamp(at),
         attempt: 2,
+        lease: Some(Timestamp(5)),
         generation: 3,
         cause: input(1),
         correlation: "c\"1".into(),

@@ -1,0 +1,74 @@
+//! `millstream audit`: who did what, when and why.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use comfy_table::Table;
+use millstream::Id;
+use millstream::operator::Operator;
+use millstream::operator::audit::AuditEntry;
+
+use crate::output;
+
+/// Which entries are shown.
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    /// At most so many, the newest first
+    #[arg(long, default_value_t = 50, value_name = "COUNT")]
+    limit: usize,
+    /// About what this service has
+    #[arg(long)]
+    service: Option<String>,
+    /// Only this: redrive, edit, discard, reveal, move, fire, cancel
+    #[arg(long)]
+    action: Option<String>,
+    /// About this dead letter
+    #[arg(long)]
+    id: Option<Id>,
+}
+
+/// How many entries are looked through for those that fit.
+const LOOKED_THROUGH: usize = 100_000;
+
+pub(crate) async fn run(operator: &Operator, json: bool, audit: Audit) -> Result<ExitCode> {
+    let Audit { limit, service, action, id } = audit;
+    let filters = service.is_some() || action.is_some();
+    let mut entries = match id {
+        Some(id) => {
+            let mut about = operator.audited_about(id).await?;
+            about.reverse();
+            about
+        }
+        None => operator.audited(if filters { LOOKED_THROUGH } else { limit }).await?,
+    };
+    let fits = |wanted: &Option<String>, have: &str| wanted.as_ref().is_none_or(|wanted| wanted == have);
+    entries.retain(|entry| fits(&service, &entry.service) && fits(&action, &entry.action));
+    entries.truncate(limit);
+    if json {
+        output::json(&entries)?;
+    } else if entries.is_empty() {
+        println!("nothing was done");
+    } else {
+        println!("{}", table(&entries));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Entries as a table.
+pub(crate) fn table(entries: &[AuditEntry]) -> Table {
+    let mut table = output::table(["AT", "WHO", "ACTION", "SERVICE", "WHAT", "WHY", "DETAILS"]);
+    for entry in entries {
+        let details = if entry.details.is_null() { String::new() } else { entry.details.to_string() };
+        table.add_row([
+            entry.at.to_string(),
+            entry.who.clone(),
+            entry.action.clone(),
+            entry.service.clone(),
+            entry.what.clone(),
+            entry.why.clone(),
+            details,
+        ]);
+    }
+    table
+}

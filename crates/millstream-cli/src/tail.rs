@@ -1,0 +1,97 @@
+//! `millstream tail`: events as they come, a line each.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use millstream::Timestamp;
+use millstream::operator::tail::{Shown, Tail as Follower, TailFilter};
+use millstream::operator::{Operator, OperatorError};
+use millstream::signals::asked_to_stop;
+
+use crate::output;
+use crate::reveal::Reveal;
+use crate::times::Since;
+
+/// Which events are shown.
+#[derive(Args, Debug)]
+pub(crate) struct Tail {
+    /// Only of this stream
+    #[arg(long)]
+    stream: Option<String>,
+    /// Only of this type, `orders.created`
+    #[arg(long)]
+    event: Option<String>,
+    /// Only about this key, an order's id
+    #[arg(long)]
+    key: Option<String>,
+    /// Only with this correlation id
+    #[arg(long, value_name = "ID")]
+    correlation: Option<String>,
+    /// Also what came so long before now, `10m`, or since a time
+    #[arg(long, value_name = "TIME", value_parser = Since::read)]
+    since: Option<Since>,
+    /// Shows what is there, and does not wait for more
+    #[arg(long)]
+    no_follow: bool,
+    #[command(flatten)]
+    reveal: Reveal,
+}
+
+/// Time between two looks at the streams.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Events that are shown at once; of more that wait the older ones are skipped.
+const AT_ONCE: usize = 10_000;
+
+pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<ExitCode> {
+    let Tail { stream, event, key, correlation, since, no_follow, reveal } = tail;
+    let what = key.clone().or_else(|| correlation.clone()).unwrap_or_else(|| "events".into());
+    reveal.audit(operator, "tail", &what).await?;
+    let now = Timestamp::system();
+    let since = since.map_or(now, |since| since.from(now));
+    let filter = TailFilter { stream, event, key, correlation };
+    let mut follower = Follower::start(operator.clone(), since, filter).await?;
+    let mut stop = std::pin::pin!(asked_to_stop());
+    let mut away = false;
+    loop {
+        match follower.next(AT_ONCE).await {
+            Ok((found, skipped)) => {
+                if std::mem::take(&mut away) {
+                    eprintln!("the broker answers again");
+                }
+                if skipped > 0 {
+                    eprintln!("skipped {skipped}: more came than are shown at once");
+                }
+                for stored in found {
+                    let mut shown = Shown::of(&stored);
+                    if !reveal.reveal {
+                        shown.mask();
+                    }
+                    output::line(&if json { serde_json::to_string(&shown)? } else { line(&shown) })?;
+                }
+            }
+            Err(OperatorError::Away(why)) if !no_follow => {
+                if !std::mem::replace(&mut away, true) {
+                    eprintln!("waiting for the broker: {why}");
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if no_follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::select! {
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// An event as a line.
+fn line(shown: &Shown) -> String {
+    let kind = shown.kind.as_deref().unwrap_or("-");
+    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    let Shown { stream, sequence, at, payload, .. } = shown;
+    format!("{at}  {kind:<28} {:<36}  {:<14} {stream} {sequence}  {payload}", or(&shown.key), or(&shown.source))
+}

@@ -1,0 +1,190 @@
+//! Dead letters from the command line.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, stream};
+use millstream::testing::Broker;
+use millstream::{Id, Timestamp};
+use serde_json::Value;
+
+const BODY: &str = r#"{"order":"o-1","email":"ada@example.org","lines":[{"quantity":0}]}"#;
+
+struct Place {
+    broker: Broker,
+    jetstream: jetstream::Context,
+}
+
+impl Place {
+    /// A broker with the stream of dead letters that a service has declared.
+    async fn new() -> Self {
+        let broker = Broker::start().await;
+        let jetstream = jetstream::new(async_nats::connect(broker.url()).await.unwrap());
+        let config = stream::Config {
+            name: "DLQ_SHIPPING".into(),
+            subjects: vec!["dlq.shipping.>".into()],
+            max_messages_per_subject: 1,
+            allow_direct: true,
+            allow_message_ttl: true,
+            ..Default::default()
+        };
+        jetstream.create_stream(config).await.unwrap();
+        Self { broker, jetstream }
+    }
+
+    async fn letter(&self, reason: &str) -> Id {
+        let id = Id::random(Timestamp::system());
+        let now = Timestamp::system().to_string();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("ce-id", id.to_string().as_str()),
+            ("ce-type", "orders.placed.v1"),
+            ("ce-subject", "o-1"),
+            ("ce-datacontenttype", "application/json"),
+            ("ce-personalfields", "email"),
+            ("Millstream-Id", id.to_string().as_str()),
+            ("Millstream-Reason", reason),
+            ("Millstream-Error", "no%20quantity"),
+            ("Millstream-Fingerprint", "cafe"),
+            ("Millstream-Stream", "ORDERS"),
+            ("Millstream-Sequence", "7"),
+            ("Millstream-Subject", "orders.placed.0"),
+            ("Millstream-Redrives", "0"),
+            ("Millstream-First-Failure", now.as_str()),
+            ("Millstream-Last-Failure", now.as_str()),
+        ] {
+            headers.insert(name, value);
+        }
+        let subject = format!("dlq.shipping.orders-placed.{id}");
+        let sent = self.jetstream.publish_with_headers(subject, headers, BODY.into()).await.unwrap();
+        sent.await.unwrap();
+        id
+    }
+
+    /// The command's exit code and what it has printed.
+    fn call(&self, args: &[&str]) -> (i32, String) {
+        self.call_with(args, &[])
+    }
+
+    fn call_with(&self, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        for name in ["NATS_CONTEXT", "NATS_CREDS", "VISUAL", "EDITOR"] {
+            command.env_remove(name);
+        }
+        command.args(args).env("NATS_URL", self.broker.url()).env("USER", "ada").envs(env.iter().copied());
+        // The commands wait for nobody but the broker, which is another process.
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let said = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (status.code().unwrap(), said)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, said) = self.call(&[args, &["--json"]].concat());
+        assert!(code < 2, "{said}");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_by_cause_and_one_by_one_and_shown_without_what_is_personal() {
+    let place = Place::new().await;
+    assert_eq!(place.call(&["dead", "list"]), (0, "no dead letters\n".into()));
+    let id = place.letter("rejected").await.to_string();
+    place.letter("rejected").await;
+    place.letter("panic").await;
+    let groups = place.json(&["dead", "list"]);
+    assert_eq!((groups.as_array().unwrap().len(), &groups[0]["count"]), (2, &2.into()), "{groups}");
+    let (code, table) = place.call(&["dead", "list"]);
+    assert!(code == 0 && table.contains("no quantity") && table.contains("cafe"), "{table}");
+    let each = place.json(&["dead", "list", "--each", "--reason", "rejected", "--newer-than", "1h"]);
+    assert_eq!(each.as_array().unwrap().len(), 2);
+    assert_eq!(place.json(&["dead", "list", "--each", "--older-than", "1h"]).as_array().unwrap().len(), 0);
+
+    let (code, shown) = place.call(&["dead", "show", &id]);
+    assert!(code == 0 && shown.contains("ORDERS 7") && shown.contains("\"email\": \"…\""), "{shown}");
+    assert!(!shown.contains("ada@example.org"), "{shown}");
+    assert_eq!(place.call(&["dead", "show", &id, "--reveal"]).0, 2, "revealing wants a reason");
+    let (code, shown) = place.call(&["dead", "show", &format!("shipping/{id}"), "--reveal", "--why", "a complaint"]);
+    assert!(code == 0 && shown.contains("ada@example.org") && shown.contains("reveal"), "{shown}");
+    let (code, said) = place.call(&["dead", "show", &Id::random(Timestamp::system()).to_string()]);
+    assert!(code == 3 && said.contains("there is no dead letter"), "{said}");
+    let entries = place.json(&["audit", "--id", &id]);
+    assert_eq!((entries[0]["action"].as_str(), entries[0]["why"].as_str()), (Some("reveal"), Some("a complaint")));
+    assert!(entries[0]["who"].as_str().unwrap().starts_with("ada@"), "{entries}");
+}
+
+#[tokio::test]
+async fn acts_want_a_reason_are_audited_and_say_by_their_exit_code_whether_all_went() {
+    let place = Place::new().await;
+    let id = place.letter("rejected").await.to_string();
+    let other = place.letter("panic").await.to_string();
+    let (code, said) = place.call(&["dead", "redrive"]);
+    assert!(code == 2 && said.contains("--why"), "{said}");
+    assert_eq!(place.call(&["dead", "discard", "--why", "all of it"]).0, 2, "all at once is not discarded by mistake");
+    let (code, said) = place.call(&["dead", "redrive", "--dry-run", "--limit", "1"]);
+    assert!(code == 1 && said.contains("1 would go") && said.contains("1 held back"), "{said}");
+    assert!(place.call(&["audit"]).1.contains("nothing was done"));
+
+    let (code, said) = place.call(&["dead", "redrive", "--id", &id, "--why", "mended", "--who", "bob"]);
+    assert!(code == 0 && said.contains("1 redriven"), "{said}");
+    let (code, said) = place.call(&["dead", "discard", "--fingerprint", "cafe", "--why", "of no use"]);
+    assert!(code == 1 && said.contains("1 discarded") && said.contains("on its way back"), "{said}");
+    assert_eq!(place.call(&["dead", "redrive", "--key", "o-2", "--why", "x"]), (1, "nothing fits\n".into()));
+    let entries = place.json(&["audit"]);
+    let of = |at: usize, name: &str| entries[at][name].as_str().unwrap().to_owned();
+    assert_eq!((of(0, "action"), of(0, "what")), ("discard".into(), other.clone()));
+    assert_eq!((of(1, "action"), of(1, "what"), of(1, "who")), ("redrive".into(), id, "bob".into()));
+    let sent = place.jetstream.get_stream("REDRIVE").await.unwrap().cached_info().state.messages;
+    assert_eq!(sent, 1);
+    let state = place.json(&["dead", "list", "--each", "--all", "--id", &other]);
+    assert_eq!((state[0]["state"].as_str(), state[0]["why"].as_str()), (Some("discarded"), Some("of no use")));
+}
+
+#[tokio::test]
+async fn a_body_is_edited_by_pointers_by_a_file_and_in_an_editor() {
+    let place = Place::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two, three] = [place.letter("a").await, place.letter("a").await, place.letter("a").await];
+    let edit = |id: &Id, rest: &[&str], env: &[(&str, &str)]| {
+        let args = [&["dead", "edit", &id.to_string(), "--why", "a typo"], rest].concat();
+        place.call_with(&args, env)
+    };
+    let (code, said) =
+        edit(&one, &["--set", "/lines/0/quantity=3", "--set", "/note=two words", "--set", "/email=x"], &[]);
+    assert!(code == 0 && said.contains("/lines/0/quantity") && said.contains("two words"), "{said}");
+    assert!(!said.contains("ada@example.org"), "{said}");
+    let (code, said) = edit(&one, &["--set", "/lines/0/quantity=4"], &[]);
+    assert!(code == 1 && said.contains("edited, as"), "{said}");
+    assert_eq!(edit(&two, &["--set", "/no/such/place=4"], &[]).0, 1);
+    assert_eq!(edit(&two, &["--set", "lines=4"], &[]).0, 2);
+
+    let file = folder.path().join("body");
+    fs::write(&file, r#"{"order":"o-2"}"#).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(edit(&two, &["--payload", file], &[]).0, 0);
+
+    let (code, said) = edit(&three, &[], &[]);
+    assert!(code == 3 && said.contains("EDITOR"), "{said}");
+    let (code, said) = edit(&three, &[], &[("EDITOR", "sed -i s/o-1/o-3/")]);
+    assert!(code == 0 && said.contains("/order"), "{said}");
+
+    let entries = place.json(&["audit", "--action", "edit"]).to_string();
+    assert!(!entries.contains("ada@example.org"), "what is personal does not get into the audit: {entries}");
+    let mut bodies = vec![];
+    let stream = place.jetstream.get_stream("REDRIVE").await.unwrap();
+    for sequence in 1..=3 {
+        bodies.push(String::from_utf8(stream.get_raw_message(sequence).await.unwrap().payload.to_vec()).unwrap());
+    }
+    assert!(bodies[0].contains(r#""quantity":3"#) && bodies[0].contains(r#""note":"two words""#), "{bodies:?}");
+    assert_eq!(bodies[1], r#"{"order":"o-2"}"#);
+    assert!(bodies[2].contains("o-3"), "{bodies:?}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_told_from_everything_else() {
+    let mut place = Place::new().await;
+    place.broker.stop().await;
+    let (code, said) = place.call(&["dead", "list"]);
+    assert!(code == 3 && said.contains("cannot be reached"), "{said}");
+}

@@ -1,0 +1,4 @@
+//! The command line as it is called, against a real broker.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+mod dead;

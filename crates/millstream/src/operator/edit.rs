@@ -1,0 +1,191 @@
+//! Editing: a changed copy of a dead letter goes to its service under an id of its own, and the original says so.
+
+use bytes::Bytes;
+use fail::fail_point;
+use serde_json::{Value, json};
+
+use crate::broker::{DEAD_LETTER_ROOM, declare_redrives};
+use crate::dead_letter::{EDITED_FROM, NUMBER};
+use crate::event::header;
+use crate::ids::{Id, Timestamp};
+use crate::operator::dead::{DeadLetter, Edited, LetterState};
+use crate::operator::redrive::{Outgoing, TTL, but, entry, expecting, mark, put, redrive_subject, ttl, wire_size};
+use crate::operator::{By, Operator, OperatorError};
+
+/// What stands in the audit in place of a personal value.
+const MASKED: &str = "…";
+
+impl Operator {
+    /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
+    /// The id comes of the original and the new body, so that the same edit again, after one that was interrupted, is the same.
+    ///
+    /// # Errors
+    /// When there is no such dead letter, it was dealt with meanwhile, the body is not what the service could read, or the broker
+    /// does not answer.
+    pub async fn edit(&self, service: &str, id: Id, payload: Bytes, by: &By) -> Result<Edited, OperatorError> {
+        let letters = self.letters().await?;
+        let letter = letters.get(service, id);
+        let letter = letter.ok_or_else(|| OperatorError::NotFound(format!("{service} has no dead letter {id}")))?;
+        let copy = Id::derived(id.time(), "edit", &[&id.bytes()[..], &payload].concat(), 0);
+        let refused = |why: String| Err(OperatorError::Refused(why));
+        let interrupted = letter.state == LetterState::Edited && letter.edited_to == Some(copy);
+        if letter.state != LetterState::Dead && !interrupted {
+            let what = match letter.state {
+                LetterState::Redriving => "on its way back to its service".into(),
+                LetterState::Edited => letter.edited_to.map_or("edited".into(), |copy| format!("edited, as {copy}")),
+                state => format!("{state:?}").to_lowercase(),
+            };
+            return refused(format!("the dead letter {id} is {what}"));
+        }
+        let difference = difference(letter, &payload)?;
+        let Some(message) = changed(letter, copy, payload) else {
+            return refused(format!("`{}` is no record of a service", letter.record));
+        };
+        // What is parked once more must fit into a dead letter.
+        let (size, most) =
+            (wire_size(&message.1, &message.2), self.client.max_payload().saturating_sub(DEAD_LETTER_ROOM));
+        if size > most {
+            return refused(format!("the message would have {size} bytes, and a service takes {most}"));
+        }
+        let now = Timestamp::system();
+        let mut record = mark(letter, "edited", letter.redrives, by, now);
+        put(&mut record, "Millstream-Edited-To", &copy.to_string());
+        put(&mut record, TTL, &ttl());
+        let record = expecting(record, letter);
+        if wire_size(&record, &letter.payload) > self.client.max_payload() {
+            return refused("its record is as large as the broker takes, and cannot be marked".into());
+        }
+        let declared = declare_redrives(&self.jetstream).await;
+        declared.map_err(|error| OperatorError::Away(format!("the work queue of redrives: {error}")))?;
+        let shown: Vec<Value> = difference.iter().map(|change| masked(letter, change)).collect();
+        let details = json!({ "id": copy, "event": letter.event, "difference": shown });
+        self.audit(&[entry(letter, "edit", by, now, details)]).await?;
+        fail_point!("after_audit");
+        if !interrupted {
+            let claim = (letter.record.clone(), record, letter.payload.clone());
+            for claimed in self.store_all([claim].into_iter(), || fail_point!("before_claim")).await {
+                claimed.map_err(|error| match error.is_taken() {
+                    true => {
+                        OperatorError::Refused(format!("somebody else has acted on the dead letter {id} meanwhile"))
+                    }
+                    false => OperatorError::Away(format!("it could not be claimed: {}", error.why())),
+                })?;
+            }
+        }
+        fail_point!("after_claim");
+        for sent in self.store_all([message].into_iter(), || fail_point!("before_send")).await {
+            sent.map_err(|error| {
+                let why = error.why();
+                OperatorError::Away(format!("it could not be sent: {why}; the same edit once more goes on with it"))
+            })?;
+        }
+        fail_point!("after_send");
+        Ok(Edited { original: id, id: copy, difference })
+    }
+}
+
+/// The changed copy, as its service gets it.
+fn changed(letter: &DeadLetter, copy: Id, payload: Bytes) -> Option<Outgoing> {
+    const ITS_OWN: [&str; 3] = [header::ID, header::CAUSATION, header::MSG_ID];
+    let ours = |name: &str| name.starts_with("Nats-") || name.starts_with("Millstream-");
+    let mut headers = but(&letter.wire, |name| ours(name) || ITS_OWN.contains(&name));
+    put(&mut headers, header::ID, &copy.to_string());
+    put(&mut headers, header::CAUSATION, &letter.id.to_string());
+    if letter.correlation.is_none() {
+        put(&mut headers, header::CORRELATION, &letter.id.to_string());
+    }
+    put(&mut headers, header::MSG_ID, &format!("{copy}:0"));
+    put(&mut headers, NUMBER, "0");
+    put(&mut headers, EDITED_FROM, &letter.id.to_string());
+    put(&mut headers, "Millstream-Stream", &letter.stream);
+    put(&mut headers, "Millstream-Sequence", &letter.sequence.to_string());
+    put(&mut headers, "Millstream-Subject", &letter.subject);
+    let subject = redrive_subject(letter)?;
+    let (place, _) = subject.rsplit_once('.')?;
+    Some((format!("{place}.{copy}"), headers, payload))
+}
+
+/// What differs between the body and a new one, which must be JSON if the old one is.
+fn difference(letter: &DeadLetter, payload: &[u8]) -> Result<Vec<(String, Value, Value)>, OperatorError> {
+    let refused = |why: String| OperatorError::Refused(why);
+    let old: Option<Value> = serde_json::from_slice(&letter.payload).ok();
+    let says_json = letter.headers.iter().any(|(name, value)| name == header::CONTENT_TYPE && value.contains("json"));
+    let mut changes = vec![];
+    match (old, serde_json::from_slice::<Value>(payload)) {
+        (Some(old), Ok(new)) => differ(String::new(), &old, &new, &mut changes),
+        (Some(_), Err(error)) => return Err(refused(format!("the old body is JSON, and the new one is not: {error}"))),
+        (None, Err(error)) if says_json => {
+            return Err(refused(format!("the event is to be JSON, and the new body is not: {error}")));
+        }
+        (None, _) if letter.payload == payload => {}
+        (None, _) => {
+            let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
+            changes.push((String::new(), text(&letter.payload), text(payload)));
+        }
+    }
+    if changes.is_empty() {
+        Err(refused("nothing differs from the dead letter: redrive it".into()))
+    } else {
+        Ok(changes)
+    }
+}
+
+/// Collects where two values differ, as JSON pointers.
+fn differ(at: String, old: &Value, new: &Value, changes: &mut Vec<(String, Value, Value)>) {
+    let below = |name: &str| format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+    match (old, new) {
+        _ if old == new => {}
+        (Value::Object(old), Value::Object(new)) => {
+            let added = new.keys().filter(|name| !old.contains_key(*name));
+            for name in old.keys().chain(added) {
+                let null = &Value::Null;
+                differ(below(name), old.get(name).unwrap_or(null), new.get(name).unwrap_or(null), changes);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            for index in 0..old.len().max(new.len()) {
+                let null = &Value::Null;
+                differ(
+                    below(&index.to_string()),
+                    old.get(index).unwrap_or(null),
+                    new.get(index).unwrap_or(null),
+                    changes,
+                );
+            }
+        }
+        _ => changes.push((at, old.clone(), new.clone())),
+    }
+}
+
+/// A change as the audit keeps it: what is personal does not outlive the dead letter there.
+fn masked(letter: &DeadLetter, (at, old, new): &(String, Value, Value)) -> Value {
+    let is_personal = at.split('/').any(|name| letter.personal.iter().any(|personal| personal == name));
+    if is_personal || (at.is_empty() && !letter.personal.is_empty()) {
+        json!([at, MASKED, MASKED])
+    } else {
+        json!([at, old, new])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_what_was_changed_added_and_taken_away_and_no_more() {
+        let old = json!({ "a": 1, "b": { "c/d": [1, 2], "e": "x" }, "f": true });
+        let new = json!({ "a": 1, "b": { "c/d": [1, 3, 4], "e": "x" }, "g": null, "h": "y" });
+        let mut changes = vec![];
+        differ(String::new(), &old, &new, &mut changes);
+        let null = Value::Null;
+        assert_eq!(
+            changes,
+            [
+                ("/b/c~1d/1".into(), json!(2), json!(3)),
+                ("/b/c~1d/2".into(), null.clone(), json!(4)),
+                ("/f".into(), json!(true), null.clone()),
+                ("/h".into(), null, json!("y")),
+            ]
+        );
+    }
+}
