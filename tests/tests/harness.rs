@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use console::DemoAction;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::testing::Broker;
@@ -58,9 +59,24 @@ impl TestApp {
         read_only(&self.database(service))
     }
 
+    /// What there is to try.
+    pub(crate) fn actions(&self) -> &[DemoAction] {
+        &self.shop.demo_actions
+    }
+
+    /// What there is to try under this label.
+    pub(crate) fn action(&self, label: &str) -> DemoAction {
+        let action = self.actions().iter().find(|action| action.label == label);
+        action.unwrap_or_else(|| panic!("there is no {label} in {:?}", self.actions())).clone()
+    }
+
     /// Sees that everything is as it should be once all orders have ended, and stops.
     pub(crate) async fn close(self) {
         self.caller.check(0).await;
+        self.stop().await;
+    }
+
+    pub(crate) async fn stop(self) {
         self.shop.stop().await.unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use millstream::Service;
 use millstream::config::{Config, NatsUrl};
 use millstream::embedded::find;
@@ -15,7 +15,7 @@ use millstream::testing::mongo::mongodb::{self, bson::doc};
 use millstream::testing::{Broker, TestStore, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use shop::whole::Urls;
-use shop::{gateway, serve};
+use shop::{check, gateway, serve};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -119,7 +119,8 @@ impl Guests {
         }
         let (listener, console) = place().await;
         let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
-        running.spawn(console::serve(config, listener, std::future::pending()));
+        let settings = console::Settings::of(&config).await.unwrap();
+        running.spawn(console::serve(settings, listener, std::future::pending()));
         let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };
@@ -233,6 +234,26 @@ async fn a_refused_subject_makes_the_service_unready_and_names_user_and_subject_
     broker.reload(&configuration());
     app.urls.ready(&app.http, SOON).await.unwrap();
     assert_eq!(app.ended(&order).await["status"], "CONFIRMED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_the_invariants_may_see_all_that_it_compares_and_tell_what_it_finds() {
+    let broker = Guarded::start(&configuration(), &[]).await;
+    let shop = Guests::start(&broker).await;
+    let (operator, _) = broker.client("operator").await;
+    let mut told = operator.subscribe(check::SUBJECT).await.unwrap();
+    operator.flush().await.unwrap();
+    // Something to be found: what orders cannot read.
+    operator.publish("inventory.rejected.0", "{}".into()).await.unwrap();
+    let options = shop.caller.check_options();
+    let options = check::Options { nats_url: broker.url("check"), looks: 2, ..options };
+    let watching = tokio::spawn(check::watch(options, std::future::pending()));
+    let mut found = async || {
+        let message = tokio::time::timeout(SOON, told.next()).await.expect("an outcome").unwrap();
+        String::from_utf8(message.payload.to_vec()).unwrap()
+    };
+    eventually("the dead letter to be told", SOON, async || found().await.contains("stream DLQ_ORDERS: 1")).await;
+    watching.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

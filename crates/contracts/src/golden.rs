@@ -28,6 +28,21 @@ fn lines() -> Vec<Line> {
     vec![line("chai", 2, 1800), line("sku:42_b", 1, 7)]
 }
 
+/// The fields, at any depth, that hold this value.
+fn fields_about<'a>(value: &str, body: &'a Value) -> Vec<&'a str> {
+    match body {
+        Value::Object(fields) => {
+            let within = |(name, field): (&'a String, &'a Value)| match field.as_str() == Some(value) {
+                true => vec![name.as_str()],
+                false => fields_about(value, field),
+            };
+            fields.iter().flat_map(within).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(|item| fields_about(value, item)).collect(),
+        _ => vec![],
+    }
+}
+
 fn check<E: Event + Debug + PartialEq>(event: E) -> String {
     let name = format!("{}.v{}.json", E::TYPE, E::VERSION);
     let path = format!("{}/golden/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -38,6 +53,7 @@ fn check<E: Event + Debug + PartialEq>(event: E) -> String {
     let later = golden.replacen('{', r#"{"addedLater":{"x":[1.5]},"#, 1);
     assert_eq!(serde_json::from_str::<E>(&later).unwrap(), event, "{name} with a field added later");
     assert_eq!(event.key(), &*order_id());
+    assert_eq!(fields_about(user_id().as_ref(), &serde_json::to_value(&event).unwrap()), E::PERSONAL, "{name}");
     assert!(E::TYPE.starts_with(&format!("{}.", E::STREAM.domain)), "the subject lies in the stream");
     name
 }

@@ -25,6 +25,7 @@ pub struct InventoryReserved {
 impl Event for InventoryReserved {
     const TYPE: &'static str = "inventory.reserved";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["customer"];
     fn key(&self) -> &str {
         &self.order_id
     }

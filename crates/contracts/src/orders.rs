@@ -29,6 +29,7 @@ pub struct OrderCreated {
 impl Event for OrderCreated {
     const TYPE: &'static str = "orders.created";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["userId"];
     fn key(&self) -> &str {
         &self.order_id
     }
@@ -55,6 +56,7 @@ pub struct OrderConfirmed {
 impl Event for OrderConfirmed {
     const TYPE: &'static str = "orders.confirmed";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["userId"];
     fn key(&self) -> &str {
         &self.order_id
     }
@@ -83,6 +85,7 @@ pub struct OrderCancelled {
 impl Event for OrderCancelled {
     const TYPE: &'static str = "orders.cancelled";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["userId"];
     fn key(&self) -> &str {
         &self.order_id
     }

@@ -33,6 +33,7 @@ pub struct PaymentProcessed {
 impl Event for PaymentProcessed {
     const TYPE: &'static str = "payments.processed";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["customer"];
     fn key(&self) -> &str {
         &self.order_id
     }
@@ -65,6 +66,7 @@ pub struct PaymentRefunded {
 impl Event for PaymentRefunded {
     const TYPE: &'static str = "payments.refunded";
     const STREAM: Stream = STREAM;
+    const PERSONAL: &'static [&'static str] = &["customer"];
     fn key(&self) -> &str {
         &self.order_id
     }

@@ -11,14 +11,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use millstream::config::{Config, listen};
-use millstream::signals::asked_to_stop;
-use millstream::telemetry::init_logs;
 
 use crate::connection::Connection;
+use crate::console::Console;
 
 mod audit;
 mod connection;
+mod console;
 mod dead;
 mod editor;
 mod letters;
@@ -47,6 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+<<<<<<< HEAD
     /// Serve metrics of what only the broker knows: streams, consumers, dead letters, instances. One of it is enough
     #[command(
         mut_arg("port", |port| port.default_value("8080")),
@@ -55,6 +55,15 @@ enum Command {
         mut_arg("journal_retention", |arg| arg.hide(true)),
     )]
     Observe(#[command(flatten)] Config),
+=======
+    /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
+    Console(#[command(flatten)] Console),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
+>>>>>>> shop
     /// Show streams, consumers and instances, and what is wrong with them
     Status,
     /// Follow events as they come, over all streams
@@ -64,11 +73,14 @@ enum Command {
     /// What services will do later: list, move, fire, cancel
     #[command(subcommand)]
     Wakes(wakes::Wakes),
+<<<<<<< HEAD
     /// What services have given up: list, show, redrive, edit, discard
     #[command(subcommand)]
     Dead(dead::Dead),
     /// Who did what, when and why
     Audit(#[command(flatten)] audit::Audit),
+=======
+>>>>>>> shop
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -91,10 +103,17 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { connection, json, command } = cli;
     match command {
+<<<<<<< HEAD
+=======
+        Command::Console(console) => console.run(&connection).await?,
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
+>>>>>>> shop
         Command::Status => return status::run(&connection.open().await?, json).await,
         Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
         Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
+<<<<<<< HEAD
         Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
         Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Observe(config) => {
@@ -102,6 +121,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
             console::serve(config, listener, asked_to_stop()).await?;
         }
+=======
+>>>>>>> shop
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }
@@ -114,11 +135,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound_and_shows_nothing_that_the_observer_does_not_use() {
+    fn the_command_line_is_sound_and_the_console_has_the_one_set_of_connection_flags() {
         let mut command = Cli::command();
         command.clone().debug_assert();
-        let help = command.find_subcommand_mut("observe").unwrap().render_long_help().to_string();
-        assert!(help.contains("[default: 8080]") && help.contains("NATS_URL"), "{help}");
+        command.build();
+        let help = command.find_subcommand_mut("console").unwrap().render_long_help().to_string();
+        for wanted in ["[default: 8080]", "--server", "NATS_URL", "--allow-actions", "HTTP_PORT"] {
+            assert!(help.contains(wanted), "{wanted} is missing in {help}");
+        }
+        assert_eq!(help.matches("NATS_URL").count(), 1, "{help}");
         assert!(!help.contains("STORE_URL"), "{help}");
     }
 }

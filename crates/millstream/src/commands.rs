@@ -14,6 +14,7 @@ use crate::handler::{Command, Document, Key, Reject};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
 use crate::unit::Work;
+use crate::watch::Watchers;
 use crate::work::CommandWork;
 
 /// The service, as its routes see it. Cheap to clone.
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Status>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
+    pub(crate) watchers: Watchers,
 }
 
 /// Who asks, and under which key: read from a request's headers, an axum extractor.
@@ -170,6 +172,6 @@ impl Context {
     }
 }
 
-fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
+pub(crate) fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
     crate::unit::parse(&doc.body, doc.shape).map_err(|fault| StoreError(format!("{fault:?}")))
 }

@@ -2,12 +2,14 @@
 //! service's routes with health, metrics, correlation ids and a bound on what is in flight.
 
 mod extract;
+mod follow;
 mod health;
 mod page;
 mod problem;
 mod shell;
 
 pub use extract::{BODY_LIMIT, Body, Query};
+pub use follow::LastEventId;
 pub use health::{ConsumerHealth, Health, Probe};
 pub use page::{Filter, List, MAX_PAGE, Page};
 pub use problem::Problem;

@@ -129,6 +129,8 @@ pub mod unit;
 #[cfg(feature = "service")]
 mod view;
 #[cfg(feature = "service")]
+pub mod watch;
+#[cfg(feature = "service")]
 mod work;
 #[cfg(feature = "testing")]
 pub mod workbench;

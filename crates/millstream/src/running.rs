@@ -41,6 +41,7 @@ use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::trim::{Room, Trimmer};
 use crate::unit::Rules;
+use crate::watch::Watchers;
 
 /// A service before its engine has started: HTTP is served already, unready.
 pub(crate) struct Running {
@@ -48,6 +49,7 @@ pub(crate) struct Running {
     router: Router,
     listener: TcpListener,
     telemetry: Telemetry,
+    watchers: Watchers,
     #[cfg(feature = "testing")]
     context: Context,
     #[cfg(feature = "testing")]
@@ -118,6 +120,7 @@ impl Running {
         let rooms = service.publishes.iter().map(|stream| Arc::new(Room::new(*stream))).collect();
         let status = Arc::new(Status::new(outbox.clone(), rooms));
         let (commands_tx, commands) = mpsc::channel(timing.command_queue);
+        let watchers = Watchers::new(store.clone(), timing.clone());
         let context = Context(Arc::new(Shared {
             service: name,
             store: store.clone(),
@@ -125,6 +128,7 @@ impl Running {
             status: status.clone(),
             timing: timing.clone(),
             clock: options.clock.clone(),
+            watchers: watchers.clone(),
         }));
         let probe: Arc<dyn Probe> = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
         // What the broker takes is known with the first connection, and before that no command is.
@@ -158,6 +162,7 @@ impl Running {
             router,
             listener,
             telemetry,
+            watchers,
             #[cfg(feature = "testing")]
             context,
             #[cfg(feature = "testing")]
@@ -173,7 +178,7 @@ impl Running {
 
     /// Runs until `shutdown`, then stops.
     pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
-        let Self { parts, router, listener, telemetry, .. } = self;
+        let Self { parts, router, listener, telemetry, watchers, .. } = self;
         let (name, span) = (parts.service, telemetry.span());
         let (stop, stopped) = watch::channel(false);
         let mut served = stopped;
@@ -193,6 +198,8 @@ impl Running {
         async {
             tracing::info!("stopping");
             status.draining.store(true, Ordering::Release);
+            // Answers that go on for as long as somebody listens would hold up the end; their clients find another replica.
+            watchers.close();
             engine_stop.send_replace(true);
             let by_itself = died.is_some();
             let ended = match died {

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use contracts::{OrderId, UserId};
 use millstream::FieldError;
 use millstream::commands::{Accepted, Caller, Context};
-use millstream::http::{Body, Filter, List, Problem};
+use millstream::http::{Body, Filter, LastEventId, List, Problem};
 use serde::Serialize;
 
 use crate::new_order::NewOrder;
@@ -17,13 +17,15 @@ use crate::order::{Order, Status};
 use crate::{CancelOrder, Settings};
 
 /// The answers to be expected: method, route and status.
-pub(crate) const ANSWERS: [[&str; 3]; 8] = [
+pub(crate) const ANSWERS: [[&str; 3]; 10] = [
     ["POST", "/orders", "201"],
     ["POST", "/orders", "400"],
     ["POST", "/orders", "503"],
     ["GET", "/orders", "200"],
     ["GET", "/orders/{id}", "200"],
     ["GET", "/orders/{id}", "404"],
+    ["GET", "/orders/{id}/events", "200"],
+    ["GET", "/orders/{id}/events", "404"],
     ["POST", "/orders/{id}/cancel", "202"],
     ["POST", "/orders/{id}/cancel", "409"],
 ];
@@ -33,6 +35,7 @@ pub(crate) fn routes(settings: Settings) -> Router<Context> {
     Router::new()
         .route("/orders", post(place).get(list))
         .route("/orders/{id}", get(show))
+        .route("/orders/{id}/events", get(events))
         .route("/orders/{id}/cancel", post(cancel))
 }
 
@@ -54,6 +57,16 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
         Err(_) => None,
     };
     order.map(Json).ok_or_else(|| no_such_order(&id))
+}
+
+/// The order as it stands, and again at each change until it has ended, as server-sent events.
+async fn events(State(cx): State<Context>, Path(id): Path<String>, seen: LastEventId) -> Result<Response, Problem> {
+    let order: OrderId = id.parse().map_err(|_| no_such_order(&id))?;
+    let watch = cx.watch::<Order>(&order).await?;
+    if !watch.exists() {
+        return Err(no_such_order(&id));
+    }
+    Ok(watch.events("status", seen, |order| order.status.has_ended()))
 }
 
 async fn cancel(State(cx): State<Context>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -74,6 +74,11 @@ impl Status {
             Self::Cancelled => "CANCELLED",
         }
     }
+
+    /// Whether it stays as it is from now on.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Cancelled)
+    }
 }
 
 /// What may happen to an order.

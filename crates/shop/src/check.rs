@@ -11,6 +11,7 @@ mod notified;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use self::invariants::{Finding, Terms, invariants};
 use self::snapshot::{Snapshot, Unseen};
+pub use self::watch::{SUBJECT, watch};
 use crate::wire;
 
 /// `shop check`: checks that no order, money, stock or event got lost.
@@ -64,6 +66,15 @@ pub struct Options {
     /// How many dead letters there should be, if some were provoked.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub dead_letters: u64,
+    /// How much longer than --older-than an order may be under way, or what is to be done about its money: while the gateway is
+    /// down, orders wait, and none is lost.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+    /// Looks again and again and publishes what it finds on the broker, subject `millstream.invariants`, for the console. Pauses for
+    /// twenty times as long as a look has taken, and 5 s at the least: it reads everything, and is not to be felt. With more than
+    /// 200,000 orders it only says so in the log.
+    #[arg(long)]
+    pub watch: bool,
     /// Prints JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -85,6 +96,8 @@ impl Default for Options {
             looks: 5,
             pause: Duration::from_secs(1),
             dead_letters: 0,
+            patience: Duration::ZERO,
+            watch: false,
             json: false,
         }
     }
@@ -167,7 +180,7 @@ impl fmt::Display for Outcome {
 /// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
-    let mut terms = Terms { dead_letters: options.dead_letters, ..Terms::default() };
+    let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;
     let mut look = 1;
     loop {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
@@ -15,16 +15,25 @@ pub(crate) async fn run(client: Client, orders: String, per_second: f64) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let random = Uuid::now_v7().as_u128() as u64;
-        if let Err(error) = submit(&client, &orders, random).await {
+        if let Err(error) = submit(&client, &orders, random()).await {
             tracing::debug!(%error, "an order of the demonstration's load was not taken");
         }
     }
 }
 
-async fn submit(client: &Client, orders: &str, random: u64) -> reqwest::Result<()> {
+/// What the next order is made of.
+pub(crate) fn random() -> u64 {
+    Uuid::now_v7().as_u128() as u64
+}
+
+/// Places an order.
+pub(crate) async fn place(client: &Client, orders: &str, random: u64) -> reqwest::Result<Response> {
     let request = client.post(format!("{orders}/orders")).header("content-type", "application/json");
-    let answer = request.body(order(random)).send().await?.error_for_status()?;
+    request.body(order(random)).send().await?.error_for_status()
+}
+
+async fn submit(client: &Client, orders: &str, random: u64) -> reqwest::Result<()> {
+    let answer = place(client, orders, random).await?;
     // One in thirty changes their mind at once.
     if random.is_multiple_of(30) {
         let order: Value = answer.json().await?;

@@ -87,6 +87,10 @@ async fn submit(options: load::Options) -> anyhow::Result<u8> {
 }
 
 async fn look(options: check::Options) -> anyhow::Result<u8> {
+    if options.watch {
+        check::watch(options, asked_to_stop()).await?;
+        return Ok(0);
+    }
     let json = options.json;
     let outcome = check::run(options).await?;
     if json {

@@ -28,7 +28,7 @@ impl Ports {
         }
     }
 
-    /// The port of the observer.
+    /// The port of the console.
     pub fn console(self) -> u16 {
         self.above(0)
     }

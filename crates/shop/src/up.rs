@@ -12,6 +12,7 @@ use millstream::config::Logs;
 use millstream::telemetry::init_logs_to;
 use reqwest::Client;
 
+use crate::check;
 use crate::data::DataFolder;
 use crate::demo_load;
 use crate::ports::Ports;
@@ -28,7 +29,7 @@ pub struct Args {
     /// The folder that keeps everything; start again with it and everything goes on.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Moves all ports: the observer is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
+    /// Moves all ports: the console is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
     /// gateway 10, and the broker 42 unless this is 8080, where it is 4222. With 0 every port is a free one.
     #[arg(long, value_name = "PORT", default_value_t = Ports::default(), value_parser = Ports::parse)]
     port_base: Ports,
@@ -78,7 +79,15 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     let embedded = nats_url.is_none();
     let sync_always = args.broker_sync == BrokerSync::Always;
     let notifications = args.mail.clone().settings();
-    let plan = Plan { host: args.host, ports: args.port_base, nats_url, sync_always, notifications, ..Plan::default() };
+    let plan = Plan {
+        host: args.host,
+        ports: args.port_base,
+        nats_url,
+        sync_always,
+        notifications,
+        demo: true,
+        ..Plan::default()
+    };
     let mut shop = Shop::start(plan, data).await?;
     let urls = shop.urls.clone();
     let screen = screen(&urls, shop.data(), &args, embedded);
@@ -91,9 +100,13 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
             began.elapsed()
         );
         println!("{screen}");
-        if !args.no_demo_load {
-            demo_load::run(client, urls.orders.clone(), args.demo_load).await;
-        }
+        let load = async {
+            if !args.no_demo_load {
+                demo_load::run(client, urls.orders.clone(), args.demo_load).await;
+            }
+        };
+        let ((), watched) = tokio::join!(load, check::watch(watched(&urls), std::future::pending()));
+        watched?;
         std::future::pending().await
     };
     let ended = tokio::select! {
@@ -102,6 +115,25 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
         Err(error) = session() => Some(error),
     };
     stop(shop, ended).await
+}
+
+/// How long an order, or what is to be done about its money, may be under way before the console is told that something is wrong:
+/// a little longer than the deadline of orders, since a shop in which they wait for the card company is sound.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// The check whose outcome the console shows.
+fn watched(urls: &Urls) -> check::Options {
+    check::Options {
+        orders_url: Some(urls.orders.clone()),
+        inventory_url: Some(urls.inventory.clone()),
+        payments_url: Some(urls.payments.clone()),
+        notifications_url: Some(urls.notifications.clone()),
+        analytics_url: Some(urls.analytics.clone()),
+        gateway_url: Some(urls.gateway.clone()),
+        nats_url: urls.nats.clone(),
+        patience: PATIENCE,
+        ..check::Options::default()
+    }
 }
 
 /// Stops the shop, and gives the first thing that went wrong.
@@ -151,7 +183,7 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
   notifications  {notifications}/notifications  {mail}
   analytics      {analytics}/analytics/summary
   gateway        {gateway}  the card company, simulated
-  observer       {console}/metrics  what only the broker knows
+  console        {console}  what happens now, what failed, and buttons to break something
   broker         {nats}  {broker}
                  every service answers /health, /readyz and /metrics, too
   data           {folder}

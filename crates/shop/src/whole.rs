@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
+use console::DemoAction;
 use millstream::Service;
 use millstream::embedded::{Server, Setup, StartError};
 use millstream::service::Options;
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::data::DataFolder;
 use crate::gateway;
 use crate::ports::{self, Ports};
+use crate::restart;
 use crate::serve;
+use crate::tryout;
 
 /// How long services may take to stop, all together.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -38,6 +41,8 @@ pub struct Plan {
     pub orders: orders::Settings,
     /// How customers are reached.
     pub notifications: notifications::Settings,
+    /// Whether there are routes for what the console offers to try.
+    pub demo: bool,
     /// How the gateway behaves; its ledger is in the data folder in any case.
     pub gateway: gateway::Settings,
 }
@@ -52,6 +57,7 @@ impl Default for Plan {
             options: Options::default(),
             orders: orders::Settings::default(),
             notifications: notifications::Settings::default(),
+            demo: false,
             gateway: gateway::Settings::default(),
         }
     }
@@ -72,7 +78,7 @@ pub struct Urls {
     pub analytics: String,
     /// The gateway simulator.
     pub gateway: String,
-    /// The observer.
+    /// The console.
     pub console: String,
     /// The broker.
     pub nats: String,
@@ -107,6 +113,9 @@ impl Urls {
 pub struct Shop {
     /// Where everything is.
     pub urls: Urls,
+    /// What there is to try; nothing without [`Plan::demo`].
+    pub demo_actions: Vec<DemoAction>,
+    demo: Part,
     services: Part,
     console: Part,
     gateway: Part,
@@ -174,11 +183,15 @@ impl Shop {
             listen("notifications", ports.notifications()).await?,
             listen("analytics", ports.analytics()).await?,
         ];
-        let console_listener = listen("the observer", ports.console()).await?;
+        let console_listener = listen("the console", ports.console()).await?;
         let gateway_listener = listen("the gateway", ports.gateway()).await?;
         let [orders, inventory, payments, notifications, analytics] = listeners.each_ref().map(url);
         let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
-        let [mut services, mut console, mut gateway, mut broker] = <[Part; 4]>::default();
+        let demo_listener = match plan.demo {
+            true => Some(ports::listen("the demonstration", [127, 0, 0, 1].into(), 0, "").await?),
+            false => None,
+        };
+        let [mut services, mut console, mut gateway, mut broker, mut demo] = <[Part; 5]>::default();
 
         let nats = match nats_url {
             Some(url) => url,
@@ -199,21 +212,25 @@ impl Shop {
         let stopped = gateway.stopped();
         gateway.spawn("the gateway", gateway::serve(gateway_listener, gateway_settings, stopped));
 
+        let [for_orders, for_inventory, for_payments, for_notifications, for_analytics] = listeners;
         let all = [
-            orders::service(settings),
-            inventory::service(),
-            serve::payments(&gateway_url)?,
-            notifier,
-            analytics::service(),
+            (orders::service(settings), for_orders),
+            (serve::payments(&gateway_url)?, for_payments),
+            (notifier, for_notifications),
+            (analytics::service(), for_analytics),
         ];
-        for (service, listener) in all.into_iter().zip(listeners) {
+        for (service, listener) in all {
             let config = serve::config(&nats, &data.store_url(service.name()))?;
             let stopped = services.stopped();
             let (name, options) = (Service::name(&service), options.clone());
             services.spawn(name, async { Ok(service.run(config, options, listener, stopped).await?) });
         }
-        let config = serve::config(&nats, &data.store_url("console"))?;
-        console.spawn("the observer", console::serve(config, console_listener, console.stopped()));
+        let (breaks, asked) = restart::breaks();
+        let (of_nats, of_store) = (nats.clone(), data.store_url("inventory"));
+        let inventory_service = move || Ok((inventory::service(), serve::config(&of_nats, &of_store)?));
+        let stop = services.stop.clone();
+        services.spawn("inventory", restart::run(inventory_service, options, for_inventory, stop, asked));
+
         let urls = Urls {
             orders: orders?,
             inventory: inventory?,
@@ -224,7 +241,20 @@ impl Shop {
             console: console_url,
             nats,
         };
-        Ok(Self { urls, services, console, gateway, broker, data })
+        let mut demo_actions = vec![];
+        if let Some(listener) = demo_listener {
+            demo_actions = tryout::demo_actions(&urls, &url(&listener)?);
+            demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
+        }
+        let config = serve::config(&urls.nats, &data.store_url("console"))?;
+        let settings = console::Settings {
+            // Who may reach it from elsewhere may look.
+            allow_actions: plan.demo && host.is_loopback(),
+            demo: demo_actions.clone(),
+            ..console::Settings::of(&config).await?
+        };
+        console.spawn("the console", console::serve(settings, console_listener, console.stopped()));
+        Ok(Self { urls, demo_actions, demo, services, console, gateway, broker, data })
     }
 
     /// The folder that it keeps everything in.
@@ -235,6 +265,7 @@ impl Shop {
     /// Waits until a part ends without being asked to, and says why it did.
     pub async fn ended(&mut self) -> Error {
         tokio::select! {
+            error = self.demo.ended() => error,
             error = self.services.ended() => error,
             error = self.console.ended() => error,
             error = self.gateway.ended() => error,
@@ -247,11 +278,12 @@ impl Shop {
     /// # Errors
     /// When a part does not stop as it should; the others are stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
+        let demo = self.demo.stop("the demonstration").await;
         let services = self.services.stop("the services").await;
-        let console = self.console.stop("the observer").await;
+        let console = self.console.stop("the console").await;
         let gateway = self.gateway.stop("the gateway").await;
         let broker = self.broker.stop("the broker").await;
-        services.and(console).and(gateway).and(broker)
+        demo.and(services).and(console).and(gateway).and(broker)
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use contracts::Money;
 use millstream::Timestamp;
+use millstream::broker::inbox_prefix;
+use millstream::config::NatsUrl;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -127,6 +129,16 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
     builder.tcp_nodelay(true).build().context("no HTTP client can be made")
+}
+
+/// A connection to the broker. The URL may hold a password, so no error repeats it.
+pub(crate) async fn broker(url: &str) -> anyhow::Result<async_nats::Client> {
+    let refused = "no connection to the broker's address (--nats-url, NATS_URL)";
+    let url = NatsUrl::read(url).map_err(anyhow::Error::msg).context(refused)?;
+    let options = url.authenticate(async_nats::ConnectOptions::new()).connection_timeout(Duration::from_secs(2));
+    // Nobody else may listen to the answers.
+    let options = options.custom_inbox_prefix(inbox_prefix("check"));
+    options.connect(url.servers()).await.context(refused)
 }
 
 /// The beginning of an answer, for an error message.

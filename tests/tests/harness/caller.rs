@@ -223,6 +223,19 @@ impl Caller {
     /// Every invariant of the saga holds, and there are so many dead letters.
     pub(crate) async fn check(&self, dead_letters: u64) {
         let outcome = check::run(check::Options {
+            older_than: Duration::ZERO,
+            looks: 240,
+            pause: Duration::from_millis(250),
+            dead_letters,
+            ..self.check_options()
+        });
+        let outcome = outcome.await.unwrap();
+        assert_eq!(outcome.exit_code(), 0, "\n{outcome}");
+    }
+
+    /// Where a check looks.
+    pub(crate) fn check_options(&self) -> check::Options {
+        check::Options {
             orders_url: Some(self.urls.orders.clone()),
             inventory_url: Some(self.urls.inventory.clone()),
             payments_url: Some(self.urls.payments.clone()),
@@ -230,14 +243,8 @@ impl Caller {
             analytics_url: Some(self.urls.analytics.clone()),
             gateway_url: Some(self.urls.gateway.clone()),
             nats_url: self.urls.nats.clone(),
-            older_than: Duration::ZERO,
-            looks: 240,
-            pause: Duration::from_millis(250),
-            dead_letters,
             ..check::Options::default()
-        });
-        let outcome = outcome.await.unwrap();
-        assert_eq!(outcome.exit_code(), 0, "\n{outcome}");
+        }
     }
 
     /// Places orders of one product, so many at once.

@@ -77,6 +77,10 @@ pub struct Timing {
     pub admit_below: f64,
     /// How long an idempotency key stands for its command.
     pub key_retention: Duration,
+    /// How often watched documents are looked at.
+    pub watch_every: Duration,
+    /// How many watches there may be at once.
+    pub watch_limit: usize,
     /// How long a dependency that is away is left alone between two tries.
     pub gate_retry: Retry,
     /// On shutdown, how long running effects get.
@@ -124,6 +128,8 @@ impl Default for Timing {
             trim_above: 0.8,
             admit_below: 0.9,
             key_retention: secs(24 * 3600),
+            watch_every: ms(200),
+            watch_limit: 1000,
             gate_retry: Retry { first: ms(50), longest: secs(2), jitter: 0.2, attempts: u32::MAX },
             effect_grace: secs(5),
             shutdown: secs(10),

@@ -33,3 +33,4 @@ mod trimming;
 mod unknown_commits;
 mod versions;
 mod wakes;
+mod watching;

@@ -17,7 +17,7 @@ use millstream::{Id, Timestamp};
 use crate::bank::*;
 
 /// A real store whose answers get lost on request.
-struct Lossy {
+pub(crate) struct Lossy {
     store: Arc<dyn Store>,
     /// How many of the next commits with entries end in [`CommitError::Unknown`].
     lose: AtomicU32,
@@ -26,13 +26,16 @@ struct Lossy {
     /// Whether from the lost answer on the engine's loop finds the store away; the rest of the service still finds it, and
     /// so could take away what the loop needs.
     then_away: bool,
-    away: AtomicBool,
+    pub(crate) away: AtomicBool,
+    /// How often documents were loaded.
+    pub(crate) loads: AtomicU32,
 }
 
 impl Lossy {
-    fn new(bench: &Bench, commits: bool, then_away: bool) -> Arc<Self> {
+    pub(crate) fn new(bench: &Bench, commits: bool, then_away: bool) -> Arc<Self> {
         let store = open(&bench.store.url(SERVICE)).unwrap();
-        Arc::new(Self { store, lose: AtomicU32::new(0), commits, then_away, away: AtomicBool::new(false) })
+        let (lose, loads, away) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Self { store, lose, commits, then_away, away, loads })
     }
 
     fn there(&self) -> Result<&dyn Store, StoreError> {
@@ -71,6 +74,7 @@ impl Store for Lossy {
     }
 
     fn load(&self, wanted: Wanted) -> BoxFuture<'_, Result<Loaded, StoreError>> {
+        self.loads.fetch_add(1, Ordering::AcqRel);
         Box::pin(async move { self.there()?.load(wanted).await })
     }
 
@@ -98,7 +102,7 @@ impl Store for Lossy {
     }
 }
 
-async fn run(bench: &Bench, world: &World, store: &Arc<Lossy>) -> TestService {
+pub(crate) async fn run(bench: &Bench, world: &World, store: &Arc<Lossy>) -> TestService {
     let timing = Timing { ack_wait: LONG * 2, ..Timing::short() };
     let options = Options { timing, store: Some(store.clone()), ..Options::default() };
     let service = bench.launch_with(ledger(world), options).await;

@@ -1,6 +1,6 @@
 //! What the services and the broker say, read once.
 
-use std::time::Duration;
+use std::ops::ControlFlow;
 
 use analytics::Summary;
 use anyhow::Context;
@@ -8,11 +8,14 @@ use async_nats::jetstream;
 use contracts::Money;
 use futures_util::TryStreamExt;
 use millstream::Timestamp;
-use millstream::config::NatsUrl;
+use millstream::event::header;
+use millstream::operator::Operator;
+use millstream::operator::read::{From, Stored};
 use serde::Deserialize;
 
 use super::Options;
-use crate::wire::{Api, Line, Order, Product};
+use crate::tryout::POISONED;
+use crate::wire::{self, Api, Line, Order, Product};
 
 /// The system at rest, or nearly so.
 #[derive(Clone, Debug)]
@@ -27,6 +30,7 @@ pub(super) struct Snapshot {
     pub(super) notifications: Vec<Notification>,
     pub(super) summary: Summary,
     pub(super) streams: Vec<Stream>,
+    pub(super) dead: Vec<DeadLetters>,
     pub(super) durables: Vec<Durable>,
 }
 
@@ -68,8 +72,16 @@ pub(super) struct Notification {
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub(super) name: String,
-    pub(super) messages: u64,
     pub(super) last_sequence: u64,
+}
+
+/// The dead letters of a stream that nobody has dealt with.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetters {
+    pub(super) stream: String,
+    pub(super) left: u64,
+    /// Those that the demonstration has poisoned, which are not among them.
+    pub(super) poisoned: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +128,7 @@ impl Snapshot {
         let charges = charges.map_err(|error| note("gateway", error)).unwrap_or_default();
         let notifications = notifications.map_err(|error| note("notifications", error)).unwrap_or_default();
         let summary: Option<Summary> = summary.map_err(|error| note("analytics", error)).ok();
-        let (streams, durables) = broker.map_err(|error| note("broker", error)).unwrap_or_default();
+        let (streams, durables, dead) = broker.map_err(|error| note("broker", error)).unwrap_or_default();
         let orders = orders.list("/orders", "orders").await.map_err(|error| note("orders", error)).unwrap_or_default();
         match summary {
             Some(summary) if unseen.is_empty() => Ok(Self {
@@ -130,21 +142,18 @@ impl Snapshot {
                 summary,
                 streams,
                 durables,
+                dead,
             }),
             _ => Err(unseen),
         }
     }
 }
 
-async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>)> {
-    // The URL may hold a password, so it is not repeated here.
-    let refused = "no connection to the address given by --nats-url or NATS_URL";
-    let url = NatsUrl::read(url).map_err(anyhow::Error::msg).context(refused)?;
-    let options = url.authenticate(async_nats::ConnectOptions::new()).connection_timeout(Duration::from_secs(2));
-    let client = options.connect(url.servers()).await.context(refused)?;
-    let context = jetstream::new(client);
+async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<DeadLetters>)> {
+    let client = wire::broker(url).await?;
+    let (context, operator) = (jetstream::new(client.clone()), Operator::new(client));
     let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
-    let (mut streams, mut durables) = (vec![], vec![]);
+    let (mut streams, mut durables, mut dead) = (vec![], vec![], vec![]);
     for info in infos {
         let name = info.config.name;
         let stream = context.get_stream_no_info(&name).await?;
@@ -165,7 +174,30 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>)> {
                 ),
             },
         ));
-        streams.push(Stream { name, messages: info.state.messages, last_sequence: info.state.last_sequence });
+        if name.starts_with("DLQ_") && info.state.messages > 0 {
+            dead.push(dead_letters(&operator, &name).await?);
+        }
+        streams.push(Stream { name, last_sequence: info.state.last_sequence });
     }
-    Ok((streams, durables))
+    Ok((streams, durables, dead))
 }
+
+/// A record stays in its stream for a while after somebody has dealt with it, and says so.
+async fn dead_letters(operator: &Operator, stream: &str) -> anyhow::Result<DeadLetters> {
+    let mut dead = DeadLetters { stream: stream.into(), left: 0, poisoned: 0 };
+    let each = |record: Stored| {
+        let is_dealt_with = matches!(record.header(STATE).as_deref(), Some("resolved" | "edited" | "discarded"));
+        let poisoned = record.header(header::CORRELATION).is_some_and(|id| id.starts_with(POISONED));
+        match (is_dealt_with, poisoned) {
+            (true, _) => {}
+            (false, true) => dead.poisoned += 1,
+            (false, false) => dead.left += 1,
+        }
+        ControlFlow::Continue(())
+    };
+    operator.read(stream, ">", From::Sequence(1), each).await?;
+    Ok(dead)
+}
+
+/// What has become of a dead letter; one that nobody has dealt with has none.
+const STATE: &str = "Millstream-State";

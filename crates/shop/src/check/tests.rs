@@ -4,7 +4,7 @@ use analytics::{Sum, Summary};
 use contracts::Money;
 use millstream::Timestamp;
 
-use super::snapshot::{Charge, Durable, Notification, Payment, Reservation, Stream};
+use super::snapshot::{Charge, DeadLetters, Durable, Notification, Payment, Reservation, Stream};
 use super::*;
 use crate::wire::{Line, Order, Product};
 
@@ -97,9 +97,10 @@ fn at_rest() -> Snapshot {
         .to_vec(),
         summary: summary(),
         streams: vec![
-            Stream { name: "ORDERS".into(), messages: 8, last_sequence: 8 },
-            Stream { name: "DLQ_ORDERS".into(), messages: 0, last_sequence: 0 },
+            Stream { name: "ORDERS".into(), last_sequence: 8 },
+            Stream { name: "DLQ_ORDERS".into(), last_sequence: 0 },
         ],
+        dead: vec![DeadLetters { stream: "DLQ_ORDERS".into(), left: 0, poisoned: 0 }],
         durables: vec![durable("inventory"), durable("notifications")],
     }
 }
@@ -251,12 +252,42 @@ fn figures_that_begin_later_are_held_to_what_has_happened_since() {
 
 #[test]
 fn dead_letters_are_named_unless_they_are_expected() {
-    breaks(|system| system.streams[1].messages = 3, "dead letters", "stream DLQ_ORDERS: 3 messages");
+    breaks(|system| system.dead[0].left = 3, "dead letters", "stream DLQ_ORDERS: 3 dead letters");
     let mut system = at_rest();
-    system.streams[1].messages = 3;
+    system.dead[0].left = 3;
     assert_eq!(broken(&system, &Terms { dead_letters: 3, ..Terms::default() }), []);
     let seen = broken(&at_rest(), &Terms { dead_letters: 3, ..Terms::default() });
     assert_eq!(seen[0].1, "dead letters: 3 are expected, there are none");
+}
+
+#[test]
+fn what_the_demonstration_has_poisoned_is_told_and_breaks_nothing() {
+    let mut system = at_rest();
+    system.dead[0].poisoned = 2;
+    let found = invariants(&system, &Terms::default());
+    let dead = found.iter().find(|finding| finding.invariant.contains("dead letters")).unwrap();
+    assert_eq!(
+        (dead.broken.len(), dead.looked_at.as_str()),
+        (0, "0 of 0 expected, and 2 poisoned by the demonstration")
+    );
+}
+
+#[test]
+fn with_patience_an_order_and_its_money_may_be_under_way_for_so_long() {
+    let with = |seconds| Terms { patience: Duration::from_secs(seconds), ..Terms::default() };
+    let mut system = at_rest();
+    system.orders.extend([order("waits", "RESERVED"), cancelled("charging", "CUSTOMER")]);
+    system.reservations.push(reservation("charging", "RELEASED"));
+    system.payments.push(payment("charging", "CHARGING"));
+    system.charges.push(charge("charging", false));
+    system.notifications.push(told("charging", "CANCELLED"));
+    system.summary.accepted = 6;
+    system.summary.cancelled.customer += 1;
+    assert_eq!(broken(&system, &with(1000)), []);
+    // All of them began 999 seconds ago.
+    let impatient: Vec<_> = broken(&system, &with(998)).into_iter().map(|(_, seen)| seen).collect();
+    assert!(impatient.iter().any(|seen| seen.starts_with("order waits: RESERVED")), "{impatient:#?}");
+    assert!(impatient.iter().any(|seen| seen.contains("payment CHARGING")), "{impatient:#?}");
 }
 
 #[test]

@@ -1,34 +1,12 @@
 //! The observer against a real broker.
-#![allow(clippy::unwrap_used, reason = "all of it is tests")]
-
-use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, stream};
-use clap::Parser;
 use futures_util::StreamExt;
-use millstream::config::Config;
 use millstream::testing::{Broker, eventually};
-use tokio::net::TcpListener;
 
-const SOON: Duration = Duration::from_secs(30);
-
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Inside {
-    #[command(flatten)]
-    config: Config,
-}
-
-/// An observer of `broker`, and where it serves.
-async fn observer(broker: &Broker) -> String {
-    let config = Inside::try_parse_from(["--nats-url", &broker.url()]).unwrap().config;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(console::serve(config, listener, std::future::pending()));
-    url
-}
+use crate::{Console, SOON};
 
 async fn get(url: &str, path: &str) -> (u16, String) {
     let answer = reqwest::get(format!("{url}{path}")).await.unwrap();
@@ -69,7 +47,8 @@ async fn letter(js: &jetstream::Context, id: u32, kind: &str, reason: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_dead_letters_and_instances_are_shown_and_disappear_with_what_they_are_of() {
     let broker = Broker::start().await;
-    let url = observer(&broker).await;
+    let console = Console::start(&broker.url(), false).await;
+    let url = console.url();
     let client = async_nats::connect(broker.url()).await.unwrap();
     let js = jetstream::new(client.clone());
     stream(&js, "BANK", "bank.>", -1).await;
@@ -181,7 +160,8 @@ async fn lag_dead_letters_and_instances_are_shown_and_disappear_with_what_they_a
 async fn without_the_broker_the_observer_is_unready_alive_and_shows_nothing_of_it_until_it_is_back() {
     let mut broker = Broker::start().await;
     broker.stop().await;
-    let url = observer(&broker).await;
+    let console = Console::start(&broker.url(), false).await;
+    let url = console.url();
     let ready = async |wanted: u16| {
         eventually(&format!("/readyz to be {wanted}"), SOON, async || get(&url, "/readyz").await.0 == wanted).await;
     };

@@ -1,0 +1,185 @@
+//! What the page asks.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use millstream::Id;
+use millstream::http::{Problem, Query};
+use millstream::operator::OperatorError;
+use millstream::operator::dead::{DeadFilter, DeadLetter};
+use millstream::operator::trace::{Look, Trace};
+use millstream::operator::wakes::WakeFilter;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Console;
+
+/// Rows in an answer.
+const PAGE: usize = 100;
+/// The most that may be asked for.
+const LARGEST_PAGE: usize = 10_000;
+/// Audit entries that are shown.
+const AUDITED: usize = 40;
+/// Wakes of a service that are shown.
+const WAKES: usize = 100;
+/// What stands in place of a personal value.
+pub(crate) const MASK: &str = "•••";
+
+pub(crate) fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/api/trace/{id}", get(trace))
+        .route("/api/dead", get(groups))
+        .route("/api/dead/list", get(list))
+        .route("/api/dead/{service}/{id}", get(record))
+        .route("/api/system", get(system))
+}
+
+/// What an operator's question ends in when there is no answer.
+pub(crate) fn problem(error: OperatorError) -> Problem {
+    match error {
+        OperatorError::Away(why) => Problem::unavailable(why),
+        OperatorError::NotFound(why) => Problem::not_found(why),
+        OperatorError::Refused(why) => Problem::new(axum::http::StatusCode::CONFLICT, why),
+    }
+}
+
+async fn trace(State(console): State<Arc<Console>>, Path(id): Path<String>) -> Result<Json<Trace>, Problem> {
+    let mut trace = console.operator.trace(&id, Look::default()).await.map_err(problem)?;
+    trace.events.iter_mut().for_each(|traced| traced.event.mask());
+    Ok(Json(trace))
+}
+
+/// Which dead letters are asked for; see [`DeadFilter`].
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wanted {
+    service: Option<String>,
+    event: Option<String>,
+    reason: Option<String>,
+    fingerprint: Option<String>,
+    key: Option<String>,
+    correlation: Option<String>,
+    all: bool,
+    offset: usize,
+    limit: Option<usize>,
+}
+
+impl Wanted {
+    fn filter(self) -> DeadFilter {
+        let Self { service, event, reason, fingerprint, key, correlation, all, .. } = self;
+        DeadFilter { service, event, reason, fingerprint, key, correlation, all, ..DeadFilter::default() }
+    }
+}
+
+async fn groups(State(console): State<Arc<Console>>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Problem> {
+    let filter = wanted.filter();
+    let mut letters = console.letters.lock().await;
+    letters.update(&console.operator).await.map_err(problem)?;
+    let groups = letters.groups(&filter);
+    let (count, redriving) =
+        groups.iter().fold((0, 0), |(count, redriving), group| (count + group.count, redriving + group.redriving));
+    Ok(Json(json!({ "groups": groups, "count": count, "redriving": redriving })))
+}
+
+async fn list(State(console): State<Arc<Console>>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Problem> {
+    let (offset, limit) = (wanted.offset, wanted.limit.unwrap_or(PAGE).min(LARGEST_PAGE));
+    let filter = wanted.filter();
+    let mut letters = console.letters.lock().await;
+    letters.update(&console.operator).await.map_err(problem)?;
+    let all = letters.list(&filter);
+    // The last are the most interesting.
+    let page: Vec<&DeadLetter> = all.iter().rev().skip(offset).take(limit).copied().collect();
+    Ok(Json(json!({ "letters": page, "total": all.len() })))
+}
+
+/// A dead letter with all that there is about it.
+#[derive(Serialize)]
+pub(crate) struct Record {
+    letter: DeadLetter,
+    headers: Vec<(String, String)>,
+    payload: String,
+    /// Whether personal values are left out.
+    masked: bool,
+    audit: Vec<millstream::operator::audit::AuditEntry>,
+    /// What an audit that cannot be read says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+async fn record(
+    State(console): State<Arc<Console>>,
+    Path((service, id)): Path<(String, Id)>,
+) -> Result<Json<Record>, Problem> {
+    let letter = letter(&console, &service, id).await?;
+    let (audit, trouble) = match console.operator.audited_about(id).await {
+        Ok(audit) => (audit, None),
+        Err(error) => (vec![], Some(error.to_string())),
+    };
+    let (payload, masked) = masked(&letter);
+    Ok(Json(Record { headers: letter.headers.clone(), payload, masked, audit, trouble, letter }))
+}
+
+/// A dead letter as it is now.
+pub(crate) async fn letter(console: &Console, service: &str, id: Id) -> Result<DeadLetter, Problem> {
+    let mut letters = console.letters.lock().await;
+    letters.update(&console.operator).await.map_err(problem)?;
+    let found = letters.get(service, id).cloned();
+    found.ok_or_else(|| Problem::not_found(format!("{service} has no dead letter {id}; it may have expired")))
+}
+
+/// A dead letter's body as a text without personal values, and whether there were any.
+fn masked(letter: &DeadLetter) -> (String, bool) {
+    let text = || String::from_utf8_lossy(&letter.payload).into_owned();
+    if letter.personal.is_empty() {
+        return (text(), false);
+    }
+    let Ok(mut body) = serde_json::from_slice::<Value>(&letter.payload) else {
+        // What cannot be read may say anything.
+        return (format!("{MASK} ({} bytes that are no JSON)", letter.payload.len()), true);
+    };
+    if hide(&mut body, &letter.personal) { (body.to_string(), true) } else { (text(), false) }
+}
+
+/// Masks the values of fields with these names, at any depth; whether there were any.
+fn hide(value: &mut Value, names: &[String]) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter_mut().fold(false, |any, (name, value)| {
+            if names.contains(name) {
+                *value = MASK.into();
+                return true;
+            }
+            hide(value, names) || any
+        }),
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| hide(item, names) || any),
+        _ => false,
+    }
+}
+
+async fn system(State(console): State<Arc<Console>>) -> Json<Value> {
+    let operator = &console.operator;
+    let filter = WakeFilter::default();
+    let (status, wakes, audit) =
+        tokio::join!(operator.status(), operator.wakes(&filter, WAKES), operator.audited(AUDITED));
+    // Each part is shown without the others.
+    let mut troubles = vec![];
+    let mut note = |what: &str, error: OperatorError| troubles.push(format!("{what}: {error}"));
+    let status = status.map_err(|error| note("streams, consumers, instances", error)).ok();
+    let (wakes, silent) = wakes.map_err(|error| note("wakes", error)).unwrap_or_default();
+    let audit = audit.map_err(|error| note("audit", error)).unwrap_or_default();
+    Json(json!({ "status": status, "wakes": wakes, "silent": silent, "audit": audit, "troubles": troubles }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn personal_fields_are_masked_at_any_depth_and_nothing_else_is() {
+        let mut body = json!({ "mail": "a@b", "lines": [{ "name": { "first": "Zoë" }, "count": 1 }], "count": 2 });
+        assert!(hide(&mut body, &["mail".into(), "name".into()]));
+        assert_eq!(body, json!({ "mail": MASK, "lines": [{ "name": MASK, "count": 1 }], "count": 2 }));
+        assert!(!hide(&mut body, &["other".into()]));
+    }
+}

@@ -1,0 +1,97 @@
+//! Who may ask, and who may act. The console has no login: it is for whoever sits at the machine, and so must not be lent to the
+//! pages that their browser also has open.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use millstream::http::Problem;
+
+use crate::Console;
+
+/// A header that no page from elsewhere can send without being asked first, to which nobody here says yes.
+const OURS: HeaderName = HeaderName::from_static("x-millstream");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Puts the guard around routes.
+pub(crate) fn around(routes: Router<Arc<Console>>, console: &Arc<Console>) -> Router<Arc<Console>> {
+    routes.layer(from_fn_with_state(console.clone(), guard))
+}
+
+async fn guard(State(console): State<Arc<Console>>, request: Request, next: Next) -> Response {
+    let mut response = match check(&console, request.method(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |why: &str| Err(Problem::new(StatusCode::FORBIDDEN, why));
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(&HOST).unwrap_or_default();
+    if !is_known(host, &console.names) {
+        return refuse(
+            "this name is not known as the console's: use localhost or an address, or start it with --name (CONSOLE_NAMES)",
+        );
+    }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    if text(&OURS).is_none() {
+        return refuse("the header X-Millstream is missing: send `X-Millstream: 1`");
+    }
+    let here = |origin: &str| origin.split_once("://").is_some_and(|(_, place)| place == host);
+    // What is no browser sends neither of the two.
+    if text(&FETCH_SITE).is_some_and(|site| site != "same-origin") || text(&ORIGIN).is_some_and(|origin| !here(origin))
+    {
+        return refuse("another page may not act through the console");
+    }
+    if !console.allow_actions {
+        return refuse("the console is read-only: start it with --allow-actions");
+    }
+    Ok(())
+}
+
+/// Whether a `Host` is one that only we have. A name could be another page's, which leads here for as long as it takes to fool a
+/// browser; an address belongs to whom it leads to.
+fn is_known(host: &str, names: &[String]) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok()
+        || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_be_anybodys_is_not_known() {
+        for host in ["localhost:8080", "LocalHost", "127.0.0.1:8080", "[::1]:8080", "10.0.0.7", "ops.example.com:443"] {
+            assert!(is_known(host, &["ops.example.com".into()]), "{host}");
+        }
+        for host in ["", "evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "[evil]:8080"] {
+            assert!(!is_known(host, &["ops.example.com".into()]), "{host}");
+        }
+    }
+}

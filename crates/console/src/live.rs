@@ -1,0 +1,473 @@
+//! What passes now, told to every open tab by server-sent events. Nobody looks while no tab is open.
+//!
+//! | event | |
+//! | --- | --- |
+//! | `hello` | what the console may do and offers, first of all |
+//! | `events` | events that passed: a sample of whole correlations, and exact counts by type |
+//! | `lanes` | each service: its instances, how far its consumers are, what it has emitted |
+//! | `letters` | dead letters that are new |
+//! | `invariants` | what somebody keeps checking, as told on [`INVARIANTS`] |
+//! | `skipped` | how many events a tab missed that was too slow |
+//! | `trouble` | why nothing can be told |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::Router;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::{Stream, StreamExt, stream};
+use millstream::Timestamp;
+use millstream::event::header;
+use millstream::http::Problem;
+use millstream::operator::OperatorError;
+use millstream::operator::dead::{DeadFilter, LetterState};
+use millstream::operator::read::Stored;
+use millstream::operator::status::SystemStatus;
+use millstream::operator::tail::{Tail, TailFilter};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use crate::Console;
+use crate::tab::{Frame, Tab};
+
+/// Where somebody tells what holds and what does not.
+const INVARIANTS: &str = "millstream.invariants";
+
+/// Tabs that are told at once; the next is refused.
+const TABS: usize = 64;
+/// Time between two frames of events.
+const BEAT: Duration = Duration::from_millis(200);
+/// Time between two looks at services and dead letters.
+const LOOK: Duration = Duration::from_secs(1);
+/// The same while nobody watches: the dead letters are kept near, so that their list is there at once.
+const IDLE: Duration = Duration::from_secs(5);
+/// Events a second that are shown one by one; all are counted.
+const SHOWN_PER_SECOND: usize = 50;
+/// Events that are read in a beat; what comes faster is told as not looked at.
+const READ_PER_BEAT: usize = 10_000;
+/// Events that a tab is shown that has just opened.
+const RECENT: usize = 60;
+/// How far back a first tab is shown what has passed.
+const BEFORE: Duration = Duration::from_secs(15);
+/// Tellers of invariants that are kept apart.
+const TELLERS: usize = 16;
+/// The longest text of an event that is shown: a foreign one may have any.
+const TEXT: usize = 200;
+
+/// An event as a dot.
+#[derive(Clone, Debug, Serialize)]
+struct Dot {
+    stream: String,
+    sequence: u64,
+    #[serde(rename = "type")]
+    kind: String,
+    source: String,
+    key: Option<String>,
+    id: Option<String>,
+    causation: Option<String>,
+    correlation: Option<String>,
+    at: Timestamp,
+}
+
+/// A service as a lane.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lane {
+    service: String,
+    instances: usize,
+    /// Instances that say that they cannot do their whole job, and why.
+    waiting: Vec<String>,
+    /// What its domain's stream has taken ever.
+    emitted: Option<u64>,
+    consumers: Vec<Reads>,
+    dead: u64,
+    /// Sums of what its instances count.
+    totals: BTreeMap<String, f64>,
+}
+
+/// How far a lane's consumer is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reads {
+    stream: String,
+    events: Vec<String>,
+    pending: u64,
+    ack_pending: u64,
+    redelivered: u64,
+    ack_floor: u64,
+}
+
+/// What somebody has told of invariants.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Told {
+    source: String,
+    at: Timestamp,
+    invariants: Vec<Invariant>,
+}
+
+/// Whether something holds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Invariant {
+    name: String,
+    holds: bool,
+    #[serde(default)]
+    detail: String,
+}
+
+/// All open tabs, and what a new one is told first.
+#[derive(Default)]
+pub(crate) struct Hub {
+    inner: Mutex<Inner>,
+    opened: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    tabs: Vec<Tab>,
+    closed: bool,
+    recent: VecDeque<Dot>,
+    counts: BTreeMap<String, u64>,
+    /// How many events came in each of the last beats.
+    beats: VecDeque<usize>,
+    lanes: Option<Frame>,
+    told: BTreeMap<String, (Instant, Told)>,
+    dead: BTreeMap<String, u64>,
+}
+
+impl Inner {
+    fn tell(&mut self, frame: &Frame) {
+        self.tabs.retain(|tab| tab.tell(frame));
+    }
+
+    fn invariants(&self) -> Frame {
+        let all = self.told.values().map(|(since, told)| {
+            json!({ "ageMillis": since.elapsed().as_millis() as u64, "source": told.source, "at": told.at,
+                    "invariants": told.invariants })
+        });
+        frame("invariants", &all.collect::<Vec<Value>>())
+    }
+
+    fn events(&self, dots: &[Dot], skipped: u64) -> Frame {
+        let rate: usize = self.beats.iter().sum();
+        let data = json!({ "events": dots, "counts": self.counts, "rate": rate, "skipped": skipped });
+        Frame { events: dots.len() as u64, ..frame("events", &data) }
+    }
+}
+
+fn frame(name: &'static str, data: &impl Serialize) -> Frame {
+    Frame { name, data: serde_json::to_string(data).unwrap_or_default().into(), events: 0 }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all tabs' streams.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.tabs.clear();
+    }
+
+    fn watched(&self) -> bool {
+        let mut inner = self.lock();
+        inner.tabs.retain(Tab::is_open);
+        !inner.tabs.is_empty()
+    }
+
+    /// Waits until a tab is open.
+    async fn watcher(&self) {
+        loop {
+            let opened = self.opened.notified();
+            if self.watched() {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Opens a tab, unless there are too many: what it is told first, and what then.
+    fn open(&self) -> Option<(Vec<Frame>, impl Stream<Item = Frame> + Send + use<>)> {
+        let mut inner = self.lock();
+        inner.tabs.retain(Tab::is_open);
+        if inner.closed || inner.tabs.len() >= TABS {
+            return None;
+        }
+        let (tab, frames) = Tab::open();
+        inner.tabs.push(tab);
+        let recent: Vec<Dot> = inner.recent.iter().cloned().collect();
+        let mut first = vec![inner.events(&recent, 0), inner.invariants()];
+        first.extend(inner.lanes.clone());
+        drop(inner);
+        self.opened.notify_waiters();
+        Some((first, frames))
+    }
+
+    /// Tells what has passed, in the last beat or `before` anybody watched.
+    fn pass(&self, events: &[Stored], skipped: u64, before: bool) {
+        let mut inner = self.lock();
+        inner.beats.push_back(if before { 0 } else { events.len() });
+        let beats = usize::try_from(LOOK.as_millis() / BEAT.as_millis()).unwrap_or(1);
+        while inner.beats.len() > beats {
+            inner.beats.pop_front();
+        }
+        if events.is_empty() && skipped == 0 {
+            return;
+        }
+        let rate = inner.beats.iter().sum::<usize>().max(1);
+        let mut shown = vec![];
+        for stored in events {
+            let kind = stored.header(header::TYPE).map_or_else(|| stored.subject.clone(), clip);
+            // A closed set, but for what strangers publish.
+            if inner.counts.len() < 500 || inner.counts.contains_key(&kind) {
+                *inner.counts.entry(kind.clone()).or_default() += 1;
+            }
+            if is_sampled(stored, rate) {
+                shown.push(dot(stored, kind));
+            }
+        }
+        // A sample of whole correlations may be more than what it is a sample for.
+        let most = if rate > SHOWN_PER_SECOND { 2 * SHOWN_PER_SECOND / beats } else { RECENT };
+        shown.drain(..shown.len().saturating_sub(most));
+        inner.recent.extend(shown.iter().cloned());
+        while inner.recent.len() > RECENT {
+            inner.recent.pop_front();
+        }
+        let frame = inner.events(&shown, skipped);
+        inner.tell(&frame);
+    }
+
+    fn trouble(&self, error: &OperatorError) {
+        tracing::debug!(%error, "the tabs are told nothing new");
+        self.lock().tell(&frame("trouble", &json!({ "error": error.to_string() })));
+    }
+}
+
+/// Whether an event is among those that are shown when there are so many a second: with all of its correlation, or none of it.
+fn is_sampled(stored: &Stored, rate: usize) -> bool {
+    if rate <= SHOWN_PER_SECOND {
+        return true;
+    }
+    let mut hash = DefaultHasher::new();
+    match stored.header(header::CORRELATION) {
+        Some(correlation) => correlation.hash(&mut hash),
+        None => stored.sequence.hash(&mut hash),
+    }
+    hash.finish() % rate as u64 <= SHOWN_PER_SECOND as u64
+}
+
+fn dot(stored: &Stored, kind: String) -> Dot {
+    let text = |name| stored.header(name).map(clip);
+    Dot {
+        stream: stored.stream.clone(),
+        sequence: stored.sequence,
+        kind,
+        source: text(header::SOURCE).unwrap_or_default(),
+        key: text(header::SUBJECT),
+        id: text(header::ID),
+        causation: text(header::CAUSATION),
+        correlation: text(header::CORRELATION),
+        at: stored.at,
+    }
+}
+
+fn clip(text: String) -> String {
+    if text.len() <= TEXT { text } else { text.chars().take(TEXT / 4).chain(['…']).collect() }
+}
+
+pub(crate) fn routes() -> Router<Arc<Console>> {
+    Router::new().route("/api/live", get(live))
+}
+
+async fn live(State(console): State<Arc<Console>>) -> Response {
+    let Some((first, frames)) = console.hub.open() else {
+        return Problem::unavailable(format!("{TABS} tabs are open, which is the limit: close one")).into_response();
+    };
+    let demo: Vec<Value> =
+        console.demo.iter().map(|action| json!({ "label": action.label, "hint": action.hint })).collect();
+    let hello = json!({
+        "allowActions": console.allow_actions,
+        "demo": demo,
+        "version": crate::page::version(),
+        "now": Timestamp::system(),
+    });
+    let first = std::iter::once(frame("hello", &hello)).chain(first);
+    let told = stream::iter(first.collect::<Vec<_>>()).chain(frames);
+    let events = told.map(|frame| Ok::<_, Infallible>(Event::default().event(frame.name).data(&*frame.data)));
+    // A tab that has lost its console comes back after a second.
+    let retry = stream::iter([Ok(Event::default().retry(Duration::from_secs(1)))]);
+    Sse::new(retry.chain(events)).keep_alive(KeepAlive::new().interval(Duration::from_secs(5))).into_response()
+}
+
+/// Finds out what the tabs are told, until the process ends.
+pub(crate) async fn run(console: Arc<Console>) -> Result<()> {
+    tokio::join!(follow(&console), look(&console), letters(&console), listen(&console));
+    Ok(())
+}
+
+/// Events.
+async fn follow(console: &Console) {
+    let hub = &console.hub;
+    loop {
+        hub.watcher().await;
+        let since = Timestamp::system() - BEFORE;
+        let mut tail = match Tail::start(console.operator.clone(), since, TailFilter::default()).await {
+            Ok(tail) => tail,
+            Err(error) => {
+                hub.trouble(&error);
+                sleep(LOOK).await;
+                continue;
+            }
+        };
+        let mut before = true;
+        while hub.watched() {
+            match tail.next(READ_PER_BEAT).await {
+                Ok((events, skipped)) => hub.pass(&events, skipped, std::mem::take(&mut before)),
+                Err(error) => hub.trouble(&error),
+            }
+            sleep(BEAT).await;
+        }
+    }
+}
+
+/// Services.
+async fn look(console: &Console) {
+    let hub = &console.hub;
+    loop {
+        hub.watcher().await;
+        match console.operator.status().await {
+            Ok(status) => {
+                let mut inner = hub.lock();
+                let frame = frame("lanes", &lanes(&status, &inner.dead));
+                inner.tell(&frame);
+                inner.lanes = Some(frame);
+            }
+            Err(error) => hub.trouble(&error),
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
+    let instances = status.instances.iter().map(|instance| &instance.service);
+    // A durable bears its service's name.
+    let names = instances.chain(status.consumers.iter().map(|consumer| &consumer.name)).chain(dead.keys());
+    let names: BTreeSet<&String> = names.collect();
+    let lane = |service: &String| {
+        let mut lane =
+            Lane { service: service.clone(), dead: dead.get(service).copied().unwrap_or(0), ..Lane::default() };
+        for instance in status.instances.iter().filter(|instance| instance.service == *service) {
+            lane.instances += 1;
+            let waiting = instance.health["waitingFor"].as_array().into_iter().flatten();
+            lane.waiting.extend(waiting.filter_map(Value::as_str).map(str::to_owned));
+            for (name, value) in instance.totals.as_object().into_iter().flatten() {
+                *lane.totals.entry(name.clone()).or_default() += value.as_f64().unwrap_or(0.0);
+            }
+        }
+        lane.waiting.sort();
+        lane.waiting.dedup();
+        let domain = format!("{service}.>");
+        let own = status.streams.iter().find(|stream| stream.subjects.iter().any(|subject| *subject == domain));
+        lane.emitted = own.map(|stream| stream.last_sequence);
+        let consumers = status.consumers.iter().filter(|consumer| consumer.name == *service);
+        lane.consumers = consumers
+            .map(|consumer| Reads {
+                stream: consumer.stream.clone(),
+                events: consumer.events.clone(),
+                pending: consumer.pending,
+                ack_pending: consumer.ack_pending,
+                redelivered: consumer.redelivered,
+                ack_floor: consumer.ack_floor,
+            })
+            .collect();
+        lane
+    };
+    names.into_iter().map(lane).collect()
+}
+
+/// Dead letters.
+async fn letters(console: &Console) {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    let mut first = true;
+    loop {
+        let new = {
+            let mut letters = console.letters.lock().await;
+            match letters.update(&console.operator).await {
+                Ok(()) => Some(news(letters.list(&DeadFilter::default()), &mut seen, console)),
+                Err(error) => {
+                    tracing::debug!(%error, "the dead letters cannot be read");
+                    None
+                }
+            }
+        };
+        if let Some(new) = new {
+            // What was there before is no news.
+            if !std::mem::take(&mut first) && !new.is_empty() {
+                console.hub.lock().tell(&frame("letters", &new));
+            }
+        }
+        let watched = console.hub.watched();
+        tokio::select! {
+            () = sleep(if watched { LOOK } else { IDLE }) => {}
+            () = console.hub.watcher(), if !watched => {}
+        }
+    }
+}
+
+/// The dead letters whose records have come since the last time, and notes how many each service has.
+fn news(
+    letters: Vec<&millstream::operator::dead::DeadLetter>,
+    seen: &mut HashMap<String, u64>,
+    console: &Console,
+) -> Vec<Value> {
+    let mut counts = BTreeMap::new();
+    let before = seen.clone();
+    let mut new = vec![];
+    for letter in letters {
+        *counts.entry(letter.service.clone()).or_default() += 1;
+        let last = seen.entry(letter.service.clone()).or_default();
+        *last = letter.record_sequence.max(*last);
+        let is_new = letter.record_sequence > before.get(&letter.service).copied().unwrap_or(0);
+        if is_new && letter.state == LetterState::Dead && new.len() < SHOWN_PER_SECOND {
+            new.push(json!({
+                "service": letter.service, "event": letter.event, "id": letter.id, "reason": letter.reason,
+                "stream": letter.stream, "sequence": letter.sequence, "key": letter.key.clone().map(clip), "at": letter.at,
+            }));
+        }
+    }
+    console.hub.lock().dead = counts;
+    new
+}
+
+/// Invariants.
+async fn listen(console: &Console) {
+    loop {
+        let mut told = match console.operator.client().subscribe(INVARIANTS).await {
+            Ok(told) => told,
+            Err(error) => {
+                tracing::debug!(%error, "invariants cannot be listened to");
+                sleep(IDLE).await;
+                continue;
+            }
+        };
+        while let Some(message) = told.next().await {
+            let Ok(told) = serde_json::from_slice::<Told>(&message.payload) else { continue };
+            let mut inner = console.hub.lock();
+            if inner.told.len() < TELLERS || inner.told.contains_key(&told.source) {
+                inner.told.insert(told.source.clone(), (Instant::now(), told));
+                let frame = inner.invariants();
+                inner.tell(&frame);
+            }
+        }
+    }
+}

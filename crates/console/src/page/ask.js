@@ -1,0 +1,194 @@
+// What is asked of the console, and how it is told to act.
+
+import { h, put, count, many, span } from './dom.js';
+
+/** What the console has said of itself, and what passes; filled by main.js. */
+export const told = new EventTarget();
+export const now = { allowActions: false, demo: [], lanes: [], invariants: [], counts: {}, rate: 0, recent: [], online: false, offset: 0 };
+
+export const tell = (name, detail) => told.dispatchEvent(new CustomEvent(name, { detail }));
+
+async function answered(response) {
+	if (response.ok) return response;
+	const problem = await response.json().catch(() => ({}));
+	const error = new Error(problem.detail || `the console answers ${response.status}`);
+	error.status = response.status;
+	throw error;
+}
+
+const away = (error) => { throw error.status ? error : new Error('the console does not answer'); };
+
+export async function get(path) {
+	const response = await fetch(path).catch(away);
+	return (await answered(response)).json();
+}
+
+function send(path, body) {
+	const headers = { 'Content-Type': 'application/json', 'X-Millstream': '1' };
+	return fetch(path, { method: 'POST', headers, body: JSON.stringify(body) }).catch(away).then(answered);
+}
+
+export const post = async (path, body) => (await send(path, body)).json();
+
+/** Sends, and gives each line of the answer. */
+export async function* steps(path, body) {
+	const reader = (await send(path, body)).body.pipeThrough(new TextDecoderStream()).getReader();
+	let rest = '';
+	for (;;) {
+		const { done, value } = await reader.read();
+		if (done) return;
+		const lines = (rest + value).split('\n');
+		rest = lines.pop();
+		for (const line of lines) yield JSON.parse(line);
+	}
+}
+
+// The same by the command line; the one place that knows how it is called.
+const quote = (text) => (/^[\w.:@/-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
+export const cli = {
+	trace: (id) => `millstream trace ${quote(id)}`,
+	show: (service, id) => `millstream dead show ${quote(`${service}/${id}`)}`,
+	redrive: (filter) => `millstream dead redrive ${Object.entries(filter).map(([name, value]) => `--${name} ${quote(value)}`).join(' ')} --dry-run`,
+};
+export const curl = (path) => `curl -s ${quote(location.origin + path)}`;
+
+// Who acts is asked once.
+const WHO = 'millstream-who';
+const remembered = () => { try { return localStorage.getItem(WHO) || ''; } catch { return ''; } };
+
+/** Fields that every act asks for. */
+function whoAndWhy() {
+	const who = h('input', { name: 'who', required: true, maxlength: 64, autocomplete: 'name', value: remembered() });
+	const why = h('input', { name: 'why', required: true, maxlength: 500, autocomplete: 'off', placeholder: 'What was fixed, or why it does not matter' });
+	const fields = h('div.fields', null, h('label', null, 'Your name', who), h('label', null, 'Reason, kept in the audit', why));
+	const read = () => {
+		try { localStorage.setItem(WHO, who.value.trim()); } catch { /* it is asked again, then */ }
+		return { who: who.value.trim(), why: why.value.trim() };
+	};
+	return { fields, read, first: remembered() ? why : who };
+}
+
+/** A dialog that closes by Escape, and gives the focus back to where it came from. */
+function dialog(title, ...content) {
+	const from = document.activeElement;
+	const box = h('dialog', { 'aria-label': title }, h('h2', null, title), ...content);
+	box.addEventListener('close', () => {
+		box.remove();
+		// What opened it may be gone with what it was about.
+		(from && from.isConnected ? from : document.getElementById('main')).focus();
+	});
+	document.body.append(box);
+	box.showModal();
+	return box;
+}
+
+const failed = (error) => h('p.wrong', { role: 'alert' }, `It was not done: ${error.message}.`);
+
+/** Asks for a reason, then does one thing. `extra` are more fields; `act` gets who and why, and gives what is shown at the end. */
+export function confirm({ title, about, extra, button, danger, act, wide }) {
+	const asked = whoAndWhy();
+	const out = h('div', { role: 'status' });
+	const go = h(danger ? 'button.danger' : 'button.primary', { type: 'submit' }, button);
+	const close = h('button', { onclick: () => box.close() }, 'Cancel');
+	const form = h('form', { onsubmit: async (event) => {
+		event.preventDefault();
+		go.disabled = true;
+		put(out);
+		try {
+			const end = await act(asked.read());
+			if (end === undefined) { box.close(); return; }
+			put(form, end, h('div.buttons', null, h('button.primary', { autofocus: true, onclick: () => box.close() }, 'Close')));
+			form.querySelector('.primary').focus();
+		} catch (error) {
+			put(out, failed(error));
+			go.disabled = false;
+		}
+	} }, about && h('p', null, about), extra, asked.fields, out, h('div.buttons', null, close, go));
+	const box = dialog(title, form);
+	if (wide) box.classList.add('wide');
+	((extra && extra.querySelector('[data-first]')) || asked.first).focus();
+}
+
+/** Asks why somebody's personal values are to be seen, then gives the body with them. */
+export const askReveal = (personal, what, then) => confirm({
+	title: 'Reveal personal fields',
+	about: `They are ${personal.join(', ')}. That you looked is kept in the audit.`,
+	button: 'Reveal',
+	act: async (by) => { then((await post('/api/reveal', { ...what, ...by })).payload); },
+});
+
+const OUTCOMES = { done: 'done', wouldGo: 'would go', held: 'held back', taken: 'taken by somebody else', failed: 'could not be sent' };
+
+function outcome(report) {
+	const whys = new Map();
+	for (const fate of report.fates) if (fate.why) whys.set(fate.why, (whys.get(fate.why) || 0) + 1);
+	return [
+		h('ul.counts', null, Object.entries(report.counts).map(([name, number]) => h('li', { class: name }, h('b', null, count(number)), ` ${OUTCOMES[name] || name}`))),
+		whys.size > 0 && h('ul.whys', null, [...whys].slice(0, 8).map(([why, number]) => h('li', null, `${why} (${count(number)})`))),
+	];
+}
+
+/** Redrives or discards dead letters: first what would happen, then progress, then what became of them. */
+export function actOnMany(kind, filter, what) {
+	const path = `/api/dead/${kind}`;
+	const verb = kind === 'redrive' ? 'Redrive' : 'Discard';
+	const asked = whoAndWhy();
+	const dry = h('div.dry', { role: 'status' }, h('p.dim', null, 'Looking what would happen…'));
+	const force = h('input', { type: 'checkbox', name: 'force', onchange: () => look() });
+	const forced = h('label.check', { hidden: true }, force, 'Also those that have come back too often');
+	const go = h(kind === 'redrive' ? 'button.primary' : 'button.danger', { type: 'submit', disabled: true }, verb);
+	const cancel = h('button', { onclick: () => box.close() }, 'Cancel');
+	let acted = false;
+
+	async function last(body, progress) {
+		for await (const step of steps(path, body)) {
+			if (step.error) throw new Error(step.error);
+			if (step.report) return step.report;
+			if (progress) progress(step.progress);
+		}
+		throw new Error('the answer broke off');
+	}
+
+	async function look() {
+		go.disabled = true;
+		try {
+			const report = await last({ filter, dryRun: true, force: force.checked });
+			const goes = report.counts.wouldGo || 0;
+			put(dry, h('p', null, 'Dry run, nothing is touched yet:'), outcome(report));
+			if (!Object.keys(report.counts).length) put(dry, h('p', null, 'There is nothing left to act on.'));
+			forced.hidden = kind !== 'redrive' || !(force.checked || report.counts.held);
+			go.textContent = `${verb} ${count(goes)}`;
+			go.disabled = goes === 0;
+		} catch (error) {
+			put(dry, failed(error));
+		}
+	}
+
+	const form = h('form', { onsubmit: async (event) => {
+		event.preventDefault();
+		const by = asked.read();
+		acted = true;
+		const bar = h('progress', { 'aria-label': 'Progress' });
+		const text = h('p', null, 'Begun…');
+		put(form, text, bar, h('p.dim', null, 'It goes on when this is closed.'));
+		const began = performance.now();
+		try {
+			const report = await last({ filter, dryRun: false, force: force.checked, ...by }, (progress) => {
+				bar.max = progress.total || 1;
+				bar.value = progress.dealtWith;
+				text.textContent = `${count(progress.dealtWith)} of ${many(progress.total, 'dead letter')}`;
+			});
+			const after = kind === 'redrive' ? 'A service that has handled one says so: its record turns to resolved.' : 'The records stay for 30 days.';
+			put(form, h('p', null, `Finished in ${span(performance.now() - began)}.`), outcome(report), h('p.dim', null, after));
+		} catch (error) {
+			put(form, failed(error), h('p.dim', null, 'What was done until then is done; another run goes on with the rest.'));
+		}
+		const close = h('button.primary', { onclick: () => box.close() }, 'Close');
+		form.append(h('div.buttons', null, close));
+		close.focus();
+	} }, dry, forced, asked.fields, h('div.buttons', null, cancel, go));
+	const box = dialog(`${verb} ${what}`, form);
+	box.addEventListener('close', () => { if (acted) tell('acted'); });
+	asked.first.focus();
+	look();
+}

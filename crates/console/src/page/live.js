@@ -1,0 +1,126 @@
+// What passes now.
+
+import { h, put, count, many, keysOf } from './dom.js';
+import { now, told, post } from './ask.js';
+import { Score } from './score.js';
+
+export const title = 'Live';
+
+/** An invariant that nobody has confirmed for so long is not known to hold. */
+const STALE = 30_000;
+const MARKS = { unknown: '?', holds: '✓', broken: '✗' };
+const SAID = { unknown: 'not known', holds: 'holds', broken: 'broken' };
+
+export function show(main) {
+	const strip = h('div.strip', { 'aria-label': 'Invariants', role: 'group' });
+	const demo = h('div.demo');
+	const skipped = h('p.note', { hidden: true, role: 'status' });
+	const score = new Score();
+	const keys = h('ol.keys');
+	const types = h('div');
+	const rate = h('span.dim', null, '');
+	put(main,
+		h('h1.quiet', null, 'Live'),
+		strip, demo, skipped,
+		h('section.score-section', null, h('div.title', null, h('h2', null, 'What passes now'), rate, score.legend), score.element),
+		h('div.halves', null,
+			h('section', null, h('div.title', null, h('h2', null, 'Recent keys')), keys),
+			h('section', null, h('div.title', null, h('h2', null, 'Events by type'), h('span.dim', null, 'since this console was first watched')), types)));
+
+	const offs = [];
+	const on = (name, take) => {
+		const listener = (event) => take(event.detail);
+		told.addEventListener(name, listener);
+		offs.push(() => told.removeEventListener(name, listener));
+	};
+
+	let missed = 0;
+	on('skipped', (events) => {
+		missed += events;
+		skipped.hidden = false;
+		skipped.textContent = `This tab was too slow: ${many(missed, 'event')} passed without being shown. All were counted.`;
+	});
+	on('hello', () => drawDemo(demo));
+	on('invariants', () => drawStrip(strip));
+	on('lanes', () => { score.lanes(now.lanes); });
+	on('events', (batch) => {
+		score.add(batch.events);
+		drawKeys(keys);
+		drawTypes(types);
+		rate.textContent = batch.rate > 0 ? `${count(batch.rate)} a second${batch.rate > 50 ? ', a sample is drawn' : ''}` : '';
+	});
+	on('letters', (letters) => score.dead(letters));
+
+	score.lanes(now.lanes);
+	score.add(now.recent);
+	drawDemo(demo);
+	drawStrip(strip);
+	drawKeys(keys);
+	drawTypes(types);
+	// Ages go on without news.
+	const tick = setInterval(() => { drawStrip(strip); drawKeys(keys); }, 2000);
+	return () => {
+		clearInterval(tick);
+		score.stop();
+		offs.forEach((off) => off());
+	};
+}
+
+function drawStrip(strip) {
+	const all = now.invariants.flatMap(({ source, since, invariants }) => invariants.map(({ name, holds, detail }) => {
+		const state = performance.now() - since > STALE ? 'unknown' : holds ? 'holds' : 'broken';
+		return { name, detail, source, state };
+	}));
+	const key = JSON.stringify(all.map(({ name, state, detail }) => [name, state, state === 'holds' ? '' : detail]));
+	// What has not changed is not read out again.
+	if (strip.dataset.was === key) return;
+	strip.dataset.was = key;
+	if (!all.length) {
+		put(strip, h('p.dim', null, 'Nobody tells which invariants hold. Who checks them publishes to ', h('code', null, 'millstream.invariants'), '.'));
+		return;
+	}
+	const of = (wanted) => all.filter(({ state }) => state === wanted);
+	const chip = ({ name, detail, source, state }) => h(`li.chip.${state}`, { title: source },
+		h('i', { mute: true }, MARKS[state]), h('span', null, name, h('span.quiet', null, `: ${SAID[state]}`)), detail && h('small', null, detail));
+	const broken = of('broken');
+	const unknown = of('unknown');
+	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not told of for ${STALE / 1000} s` : `All ${many(all.length, 'invariant')} hold`;
+	const state = broken.length ? 'broken' : unknown.length ? 'unknown' : 'holds';
+	const open = strip.querySelector('details')?.open;
+	put(strip, h('details', { class: state, open },
+		h('summary', null, h('b', { role: 'status' }, h('i', { mute: true }, MARKS[state]), ` ${said}`), h('span.cells', { mute: true }, all.map((one) => h(`i.${one.state}`, { title: one.name })))),
+		h('ul', null, all.map(chip))), broken.length > 0 && h('ul', null, broken.map(chip)));
+}
+
+function drawDemo(demo) {
+	if (!now.allowActions || !now.demo.length) { put(demo); return; }
+	put(demo, now.demo.map(({ label, hint }, index) => {
+		const small = h('small', { role: 'status' }, hint);
+		const button = h('button', { onclick: async () => {
+			button.disabled = true;
+			try {
+				const { status, made, answer } = await post(`/api/demo/${index}`, {});
+				const good = status < 400;
+				put(small, good ? 'Done. ' : `Answered ${status}: ${answer.slice(0, 200)}`, good && made && h('a', { href: `#/trace/${encodeURIComponent(made)}` }, 'Follow it'));
+				small.classList.toggle('wrong', !good);
+				if (good && !made) setTimeout(() => put(small, hint), 6000);
+			} catch (error) {
+				put(small, error.message);
+				small.classList.add('wrong');
+			}
+			button.disabled = false;
+		} }, label);
+		return h('div', null, button, small);
+	}));
+}
+
+const drawKeys = (keys) => keysOf(keys, now.recent, 'Nothing has passed yet. What services emit is seen here as it comes.');
+
+function drawTypes(types) {
+	const all = Object.entries(now.counts).sort(([, one], [, other]) => other - one);
+	if (!all.length) { put(types, h('p.empty', null, 'None yet.')); return; }
+	const most = all[0][1];
+	put(types, h('ul.bars', null, all.map(([type, number]) => h('li', null,
+		h('span.mono', null, type), h('b', null, count(number)),
+		h('i', { mute: true, style: { width: `${(100 * number) / most}%` } })))));
+}

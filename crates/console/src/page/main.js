@@ -1,0 +1,133 @@
+// Which page is shown, and the one connection that tells what passes.
+
+import { $, h, put, count } from './dom.js';
+import { now, told, tell } from './ask.js';
+import * as live from './live.js';
+import * as trace from './trace.js';
+import * as dead from './dead.js';
+import * as system from './system.js';
+
+const pages = { live, trace, dead, system };
+const main = $('main');
+let leave = null;
+let shown = '';
+
+async function show(moved) {
+	const [name = '', ...args] = location.hash.replace(/^#\/?/, '').split('/').map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+	const page = pages[name || 'live'];
+	if (!page) { location.hash = '#/'; return; }
+	if (leave) leave();
+	leave = null;
+	shown = location.hash;
+	for (const link of document.querySelectorAll('nav a')) {
+		if (link.dataset.page === (name || 'live')) link.setAttribute('aria-current', 'page');
+		else link.removeAttribute('aria-current');
+	}
+	document.title = `${page.title} · Millstream`;
+	if (moved) { scrollTo(0, 0); main.focus({ preventScroll: true }); }
+	const here = shown;
+	const current = () => shown === here && main.dataset.at === here;
+	main.dataset.at = here;
+	leave = page.show(main, args, current);
+}
+
+addEventListener('hashchange', () => {
+	// The skip link is no page.
+	if (location.hash === '#main') { main.focus(); history.replaceState(null, '', shown || '#/'); return; }
+	show(true);
+});
+
+$('find').addEventListener('submit', (event) => {
+	event.preventDefault();
+	const id = $('find-id').value.trim();
+	if (id) location.hash = `#/trace/${encodeURIComponent(id)}`;
+});
+
+addEventListener('keydown', (event) => {
+	if (event.key === '/' && !event.ctrlKey && !event.metaKey && !event.target.closest('input, textarea, dialog')) {
+		event.preventDefault();
+		$('find-id').focus();
+	}
+});
+
+// The connection. The browser takes it up again by itself after a break, but not after an answer that is an error, and it does
+// not notice one that has gone silent: both are for us.
+const SILENCE = 15_000;
+let source = null;
+let heard = 0;
+let version = null;
+
+function linked(online, text) {
+	const back = online && !now.online && version !== null;
+	now.online = online;
+	const link = $('link');
+	link.className = `link ${online ? 'on' : 'off'}`;
+	const said = link.querySelector('span');
+	if (said.textContent !== text) said.textContent = text;
+	return back;
+}
+
+function connect() {
+	if (source) source.close();
+	heard = performance.now();
+	source = new EventSource('/api/live');
+	const on = (name, take) => source.addEventListener(name, (event) => {
+		heard = performance.now();
+		if (name !== 'trouble') $('trouble').hidden = true;
+		take(JSON.parse(event.data));
+	});
+	on('hello', (hello) => {
+		// A page of another release asks for itself anew.
+		if (version !== null && version !== hello.version) { location.reload(); return; }
+		const back = linked(true, 'live') || hello.allowActions !== now.allowActions;
+		version = hello.version;
+		now.allowActions = hello.allowActions;
+		now.demo = hello.demo;
+		now.offset = Date.parse(hello.now) - Date.now();
+		$('read-only').hidden = hello.allowActions;
+		tell('hello');
+		if (back) { tell('back'); if (!document.querySelector('dialog[open]')) show(false); }
+	});
+	on('events', (batch) => {
+		now.counts = batch.counts;
+		now.rate = batch.rate;
+		for (const event of batch.events) now.recent.push(event);
+		if (now.recent.length > 2000) now.recent.splice(0, now.recent.length - 2000);
+		tell('events', batch);
+	});
+	on('lanes', (lanes) => {
+		now.lanes = lanes;
+		const dead = lanes.reduce((sum, lane) => sum + lane.dead, 0);
+		$('dead-count').hidden = dead === 0;
+		$('dead-count').textContent = count(dead);
+		$('dead-count').setAttribute('aria-label', `${count(dead)} there`);
+		tell('lanes');
+	});
+	on('letters', (letters) => tell('letters', letters));
+	on('invariants', (all) => {
+		now.invariants = all.map((one) => ({ ...one, since: performance.now() - one.ageMillis }));
+		tell('invariants');
+	});
+	on('skipped', ({ events }) => tell('skipped', events));
+	on('trouble', ({ error }) => {
+		$('trouble').hidden = false;
+		put($('trouble'), h('b', null, 'Nothing new can be told: '), error);
+	});
+	source.onerror = () => {
+		linked(false, 'reconnecting…');
+		if (source.readyState === EventSource.CLOSED) setTimeout(() => { if (source.readyState === EventSource.CLOSED) connect(); }, 1000);
+	};
+}
+
+setInterval(() => {
+	if (!document.hidden && performance.now() - heard > SILENCE) { linked(false, 'reconnecting…'); connect(); }
+}, 1000);
+
+// A tab that nobody sees is told nothing; it also keeps the browser's few connections free.
+document.addEventListener('visibilitychange', () => {
+	if (document.hidden) { source.close(); linked(false, 'paused'); } else connect();
+});
+
+told.addEventListener('acted', () => { if (!location.hash.match(/^#?\/?$/)) show(false); });
+show(false);
+connect();

@@ -1,0 +1,62 @@
+//! Who may not act, and who may not even look.
+
+use millstream::testing::Broker;
+use reqwest::{Method, RequestBuilder};
+
+use crate::Console;
+
+const WRITES: [&str; 6] =
+    ["/api/dead/redrive", "/api/dead/discard", "/api/dead/edit", "/api/wakes", "/api/reveal", "/api/demo/0"];
+
+fn post(url: &str, path: &str) -> RequestBuilder {
+    reqwest::Client::new().request(Method::POST, format!("{url}{path}")).json(&serde_json::json!({}))
+}
+
+async fn refused(request: RequestBuilder, why: &str) {
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let text = answer.text().await.unwrap();
+    assert!(text.contains(why), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_page_may_not_act_nor_may_one_without_our_header_or_on_a_read_only_console() {
+    let broker = Broker::start().await;
+    let (acts, looks) = (Console::start(&broker.url(), true).await, Console::start(&broker.url(), false).await);
+    for path in WRITES {
+        refused(post(&acts.url(), path), "X-Millstream").await;
+        let ours = || post(&acts.url(), path).header("X-Millstream", "1");
+        refused(ours().header("Origin", "https://evil.example"), "another page").await;
+        refused(ours().header("Origin", "null"), "another page").await;
+        for site in ["cross-site", "same-site", "none"] {
+            refused(ours().header("Sec-Fetch-Site", site), "another page").await;
+        }
+        refused(post(&looks.url(), path).header("X-Millstream", "1"), "--allow-actions").await;
+        // What is no browser, and the page itself, get as far as to what they sent.
+        for request in [ours(), ours().header("Origin", acts.url()).header("Sec-Fetch-Site", "same-origin")] {
+            let status = request.send().await.unwrap().status();
+            assert!([400, 404, 422].contains(&status.as_u16()), "{path}: {status}");
+        }
+    }
+    for path in ["/", "/api/system", "/api/live", "/dead-letters"] {
+        let rebound = reqwest::Client::new().get(format!("{}{path}", looks.url())).header("Host", "evil.example:8080");
+        refused(rebound, "this name is not known").await;
+    }
+    let scrape = reqwest::Client::new().get(format!("{}/metrics", looks.url())).header("Host", "console:8080");
+    assert_eq!(scrape.send().await.unwrap().status(), 200, "metrics are for whoever collects them by any name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_says_what_a_browser_may_do_with_it() {
+    let broker = Broker::start().await;
+    let console = Console::start(&broker.url(), false).await;
+    for path in ["/", "/assets/main.js", "/api/dead", "/api/trace/nothing"] {
+        let answer = reqwest::get(format!("{}{path}", console.url())).await.unwrap();
+        let headers = answer.headers();
+        assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'self';"), "{path}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
+        assert_eq!(headers["cache-control"], "no-store", "{path}");
+    }
+}

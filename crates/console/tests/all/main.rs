@@ -1,0 +1,64 @@
+//! The console against a real broker, real services and a real browser.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use console::{DemoAction, Settings};
+use millstream::config::Config;
+use millstream::testing::eventually;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+mod browser;
+mod guard;
+mod observer;
+mod pages;
+mod redrive;
+mod tabs;
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Inside {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// A console that runs; aborted when dropped.
+struct Console {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Console {
+    async fn start(nats: &str, allow_actions: bool) -> Self {
+        Self::start_at(nats, allow_actions, vec![], ([127, 0, 0, 1], 0).into()).await
+    }
+
+    async fn start_at(nats: &str, allow_actions: bool, demo: Vec<DemoAction>, at: SocketAddr) -> Self {
+        let config = Inside::try_parse_from(["--nats-url", nats]).unwrap().config;
+        let settings = Settings { allow_actions, demo, ..Settings::of(&config).await.unwrap() };
+        let listener =
+            eventually("the console's port to be free", SOON, async || TcpListener::bind(at).await.ok()).await;
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(console::serve(settings, listener, async move { drop(stopped.await) }));
+        Self { address, stop, task }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops it in order; gives its place.
+    async fn stop(self) -> SocketAddr {
+        drop(self.stop);
+        self.task.await.unwrap().unwrap();
+        self.address
+    }
+}
