@@ -3,16 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
-<<<<<<< HEAD
-use async_nats::Client;
-use millstream::Timestamp;
-use millstream::operator::Operator;
-use millstream::operator::dead::{DeadFilter, DeadLetter, Letters, Moves};
-=======
 use millstream::Timestamp;
 use millstream::operator::Operator;
 use millstream::operator::dead::{DeadFilter, Letters, Moves};
->>>>>>> shop
 use millstream::telemetry::Snapshot;
 use millstream::telemetry::metrics::{REASONS, UNKNOWN_EVENT};
 use tokio::sync::Mutex;
@@ -25,89 +18,6 @@ use crate::metrics::{
 /// The reason of a dead letter that has none of ours.
 const UNKNOWN_REASON: &str = "unknown";
 
-<<<<<<< HEAD
-/// Looks at one broker.
-pub(crate) struct Observer {
-    operator: Operator,
-    letters: Letters,
-}
-
-impl Observer {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { operator: Operator::new(client), letters: Letters::default() }
-    }
-
-    /// What is there now.
-    pub(crate) async fn look(&mut self) -> Result<Snapshot> {
-        let status = self.operator.status().await?;
-        let mut snapshot = Snapshot::new(OBSERVED);
-        let mut events: HashMap<String, BTreeSet<String>> = HashMap::new();
-        for stream in &status.streams {
-            let name = stream.name.as_str();
-            snapshot.set(&STREAM_MESSAGES, &[name], stream.messages as f64);
-            snapshot.set(&STREAM_BYTES, &[name], stream.bytes as f64);
-            snapshot.set(&STREAM_LAST, &[name], stream.last_sequence as f64);
-            let ratio = stream.max_bytes.map_or(0.0, |max| stream.bytes as f64 / max as f64);
-            snapshot.set(&STREAM_RATIO, &[name], ratio);
-        }
-        for consumer in status.consumers {
-            let labels = [consumer.stream.as_str(), consumer.name.as_str()];
-            snapshot.set(&PENDING, &labels, consumer.pending as f64);
-            snapshot.set(&ACK_PENDING, &labels, consumer.ack_pending as f64);
-            snapshot.set(&REDELIVERED, &labels, consumer.redelivered as f64);
-            snapshot.set(&WAITING, &labels, consumer.waiting as f64);
-            snapshot.set(&OLDEST_UNACKED, &labels, consumer.oldest_age_seconds);
-            events.entry(consumer.name).or_default().extend(consumer.events);
-        }
-        let mut instances: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for instance in status.instances {
-            *instances.entry((instance.service, instance.version)).or_default() += 1;
-        }
-        self.letters.update(&self.operator).await?;
-        let now = Timestamp::system();
-        // Those that somebody has to deal with.
-        let dead = self.letters.list(&DeadFilter::default());
-        for (service, moves) in self.letters.services() {
-            // A durable has its service's name, and what it handles is a closed set.
-            let events = events.entry(service.to_owned()).or_default();
-            let of_set = |event| events.is_empty() || events.contains(event);
-            let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-            for event in events.iter().map(String::as_str).chain([UNKNOWN_EVENT]) {
-                counts.extend(REASONS.iter().map(|reason| ((event, *reason), 0)));
-            }
-            let mut oldest: Option<Timestamp> = None;
-            for letter in dead.iter().filter(|letter| letter.service == service) {
-                let event = if of_set(&letter.event) { letter.event.as_str() } else { UNKNOWN_EVENT };
-                let reason = REASONS.iter().find(|reason| **reason == letter.reason).unwrap_or(&UNKNOWN_REASON);
-                *counts.entry((event, reason)).or_default() += 1;
-                let failed = letter.last_failure.unwrap_or(letter.at);
-                oldest = Some(oldest.map_or(failed, |oldest| oldest.min(failed)));
-            }
-            for ((event, reason), count) in counts {
-                snapshot.set(&DEAD_LETTERS, &[service, event, reason], count as f64);
-            }
-            let age = oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
-            snapshot.set(&DEAD_LETTER_AGE, &[service], age);
-            let Moves { sent, handled, failed_again, discarded } = moves;
-            for (outcome, count) in REDRIVE_OUTCOMES.into_iter().zip([sent, handled, failed_again, discarded]) {
-                snapshot.set(&REDRIVES, &[service, outcome], count as f64);
-            }
-            if !instances.keys().any(|(name, _)| name == service) {
-                instances.insert((service.to_owned(), String::new()), 0);
-            }
-        }
-        for ((service, version), count) in &instances {
-            snapshot.set(&INSTANCES, &[service, version], *count as f64);
-        }
-        Ok(snapshot)
-    }
-
-    /// The dead letters that somebody has to deal with as of the last look, the oldest first, if any have changed since `changes`.
-    pub(crate) fn letters(&self, changes: &mut u64) -> Option<Vec<DeadLetter>> {
-        let same = std::mem::replace(changes, self.letters.changes()) == self.letters.changes();
-        (!same).then(|| self.letters.list(&DeadFilter::default()).into_iter().cloned().collect())
-    }
-=======
 /// What is there now; the dead letters are brought up to date.
 pub(crate) async fn look(operator: &Operator, letters: &Mutex<Letters>) -> Result<Snapshot> {
     let status = operator.status().await?;
@@ -174,5 +84,4 @@ fn dead_letters(snapshot: &mut Snapshot, letters: &Letters, service: &str, event
     }
     let age = oldest.map_or(0.0, |oldest| Timestamp::system().since(oldest).as_secs_f64());
     snapshot.set(&DEAD_LETTER_AGE, &[service], age);
->>>>>>> shop
 }
