@@ -46,16 +46,6 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-<<<<<<< HEAD
-    /// Serve metrics of what only the broker knows: streams, consumers, dead letters, instances. One of it is enough
-    #[command(
-        mut_arg("port", |port| port.default_value("8080")),
-        mut_arg("store_url", |arg| arg.hide(true)),
-        mut_arg("unpublished_limit", |arg| arg.hide(true)),
-        mut_arg("journal_retention", |arg| arg.hide(true)),
-    )]
-    Observe(#[command(flatten)] Config),
-=======
     /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
     Console(#[command(flatten)] Console),
     /// What services have given up: list, show, redrive, edit, discard
@@ -63,7 +53,6 @@ enum Command {
     Dead(dead::Dead),
     /// Who did what, when and why
     Audit(#[command(flatten)] audit::Audit),
->>>>>>> shop
     /// Show streams, consumers and instances, and what is wrong with them
     Status,
     /// Follow events as they come, over all streams
@@ -73,14 +62,6 @@ enum Command {
     /// What services will do later: list, move, fire, cancel
     #[command(subcommand)]
     Wakes(wakes::Wakes),
-<<<<<<< HEAD
-    /// What services have given up: list, show, redrive, edit, discard
-    #[command(subcommand)]
-    Dead(dead::Dead),
-    /// Who did what, when and why
-    Audit(#[command(flatten)] audit::Audit),
-=======
->>>>>>> shop
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -103,26 +84,13 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { connection, json, command } = cli;
     match command {
-<<<<<<< HEAD
-=======
         Command::Console(console) => console.run(&connection).await?,
         Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
         Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
->>>>>>> shop
         Command::Status => return status::run(&connection.open().await?, json).await,
         Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
         Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
-<<<<<<< HEAD
-        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
-        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
-        Command::Observe(config) => {
-            init_logs(&config.logs)?;
-            let listener = listen(config.address(8080), "--port (HTTP_PORT)").await?;
-            console::serve(config, listener, asked_to_stop()).await?;
-        }
-=======
->>>>>>> shop
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }
