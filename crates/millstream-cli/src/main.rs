@@ -20,6 +20,7 @@ mod connection;
 mod console;
 mod dead;
 mod editor;
+mod letters;
 mod masked;
 mod output;
 mod reveal;

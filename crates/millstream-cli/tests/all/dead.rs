@@ -147,7 +147,8 @@ async fn a_body_is_edited_by_pointers_by_a_file_and_in_an_editor() {
     let folder = tempfile::tempdir().unwrap();
     let [one, two, three] = [place.letter("a").await, place.letter("a").await, place.letter("a").await];
     let edit = |id: &Id, rest: &[&str], env: &[(&str, &str)]| {
-        let args = [&["dead", "edit", &id.to_string(), "--why", "a typo"], rest].concat();
+        let id = id.to_string();
+        let args = [&["dead", "edit", &id, "--why", "a typo"], rest].concat();
         place.call_with(&args, env)
     };
     let (code, said) =
