@@ -127,6 +127,35 @@ async fn lag_dead_letters_and_instances_are_shown_and_disappear_with_what_they_a
     letter(&js, 5, "bank.closed.v1", "panic").await;
     until(&url, &dead("bank.closed", "panic"), Some(2.0)).await;
 
+    // What becomes of a letter is told by its record, and one that is dealt with is none any more.
+    let redrives =
+        |outcome: &str| format!(r#"millstream_redrives_total{{service_name="shipping",outcome="{outcome}"}}"#);
+    for outcome in console::metrics::REDRIVE_OUTCOMES {
+        assert_eq!(value(&url, &redrives(outcome)).await, Some(0.0), "{outcome}");
+    }
+    let says = async |id: u32, state: &str, number: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-type", "bank.closed.v1");
+        headers.insert("Millstream-Reason", "panic");
+        headers.insert("Millstream-Redrives", number);
+        if !state.is_empty() {
+            headers.insert("Millstream-State", state);
+        }
+        let subject = format!("dlq.shipping.bank-moved.{id}");
+        js.publish_with_headers(subject, headers, "{}".into()).await.unwrap().await.unwrap();
+    };
+    says(3, "redriving", "1").await;
+    until(&url, &redrives("sent"), Some(1.0)).await;
+    assert_eq!(value(&url, &dead("bank.closed", "panic")).await, Some(2.0), "it is not dealt with yet");
+    says(3, "", "1").await;
+    until(&url, &redrives("failed_again"), Some(1.0)).await;
+    says(3, "resolved", "2").await;
+    says(5, "discarded", "0").await;
+    until(&url, &dead("bank.closed", "panic"), Some(0.0)).await;
+    for (outcome, count) in [("sent", 2.0), ("handled", 1.0), ("failed_again", 1.0), ("discarded", 1.0)] {
+        until(&url, &redrives(outcome), Some(count)).await;
+    }
+
     // Instances answer by the services protocol.
     let mut pings = client.subscribe("$SRV.PING").await.unwrap();
     let answering = client.clone();

@@ -21,6 +21,7 @@ mod audit;
 mod connection;
 mod dead;
 mod editor;
+mod letters;
 mod masked;
 mod output;
 mod reveal;

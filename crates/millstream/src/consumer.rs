@@ -17,14 +17,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::dead_letter::{EDITED_FROM, NUMBER};
 use crate::durable::{Declared, GROUP};
-use crate::engine::input::{Delivery, Input, Redriven, Source};
+use crate::engine::input::{Delivery, Input, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::progress::{InEngine, Progress};
+use crate::redriven::Redriven;
 use crate::running::told;
 use crate::telemetry::metrics::UNKNOWN_EVENT;
 use crate::unit::{Unread, Work, panic_text};
@@ -294,15 +294,15 @@ impl Consumer {
         let message = message.message;
         let headers = message.headers.as_ref();
         let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
-        let redriven = redriven(&get).zip(id_in(&message.subject)).filter(|_| self.redrives());
+        let redriven = Redriven::read(get, &message.subject).filter(|_| self.redrives());
         if self.redrives() && redriven.is_none() {
             tracing::error!(subject = %message.subject, "what is no redrive is taken out of the queue of redrives");
             return None;
         }
-        let first_published = redriven.as_ref().map_or(published, |(_, id)| id.time());
+        let first_published = redriven.as_ref().map_or(published, |redriven| redriven.id.time());
         let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
         let id = match get(header::ID) {
-            _ if let Some((_, id)) = &redriven => *id,
+            _ if let Some(redriven) = &redriven => redriven.id,
             // An id that is no UUID is unique within its source only.
             Some(id) => id.parse().unwrap_or_else(|_| {
                 let source = get(header::SOURCE).unwrap_or_default();
@@ -325,7 +325,7 @@ impl Consumer {
             work,
             source: self.source.clone(),
             seq,
-            redriven: redriven.map(|(redriven, _)| redriven),
+            redriven,
             subject: message.subject,
             headers: message.headers,
             payload: message.payload,
@@ -402,25 +402,6 @@ impl Consumer {
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");
         self.acker.send(back.into_iter().map(|reply| (reply, AckKind::Nak(None))).collect());
     }
-}
-
-/// What the headers of a redrive say of the message that it is of; `None` if it has no number.
-fn redriven(get: &impl Fn(&str) -> Option<String>) -> Option<Redriven> {
-    let number = get(NUMBER)?.parse().ok()?;
-    let ours = |name: &str| get(&format!("Millstream-{name}"));
-    Some(Redriven {
-        number,
-        stream: ours("Stream").unwrap_or_default(),
-        seq: ours("Sequence").and_then(|seq| seq.parse().ok()).unwrap_or_default(),
-        subject: ours("Subject").unwrap_or_default(),
-        first_failure: ours("First-Failure").and_then(|at| at.parse().ok()),
-        edited_from: get(EDITED_FROM).and_then(|id| id.parse().ok()),
-    })
-}
-
-/// The id that ends the subject of a redrive, by which the journal knows its message.
-fn id_in(subject: &str) -> Option<Id> {
-    subject.rsplit('.').next()?.parse().ok()
 }
 
 /// How long nothing comes of what was asked for before a stopping consumer takes it that nothing will.

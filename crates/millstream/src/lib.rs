@@ -101,6 +101,8 @@ mod progress;
 #[cfg(feature = "service")]
 mod rebuild;
 #[cfg(feature = "service")]
+mod redriven;
+#[cfg(feature = "service")]
 mod refusals;
 #[cfg(feature = "service")]
 mod release;

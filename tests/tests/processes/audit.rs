@@ -117,6 +117,11 @@ impl Place {
         self.asked.insert(n, How::AtOnce);
     }
 
+    /// Notes that an entry is asked for in another way by now.
+    pub(super) fn edited(&mut self, n: u64, how: How) {
+        self.asked.insert(n, how);
+    }
+
     /// Notes that nobody knows whether an entry was booked.
     pub(super) fn unanswered(&mut self, n: u64) {
         self.perhaps.insert(n);
@@ -212,7 +217,8 @@ impl Place {
 
     /// The reasons of the dead letters, by entry.
     pub(super) async fn dead_letters(&self) -> Vec<(u64, String)> {
-        let letters = self.records().await.into_iter().filter(|(.., state)| state != "resolved");
+        let dealt_with = |state: &str| ["resolved", "edited"].contains(&state);
+        let letters = self.records().await.into_iter().filter(|(.., state)| !dealt_with(state));
         letters.map(|(n, reason, _)| (n, reason)).collect()
     }
 

@@ -12,8 +12,9 @@ use crate::commands::{Accepted, CommandError};
 use crate::dead_letter;
 use crate::event::Meta;
 use crate::handler::{Key, Outage, WakeInfo};
-use crate::ids::{Id, Timestamp};
+use crate::ids::Id;
 use crate::progress::InEngine;
+use crate::redriven::Redriven;
 use crate::store::{Entry, KeyHash, Settled};
 use crate::unit::{Rules, Unread, Work};
 
@@ -50,19 +51,6 @@ pub(crate) struct Delivery {
     /// Counts it as being here until it is dropped.
     pub(crate) _in_engine: InEngine,
     pub(crate) received: tokio::time::Instant,
-}
-
-/// What a delivery from the work queue of redrives says of the message that it is of.
-#[derive(Clone, Debug)]
-pub(crate) struct Redriven {
-    /// The redrive's number, from 1 on; 0 for a changed copy, which is handled like a first delivery.
-    pub(crate) number: u32,
-    pub(crate) stream: String,
-    pub(crate) seq: u64,
-    pub(crate) subject: String,
-    /// When it first failed.
-    pub(crate) first_failure: Option<Timestamp>,
-    pub(crate) edited_from: Option<Id>,
 }
 
 /// Where deliveries come from.

@@ -103,3 +103,64 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::input::{Delivery, Source};
+    use crate::event::Meta;
+    use crate::ids::Timestamp;
+    use crate::progress::{InEngine, Progress};
+    use crate::redriven::Redriven;
+    use crate::unit::Unread;
+
+    fn delivery(redrive: Option<u32>, reply: &'static str) -> Input {
+        let id = Id::derived(Timestamp(1), "x", b"y", 0);
+        let meta = Meta { id, time: Timestamp(1), correlation: String::new(), causation: None, traceparent: None };
+        let redriven = |number| Redriven {
+            id,
+            number,
+            stream: "BANK".into(),
+            seq: 1,
+            subject: String::new(),
+            first_failure: None,
+            edited_from: None,
+        };
+        Input::Message(Box::new(Delivery {
+            id,
+            meta,
+            event: "unknown",
+            work: Err(Unread::Schema(String::new())),
+            source: Arc::new(Source::new("BANK", "ledger")),
+            seq: 1,
+            redriven: redrive.map(redriven),
+            subject: "bank.moved.0".into(),
+            headers: None,
+            payload: "".into(),
+            delivered: 1,
+            reply: Some(reply.into()),
+            twins: vec![],
+            _in_engine: InEngine::enter(&Arc::new(Progress::default())),
+            received: tokio::time::Instant::now(),
+        }))
+    }
+
+    #[test]
+    fn of_deliveries_of_one_message_the_latest_redrive_leads_and_all_are_acked_with_it() {
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
+            let mut batch = Batch { bytes: 0, inputs: vec![], seen: HashMap::new() };
+            for at in order {
+                let (redrive, reply) = [(None, "a"), (Some(0), "b"), (Some(1), "c"), (Some(2), "d")][at];
+                batch.add(delivery(redrive, reply));
+            }
+            let [Input::Message(leader)] = &batch.inputs[..] else { panic!("{order:?}: one slot") };
+            assert_eq!(leader.redrive(), Some(2), "{order:?}");
+            let replies = leader.twins.iter().chain([&**leader]).map(|delivery| delivery.reply.as_ref().unwrap());
+            let mut replies: Vec<&str> = replies.map(|reply| reply.as_str()).collect();
+            replies.sort_unstable();
+            assert_eq!(replies, ["a", "b", "c", "d"], "{order:?}");
+        }
+    }
+}

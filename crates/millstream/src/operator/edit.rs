@@ -1,5 +1,7 @@
 //! Editing: a changed copy of a dead letter goes to its service under an id of its own, and the original says so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fail::fail_point;
 use serde_json::{Value, json};
@@ -12,12 +14,17 @@ use crate::operator::dead::{DeadLetter, Edited, LetterState};
 use crate::operator::redrive::{Outgoing, TTL, but, entry, expecting, mark, put, redrive_subject, ttl, wire_size};
 use crate::operator::{By, Operator, OperatorError};
 
+/// How long after an edit that was interrupted the same one goes on with it. Later the service may have forgotten the copy, and
+/// would handle it once more.
+const GOES_ON: Duration = Duration::from_secs(24 * 3600);
+
 /// What stands in the audit in place of a personal value.
 const MASKED: &str = "…";
 
 impl Operator {
     /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
-    /// The id comes of the original and the new body, so that the same edit again, after one that was interrupted, is the same.
+    /// The id comes of the original and the new body, so that the same edit again, within a day of one that was interrupted, goes on
+    /// with it.
     ///
     /// # Errors
     /// When there is no such dead letter, it was dealt with meanwhile, the body is not what the service could read, or the broker
@@ -28,7 +35,9 @@ impl Operator {
         let letter = letter.ok_or_else(|| OperatorError::NotFound(format!("{service} has no dead letter {id}")))?;
         let copy = Id::derived(id.time(), "edit", &[&id.bytes()[..], &payload].concat(), 0);
         let refused = |why: String| Err(OperatorError::Refused(why));
-        let interrupted = letter.state == LetterState::Edited && letter.edited_to == Some(copy);
+        let now = Timestamp::system();
+        let same = letter.state == LetterState::Edited && letter.edited_to == Some(copy);
+        let interrupted = same && now.since(letter.at) < GOES_ON;
         if letter.state != LetterState::Dead && !interrupted {
             let what = match letter.state {
                 LetterState::Redriving => "on its way back to its service".into(),
@@ -47,7 +56,6 @@ impl Operator {
         if size > most {
             return refused(format!("the message would have {size} bytes, and a service takes {most}"));
         }
-        let now = Timestamp::system();
         let mut record = mark(letter, "edited", letter.redrives, by, now);
         put(&mut record, "Millstream-Edited-To", &copy.to_string());
         put(&mut record, TTL, &ttl());

@@ -469,6 +469,64 @@ async fn an_event_of_somebody_else_without_an_id_is_redriven_as_the_message_that
 }
 
 #[tokio::test]
+async fn the_work_queue_as_a_newer_release_has_declared_it_is_left_as_it_is() {
+    let bench = bench().await;
+    let newer = stream::Config {
+        name: "REDRIVE".into(),
+        subjects: vec!["redrive.>".into()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        max_messages_per_subject: 2,
+        metadata: [("millstream.release".to_owned(), "99.0.0".to_owned())].into(),
+        ..Default::default()
+    };
+    bench.jetstream().create_stream(newer).await.unwrap();
+    let service = bench.run(ledger(&World::default()), short()).await;
+    let operator = operator(&bench).await;
+    let meta = publish(&bench, "a", "bad", Act::Reject).await;
+    bench.expect_dead_letters(SERVICE, 1).await;
+    redrive(&operator, &DeadFilter::default()).await;
+    until_record(&operator, meta.id, LetterState::Dead, 1).await;
+    let config = bench.jetstream().get_stream("REDRIVE").await.unwrap().cached_info().config.clone();
+    assert_eq!(config.max_messages_per_subject, 2);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_redrive_of_a_type_that_is_ignored_by_now_is_done_with() {
+    let (bench, _, service, metas) = closed(1).await;
+    service.stop().await;
+    let operator = operator(&bench).await;
+    redrive(&operator, &DeadFilter::default()).await;
+    let later = millstream::Service::new(SERVICE).publishes(LEDGER).keeps::<Account>();
+    let later = later.reads(BANK, millstream::Start::Beginning).ignores::<Moved>();
+    let service = bench.run(later, short()).await;
+    until_record(&operator, metas[0].id, LetterState::Resolved, 1).await;
+    until_queue_is_empty(&bench).await;
+    assert!(service.get::<Account>("a").await.is_none());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_is_ahead_of_its_release_may_wait_again_when_it_is_redriven() {
+    let bench = bench().await;
+    let timing = Timing { ahead_patience: std::time::Duration::from_millis(300), ..short() };
+    let service = bench.run(ledger(&World::default()), timing.clone()).await;
+    let body = serde_json::to_vec(&moved("a", "n", Act::Add(1))).unwrap();
+    let id = Id::random(millstream::Timestamp::system());
+    let headers = [("ce-type", "bank.moved.v3"), ("ce-id", &id.to_string())];
+    bench.publish_raw("bank.moved.0", &headers, body).await;
+    let operator = operator(&bench).await;
+    let first = until_record(&operator, id, LetterState::Dead, 0).await;
+    assert_eq!(first.reason, "ahead");
+    let started = std::time::Instant::now();
+    redrive(&operator, &DeadFilter::default()).await;
+    let again = until_record(&operator, id, LetterState::Dead, 1).await;
+    assert!(started.elapsed() >= timing.ahead_patience, "a newer release had its time to take it");
+    assert_eq!((again.reason.as_str(), again.first_failure), ("ahead", first.first_failure));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_work_queue_that_somebody_deletes_is_made_again() {
     let (bench, world, service, metas) = closed(1).await;
     open(&world);
