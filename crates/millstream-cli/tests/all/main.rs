@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod dead;
+mod looking;

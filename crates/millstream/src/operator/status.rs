@@ -59,7 +59,7 @@ pub struct ConsumerStatus {
     pub stream: String,
     /// Its name, which is its service's.
     pub name: String,
-    /// The types of event it is given.
+    /// The types of event it is given, as far as its filters name them; all that its stream has, if they name none.
     pub events: Vec<String>,
     /// Messages it has not been given.
     pub pending: u64,
@@ -229,11 +229,11 @@ impl Operator {
             let floor = info.ack_floor.stream_sequence;
             let behind = info.num_pending > 0 || info.num_ack_pending > 0;
             let oldest_age_seconds = if behind { self.oldest(stream, floor, &filters).await? } else { 0.0 };
-            let event = |filter: String| filter.strip_suffix(".*").map_or(filter.clone(), Into::into);
+            let event = |filter: String| filter.strip_suffix(".*").map(Into::into);
             Ok(ConsumerStatus {
                 stream: stream.into(),
                 name: info.name,
-                events: filters.into_iter().map(event).collect(),
+                events: filters.into_iter().filter_map(event).collect(),
                 pending: info.num_pending,
                 ack_pending: info.num_ack_pending as u64,
                 redelivered: info.num_redelivered as u64,

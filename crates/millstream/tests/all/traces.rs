@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use millstream::operator::OperatorError;
+use millstream::operator::dead::{DeadFilter, LetterState};
 use millstream::operator::trace::{Handled, Look, Trace, TracedEvent};
+use millstream::operator::{By, OperatorError};
 use millstream::telemetry::Metric;
 use millstream::testing::Bench;
 use millstream::{Document, Fault, Handler, Id, Keys, Received, Service, Start, Timestamp, Unit};
@@ -188,5 +189,28 @@ async fn a_cause_outside_of_the_time_looked_at_is_found_and_a_lost_one_is_missed
     assert_eq!((shape(&found), found.gaps.len()), (vec![(0, "ledger.noted", SERVICE)], 0));
     let error = operator(&bench).await.trace("nothing", Look::default()).await.unwrap_err();
     assert!(matches!(&error, OperatorError::NotFound(why) if why.starts_with("nothing in BANK, LEDGER has `nothing`")));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_is_missing_until_somebody_has_dealt_with_its_dead_letter() {
+    let bench = bench().await;
+    let world = World::default();
+    let service = bench.run(ledger(&world), short()).await;
+    let key = Id::random(Timestamp::system()).to_string();
+    let bad = publish(&bench, &key, "bad", Act::Reject).await;
+    bench.expect_dead_letters(SERVICE, 1).await;
+    let found = trace(&bench, &key).await;
+    let parked = handled(&found, "bank.moved");
+    assert_eq!((parked.state.as_str(), parked.error.as_deref()), ("parked", Some("the bank refuses bad")));
+    assert_eq!(found.dead.iter().map(|letter| letter.id).collect::<Vec<_>>(), [bad.id]);
+    assert_eq!(found.gaps, ["`ledger` has given up bank.moved.v2 (BANK 1) (the bank refuses bad)"]);
+
+    let by = By { who: "ada".into(), why: "a test".into() };
+    let this = DeadFilter { id: Some(bad.id), ..DeadFilter::default() };
+    operator(&bench).await.discard(&this, 1, false, &by, |_| ()).await.unwrap();
+    let found = trace(&bench, &key).await;
+    assert_eq!((found.dead.len(), found.dead[0].state), (1, LetterState::Discarded));
+    assert_eq!(found.gaps, [""; 0]);
     service.stop().await;
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_nats::Client;
 use millstream::Timestamp;
+use millstream::operator::audit::AuditEntry;
 use millstream::operator::wakes::{PendingWake, WakeAct, WakeFilter};
+use millstream::operator::{By, OperatorError};
 use millstream::testing::{Bench, TestService};
 use serde_json::{Value, json};
 
@@ -176,6 +178,41 @@ async fn an_effect_is_not_touched_while_it_runs_tried_at_once_when_fired_and_nev
     act(&client, &waiting, WakeAct::Fire).await.unwrap();
     until("it to be tried again and paid", async || log(&service, "a").await == ["c", "paid"]).await;
     assert_eq!(world.calls_of("a").iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_act_stands_in_the_audit_also_one_that_is_refused() {
+    let bench = bench().await;
+    let service = bench.run(ledger(&World::default()), short()).await;
+    publish(&bench, "a", "d", Act::Deadline(HOUR)).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    let operator = operator(&bench).await;
+    let by = By { who: "ada@laptop".into(), why: "the customer asked".into() };
+    let seen = wake_of(&bench, "a").await.unwrap();
+    let to = Timestamp::system() + Duration::from_millis(2 * HOUR);
+    assert_eq!(operator.act_on(&seen, WakeAct::Move { to }, &by).await.unwrap().at, to);
+    operator.act_on(&seen, WakeAct::Cancel, &by).await.unwrap();
+    let refused = operator.act_on(&seen, WakeAct::Fire, &by).await.unwrap_err();
+    assert!(matches!(&refused, OperatorError::NotFound(why) if why.contains("does not wait any more")), "{refused}");
+    let audited = operator.audited(10).await.unwrap();
+    assert_eq!(audited.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>(), ["fire", "cancel", "move"]);
+    let AuditEntry { who, why, service: of, what, details, .. } = &audited[2];
+    assert_eq!((who, why, of.as_str(), what.as_str()), (&by.who, &by.why, SERVICE, "accounts/a"));
+    assert_eq!((&details["from"], &details["to"]), (&json!(seen.at), &json!(to)));
+    // Nothing is done that cannot be written down.
+    bench.jetstream().delete_stream("AUDIT").await.unwrap();
+    let claimed = async_nats::jetstream::stream::Config {
+        name: "OTHER".into(),
+        subjects: vec!["audit.>".into()],
+        ..Default::default()
+    };
+    bench.jetstream().create_stream(claimed).await.unwrap();
+    publish(&bench, "b", "d", Act::Deadline(HOUR)).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    let seen = wake_of(&bench, "b").await.unwrap();
+    operator.act_on(&seen, WakeAct::Cancel, &by).await.unwrap_err();
+    assert_eq!(wake_of(&bench, "b").await, Some(seen));
     service.stop().await;
 }
 
