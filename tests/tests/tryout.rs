@@ -1,10 +1,13 @@
 //! What `shop up` offers to try, tried as the console does: by each action's request. And what a check finds is published.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
 use console::DemoAction;
 use futures_util::StreamExt;
+use millstream::Id;
+use millstream::operator::dead::{DeadFilter, Redrive};
+use millstream::operator::{By, Operator};
 use millstream::testing::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -100,17 +103,26 @@ async fn a_poisoned_event_is_one_dead_letter_that_breaks_nothing_and_is_handled_
     assert_eq!((ended["status"].as_str(), ended["reason"].as_str()), (Some("CANCELLED"), Some("OUT_OF_STOCK")));
     app.check(0).await;
 
+    let operator = Operator::new(async_nats::connect(&app.urls.nats).await.unwrap());
+    let by = By { who: "ada".into(), why: "to see it".into() };
+    let dead = Id::from_str(letter.header("Millstream-Id")).unwrap();
+    let filter = DeadFilter { id: Some(dead), ..DeadFilter::default() };
+    operator.redrive(&filter, &Redrive::default(), &by, drop).await.unwrap();
+    let again = async || {
+        let letters = wire.events("DLQ_ORDERS").await;
+        letters[0].header("Millstream-Redrives") == "1" && letters[0].header("Millstream-State").is_empty()
+    };
+    eventually("the dead letter to be back, for it is what it was", SOON, again).await;
+    app.check(0).await;
+
     // Mended as the answer says.
     let mut body: Value = serde_json::from_slice(&letter.payload).unwrap();
     body["short"][0]["requested"] = 1.into();
-    let mut headers = HeaderMap::new();
-    for name in ["ce-type", "ce-time", "ce-subject", "ce-source", "ce-correlationid"] {
-        headers.append(name, letter.header(name));
-    }
-    headers.append("ce-id", uuid::Uuid::now_v7().to_string().as_str());
-    let subject = letter.header("Millstream-Subject").to_owned();
-    wire.0.publish_with_headers(subject, headers, body.to_string().into()).await.unwrap().await.unwrap();
-    wire.drained().await;
+    operator.edit("orders", dead, body.to_string().into(), &by).await.unwrap();
+    let edited = async || wire.events("DLQ_ORDERS").await[0].header("Millstream-State") == "edited";
+    eventually("the dead letter to be edited", SOON, edited).await;
+    let handled = async || wire.count("REDRIVE").await == 0;
+    eventually("what was edited to be handled", SOON, handled).await;
     assert_eq!(app.order(id).await, ended);
     for service in ["ORDERS", "INVENTORY", "PAYMENTS", "NOTIFICATIONS", "ANALYTICS"] {
         let expected = u64::from(service == "ORDERS");

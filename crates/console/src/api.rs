@@ -152,7 +152,7 @@ fn hide(value: &mut Value, names: &[String]) -> bool {
             }
             hide(value, names) || any
         }),
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| hide(item, names) || any),
+        Value::Array(items) => items.iter_mut().map(|item| hide(item, names)).filter(|any| *any).count() > 0,
         _ => false,
     }
 }

@@ -377,7 +377,7 @@ fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
         lane.waiting.sort();
         lane.waiting.dedup();
         let domain = format!("{service}.>");
-        let own = status.streams.iter().find(|stream| stream.subjects.iter().any(|subject| *subject == domain));
+        let own = status.streams.iter().find(|stream| stream.subjects.contains(&domain));
         lane.emitted = own.map(|stream| stream.last_sequence);
         let consumers = status.consumers.iter().filter(|consumer| consumer.name == *service);
         lane.consumers = consumers

@@ -48,11 +48,6 @@ struct Cli {
 enum Command {
     /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
     Console(#[command(flatten)] Console),
-    /// What services have given up: list, show, redrive, edit, discard
-    #[command(subcommand)]
-    Dead(dead::Dead),
-    /// Who did what, when and why
-    Audit(#[command(flatten)] audit::Audit),
     /// Show streams, consumers and instances, and what is wrong with them
     Status,
     /// Follow events as they come, over all streams
@@ -62,6 +57,11 @@ enum Command {
     /// What services will do later: list, move, fire, cancel
     #[command(subcommand)]
     Wakes(wakes::Wakes),
+    /// What services have given up: list, show, redrive, edit, discard
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Who did what, when and why
+    Audit(#[command(flatten)] audit::Audit),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -85,12 +85,12 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { connection, json, command } = cli;
     match command {
         Command::Console(console) => console.run(&connection).await?,
-        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
-        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Status => return status::run(&connection.open().await?, json).await,
         Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
         Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
+        Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
+        Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
         }

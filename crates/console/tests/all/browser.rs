@@ -28,7 +28,9 @@ impl Drop for Browser {
 impl Browser {
     /// A browser, or a note that the test is left out for lack of one.
     pub(crate) async fn start(what: &str) -> Option<Self> {
-        let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).process_group(0).spawn();
+        let mut driver = Command::new("chromedriver");
+        driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let driver = driver.spawn();
         let Ok(mut driver) = driver else {
             skip(what, "there is no chromedriver (Debian's packages chromium and chromium-driver)");
             return None;
