@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, jetstream};
 use futures_util::{StreamExt, TryStreamExt};
 use millstream::Service;
 use millstream::config::{Config, NatsUrl};
 use millstream::embedded::find;
+use millstream::operator::dead::{DeadFilter, Letters, Outcome, Redrive};
+use millstream::operator::{By, Operator};
 use millstream::service::Options;
 use millstream::testing::mongo::Mongod;
 use millstream::testing::mongo::mongodb::{self, bson::doc};
@@ -159,6 +161,26 @@ async fn the_shop_works_with_each_service_on_its_own_user_and_nothing_is_refused
     assert_eq!(app.ended(&cancelled).await["status"], "CANCELLED");
     app.all_ended(4).await;
     app.check(0).await;
+
+    // What was given up comes back to its service, which may read it, ack it and tell of it.
+    let operator = Operator::new(broker.client("operator").await.0);
+    let mut headers = HeaderMap::new();
+    headers.insert("ce-type", "orders.cancelled.v1");
+    let foreign = jetstream::new(operator.client().clone());
+    foreign.publish_with_headers("orders.cancelled.0", headers, "{}".into()).await.unwrap().await.unwrap();
+    let mut letters = Letters::default();
+    let mut dead = async |redrives: u32| {
+        eventually("dead letters of all that read it", SOON, async || {
+            letters.update(&operator).await.unwrap();
+            letters.list(&DeadFilter::default()).iter().filter(|letter| letter.redrives == redrives).count() == 4
+        })
+        .await;
+    };
+    dead(0).await;
+    let by = By { who: "test".into(), why: "to see it come back".into() };
+    let report = operator.redrive(&DeadFilter::default(), &Redrive::default(), &by, |_| ()).await.unwrap();
+    assert_eq!(report.counts.get(&Outcome::Done), Some(&4), "{report:?}");
+    dead(1).await;
     for service in SERVICES {
         let (status, said) = app.ready(service).await;
         assert_eq!(status, 200, "{service}: {said}");
