@@ -20,6 +20,14 @@ mod outages;
 mod outside;
 mod rights;
 mod sagas;
+mod story;
 mod tidy;
 mod tryout;
 mod watch;
+
+/// The browser that the console is tested in, too.
+#[allow(dead_code, reason = "the story needs not all of it")]
+#[path = "../../crates/console/tests/all/browser.rs"]
+mod browser;
+
+use crate::harness::SOON;

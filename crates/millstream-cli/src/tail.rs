@@ -93,5 +93,7 @@ fn line(shown: &Shown) -> String {
     let kind = shown.kind.as_deref().unwrap_or("-");
     let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let Shown { stream, sequence, at, payload, .. } = shown;
-    format!("{at}  {kind:<28} {:<36}  {:<14} {stream} {sequence}  {payload}", or(&shown.key), or(&shown.source))
+    // A time ends where its zeros do.
+    let at = at.to_string();
+    format!("{at:<24}  {kind:<28} {:<36}  {:<14} {stream} {sequence}  {payload}", or(&shown.key), or(&shown.source))
 }

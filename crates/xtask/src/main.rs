@@ -86,14 +86,22 @@ fn run(task: Task) -> Result<ExitCode> {
     }
 }
 
-/// Builds the shop and becomes it, so that signals and the exit code are the shop's own.
+/// Builds the shop, and the operator's tool beside it, and becomes the shop, so that signals and the exit code are the shop's own.
 fn shop(command: &str, flags: Vec<OsString>, needs_broker: bool) -> Result<ExitCode> {
-    let mut cargo = cargo();
-    if needs_broker {
-        cargo.env(find::VARIABLE, obtain::nats_server()?);
+    let broker = if needs_broker { Some(obtain::nats_server()?) } else { None };
+    // Both at once, so that they share what they are built of.
+    let built = cargo().args(["build", "--release", "--package", "shop", "--package", "millstream-cli"]).status();
+    if !built.context("cannot run cargo")?.success() {
+        bail!("the shop cannot be built");
     }
-    cargo.args(["run", "--release", "--package", "shop", "--", command]).args(flags);
-    Err(cargo.exec()).context("cannot run cargo")
+    // This program is in `debug` of the same folder.
+    let here = env::current_exe().context("this program's own path")?;
+    let folder = here.ancestors().nth(2).context("this program is in no target folder")?;
+    let mut shop = Command::new(folder.join("release").join("shop"));
+    if let Some(broker) = broker {
+        shop.env(find::VARIABLE, broker);
+    }
+    Err(shop.arg(command).args(flags).exec()).context("cannot run the shop")
 }
 
 /// The project's own sample orders, where no others are named.
