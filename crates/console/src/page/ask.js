@@ -29,8 +29,6 @@ function send(path, body) {
 }
 
 export const post = async (path, body) => (await send(path, body)).json();
-
-/** Sends, and gives each line of the answer. */
 export async function* steps(path, body) {
 	const reader = (await send(path, body)).body.pipeThrough(new TextDecoderStream()).getReader();
 	let rest = '';
@@ -51,12 +49,8 @@ export const cli = {
 	redrive: (filter) => `millstream dead redrive ${Object.entries(filter).map(([name, value]) => `--${name} ${quote(value)}`).join(' ')} --dry-run`,
 };
 export const curl = (path) => `curl -s ${quote(location.origin + path)}`;
-
-// Who acts is asked once.
 const WHO = 'millstream-who';
 const remembered = () => { try { return localStorage.getItem(WHO) || ''; } catch { return ''; } };
-
-/** Fields that every act asks for. */
 function whoAndWhy() {
 	const who = h('input', { name: 'who', required: true, maxlength: 64, autocomplete: 'name', value: remembered() });
 	const why = h('input', { name: 'why', required: true, maxlength: 500, autocomplete: 'off', placeholder: 'What was fixed, or why it does not matter' });

@@ -7,7 +7,6 @@ import { headersOf } from './trace.js';
 export const title = 'Dead letters';
 
 const PAGE = 100;
-/** Stands for the fingerprint of what has none. */
 const NONE = '-';
 const part = encodeURIComponent;
 const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/i;

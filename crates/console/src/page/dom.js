@@ -20,8 +20,6 @@ export function h(tag, props, ...children) {
 }
 
 const there = (children) => children.flat(3).filter((child) => child !== null && child !== undefined && child !== false);
-
-/** Puts children in place of those that are there. */
 export function put(element, ...children) {
 	element.replaceChildren(...there(children));
 	return element;
@@ -39,8 +37,6 @@ export function bytes(number) {
 	while (number >= 1024 && at < units.length - 1) { number /= 1024; at += 1; }
 	return `${number >= 100 || at === 0 ? Math.round(number) : number.toFixed(1)} ${units[at]}`;
 }
-
-/** A length of time, from milliseconds. */
 export function span(millis) {
 	const size = Math.abs(millis);
 	if (size < 1) return '0 ms';
@@ -73,7 +69,6 @@ export function id(text, { short = false, link = true } = {}) {
 	return link ? h('a.mono', { href: `#/trace/${encodeURIComponent(text)}`, title: text }, shown) : h('span.mono', { title: text }, shown);
 }
 
-/** A table that becomes a list of cards where it does not fit. */
 export function table(label, columns, rows, empty) {
 	if (!rows.length) return h('p.empty', null, empty);
 	const head = columns.map(([name, kind]) => h('th', { scope: 'col', class: kind }, name));
@@ -81,8 +76,6 @@ export function table(label, columns, rows, empty) {
 	const body = rows.map((row) => h('tr', { class: row.kind }, (row.cells || row).map(cell)));
 	return h('table', { 'aria-label': label }, h('thead', null, h('tr', null, head)), h('tbody', null, body));
 }
-
-/** Keys of events with the last of each, the latest first. */
 export function keysOf(list, events, empty) {
 	const seen = new Map();
 	for (let at = events.length - 1; at >= 0 && seen.size < 12; at -= 1) {
@@ -93,8 +86,6 @@ export function keysOf(list, events, empty) {
 	put(list, seen.size ? [...seen].map(([key, event]) => h('li', null, id(key, { short: true }), h('span.mono', null, event.type.replace(/\.v1$/, '')), h('span.dim', null, when(event.at)))) : h('li.empty', null, empty));
 	if (focused) [...list.querySelectorAll('a')].find((link) => link.getAttribute('href') === focused)?.focus();
 }
-
-/** What stands where something could not be shown. */
 export const failure = (error, again) => [h('p.wrong', { role: 'alert' }, error.message), h('div.buttons', null, h('button', { onclick: again }, 'Try again'))];
 
 export const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
@@ -118,8 +109,6 @@ export function pretty(text) {
 	}
 	return out;
 }
-
-/** A text with a button that copies it. */
 export function copyable(label, text) {
 	const button = h('button.small', { 'aria-label': `Copy: ${label}`, onclick: async () => {
 		try {

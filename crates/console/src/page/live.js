@@ -40,7 +40,7 @@ export function show(main) {
 		skipped.hidden = false;
 		skipped.textContent = `This tab was too slow: ${many(missed, 'event')} passed without being shown. All were counted.`;
 	});
-	on('hello', () => drawDemo(demo));
+	on('hello', () => demo.firstChild || drawDemo(demo));
 	on('invariants', () => drawStrip(strip));
 	on('lanes', () => { score.lanes(now.lanes); });
 	on('events', (batch) => {
@@ -57,7 +57,6 @@ export function show(main) {
 	drawStrip(strip);
 	drawKeys(keys);
 	drawTypes(types);
-	// Ages go on without news.
 	const tick = setInterval(() => { drawStrip(strip); drawKeys(keys); }, 2000);
 	return () => {
 		clearInterval(tick);

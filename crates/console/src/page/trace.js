@@ -12,7 +12,7 @@ const KIND = { done: 'ok', parked: 'bad', open: 'warn', waiting: 'open', expired
 export function show(main, [id], current) {
 	if (!id) return ask(main);
 	put(main, h('h1', null, 'Trace ', h('span.mono', null, id)), h('p.dim', null, 'Looking…'));
-	load(main, id, current, null);
+	load(main, id, current);
 	return null;
 }
 
@@ -33,19 +33,27 @@ function ask(main) {
 	return () => told.removeEventListener('events', first);
 }
 
-async function load(main, id, current, chosen) {
-	let trace;
+async function load(main, id, current, was) {
+	let trace, failed;
 	try {
 		trace = await get(`/api/trace/${encodeURIComponent(id)}`);
 	} catch (error) {
-		if (!current()) return;
-		put(main, h('h1', null, 'Trace ', h('span.mono', null, id)), failure(error, () => load(main, id, current, chosen)));
-		return;
+		failed = error;
 	}
-	if (current()) draw(main, id, current, trace, chosen);
+	if (!current()) return;
+	const seen = JSON.stringify(trace);
+	const held = main.querySelector('.record:focus-within');
+	if (failed) put(main, h('h1', null, 'Trace ', h('span.mono', null, id)), failure(failed, () => load(main, id, current)));
+	else if (!held && seen !== was) draw(main, id, trace);
+	// What is under way is looked at again, and what may not have begun once.
+	const { events = [], wakes = [] } = trace || {};
+	const goes = failed ? was === undefined : wakes.length || events.some((event) => Date.now() - Date.parse(event.at) < 5000 || event.handled.some(({ state }) => state === 'open' || state === 'waiting'));
+	if (goes) setTimeout(() => current() && load(main, id, current, held ? was : seen || ''), wakes.length ? 3000 : 1000);
 }
 
-function draw(main, id, current, trace, chosen) {
+function draw(main, id, trace) {
+	const chosen = main.querySelector('.fall[aria-pressed]')?.dataset.sequence;
+	const focused = main.querySelector('.fall:focus');
 	const { events, dead, wakes, gaps } = trace;
 	const time = (text) => (text ? Date.parse(text) : NaN);
 	const begin = Math.min(...events.map((event) => time(event.at)).filter(Number.isFinite));
@@ -77,8 +85,7 @@ function draw(main, id, current, trace, chosen) {
 
 	put(main,
 		h('h1', null, 'Trace ', h('span.mono', null, id)),
-		h('p.summary', null, many(events.length, 'event'), ' in ', h('b', null, span(total)), ', begun ', when(events[0]?.at),
-			' ', h('button.small', { onclick: () => load(main, id, current, main.querySelector('.fall[aria-pressed]')?.dataset.sequence) }, 'Look again')),
+		h('p.summary', null, many(events.length, 'event'), ' in ', h('b', null, span(total)), ', begun ', when(events[0]?.at)),
 		gaps.length > 0 && h('ul.notes.warn', { 'aria-label': 'What is missing' }, gaps.map((gap) => h('li', null, gap))),
 		dead.length > 0 && h('ul.notes.bad', { 'aria-label': 'Dead letters' }, dead.map((letter) => h('li', null,
 			h('a', { href: `#/dead/${encodeURIComponent(letter.service)}/${letter.id}` }, `${letter.service} gave up ${letter.event}`), ` (${letter.state}): `, letter.error))),
@@ -92,6 +99,7 @@ function draw(main, id, current, trace, chosen) {
 
 	const first = rows.map((row) => row.firstChild).find((button) => button.dataset.sequence === chosen) || rows[0]?.firstChild;
 	if (first) pick(events[rows.findIndex((row) => row.firstChild === first)], first, false);
+	if (focused) first?.focus();
 }
 
 function handledBy(event) {

@@ -123,7 +123,7 @@ async fn markup_in_what_strangers_send_stays_text() {
     }
     // It is the correlation id, too.
     browser.open(&format!("{}/#/trace/%3Cimg%20src=x%20onerror=window.hit=1%3E", console.url())).await;
-    browser.until_shows("Look again").await;
+    browser.until_shows("1 event in").await;
     browser.until_shows(MARKUP).await;
     assert_eq!(
         browser.value("[window.hit ?? null, document.querySelectorAll('main img').length]").await,

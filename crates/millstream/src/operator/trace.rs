@@ -119,7 +119,7 @@ impl Operator {
             format!("`{service}` does not answer: what it has handled, and what of it waits there, is not known")
         });
         let gaps = tracer.gaps.iter().cloned().chain(silent).collect();
-        Ok(Trace { id: id.into(), events: in_order(events, handled), dead, wakes, gaps })
+        Ok(Trace { id: id.into(), events: sorted(events, handled), dead, wakes, gaps })
     }
 }
 
@@ -337,7 +337,7 @@ fn place(event: &Shown) -> String {
 }
 
 /// Puts events in the order of their causes, then of time: each is followed by what it has caused.
-fn in_order(events: Vec<Shown>, handled: Vec<Vec<Handled>>) -> Vec<TracedEvent> {
+fn sorted(events: Vec<Shown>, handled: Vec<Vec<Handled>>) -> Vec<TracedEvent> {
     let mut events: Vec<_> = events.into_iter().zip(handled).collect();
     events.sort_by(|(one, _), (other, _)| {
         (one.at, &one.stream, one.sequence).cmp(&(other.at, &other.stream, other.sequence))
@@ -354,14 +354,14 @@ fn in_order(events: Vec<Shown>, handled: Vec<Vec<Handled>>) -> Vec<TracedEvent> 
     }
     next.reverse();
     let mut events: Vec<Option<_>> = events.into_iter().map(Some).collect();
-    let mut ordered = Vec::with_capacity(events.len());
+    let mut sorted = Vec::with_capacity(events.len());
     while let Some((index, depth)) = next.pop() {
         if let Some((event, handled)) = events[index].take() {
-            ordered.push(TracedEvent { event, depth, handled });
+            sorted.push(TracedEvent { event, depth, handled });
         }
         next.extend(caused[index].drain(..).rev().map(|caused| (caused, depth + 1)));
     }
     // What names itself as its own cause in a circle is shown all the same.
-    ordered.extend(events.into_iter().flatten().map(|(event, handled)| TracedEvent { event, depth: 0, handled }));
-    ordered
+    sorted.extend(events.into_iter().flatten().map(|(event, handled)| TracedEvent { event, depth: 0, handled }));
+    sorted
 }
