@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use millstream::Timestamp;
-use millstream::operator::Operator;
 use millstream::operator::dead::{DeadFilter, DeadLetter, LetterState, Letters};
+use millstream::operator::trace::{Look, Trace};
+use millstream::operator::{Operator, OperatorError};
+use millstream::{Id, Timestamp};
 use serde_json::{Value, json};
 
 use crate::masked::masked;
@@ -84,9 +86,13 @@ pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool,
         Err(_) if personal.is_empty() => String::from_utf8_lossy(&letter.payload).into_owned().into(),
         Err(_) => masked(Value::Null, personal),
     };
+    let around = around(operator, letter, reveal).await;
     if as_json {
         let headers: BTreeMap<_, _> = letter.headers.iter().cloned().collect();
-        output::json(&json!({ "letter": letter, "headers": headers, "payload": payload, "audit": audit }))?;
+        let trace = around.ok();
+        output::json(
+            &json!({ "letter": letter, "headers": headers, "payload": payload, "audit": audit, "trace": trace }),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let time = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
@@ -130,5 +136,23 @@ pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool,
     if !audit.is_empty() {
         println!("\n{}", crate::audit::table(&audit));
     }
+    match around {
+        Ok(traced) => println!("\n{}", crate::trace::screen(&traced)),
+        Err(error) => println!("\nwhat happened around it cannot be shown: {error}"),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What else its order or request has set off.
+async fn around(operator: &Operator, letter: &DeadLetter, reveal: bool) -> Result<Trace, OperatorError> {
+    // A key that holds a time is found by reading little.
+    let key = letter.key.as_ref().filter(|key| key.parse::<Id>().is_ok());
+    let id = key.or(letter.correlation.as_ref()).cloned().unwrap_or_else(|| letter.id.to_string());
+    let age = letter.first_failure.map_or(Duration::ZERO, |first| Timestamp::system().since(first));
+    let look = Look::default();
+    let mut traced = operator.trace(&id, Look { since: look.since + age, ..look }).await?;
+    if !reveal {
+        traced.events.iter_mut().for_each(|traced| traced.event.mask());
+    }
+    Ok(traced)
 }

@@ -72,7 +72,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, trace: Trace) -> Result
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn screen(traced: &Traced) -> String {
+pub(crate) fn screen(traced: &Traced) -> String {
     let begin = traced.events.iter().map(|traced| traced.event.at).min().unwrap_or_default();
     let after = |at: Timestamp| format!("+{}", rough(at.since(begin)));
     let mut events = output::table(["AT", "EVENT", "EMITTED BY", "HANDLED BY", "STATE", "AT", "FAILED", "ERROR"]);
