@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// What stands in place of a personal value.
-pub(crate) const MASK: &str = "…";
+pub(crate) const MASK: &str = "•••";
 
 /// A body with the values of personal fields masked, at any depth; one that is no JSON is masked as a whole.
 pub(crate) fn masked(value: Value, personal: &[String]) -> Value {

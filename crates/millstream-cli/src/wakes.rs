@@ -80,7 +80,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, wakes: Wakes) -> Result
             } else if found.is_empty() {
                 output::line("nothing waits")?;
             } else {
-                output::line(&table(&found, now).to_string())?;
+                output::line(&table(&found, Timestamp::system()).to_string())?;
             }
             for service in &silent {
                 eprintln!("! `{service}` does not answer: what waits there is not known");

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `POST /demo/orders?count=200` | places so many orders at once, as the demonstration's load has them |
 //! | `POST /demo/inventory/stop?seconds=20` | stops the inventory service, and starts it again after that time |
-//! | `POST /demo/poison` | publishes an event that the orders service cannot read, see [`poison`] |
+//! | `POST /demo/poison` | publishes an event that the orders service cannot read, see `poison` |
 //!
 //! They listen on a free port of 127.0.0.1, and a browser that comes from a page of somebody else is refused.
 

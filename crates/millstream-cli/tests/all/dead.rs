@@ -102,7 +102,7 @@ async fn dead_letters_are_listed_by_cause_and_one_by_one_and_shown_without_what_
     assert_eq!(place.json(&["dead", "list", "--each", "--older-than", "1h"]).as_array().unwrap().len(), 0);
 
     let (code, shown) = place.call(&["dead", "show", &id]);
-    assert!(code == 0 && shown.contains("ORDERS 7") && shown.contains("\"email\": \"…\""), "{shown}");
+    assert!(code == 0 && shown.contains("ORDERS 7") && shown.contains("\"email\": \"•••\""), "{shown}");
     assert!(!shown.contains("ada@example.org"), "{shown}");
     assert!(shown.contains("what happened around it cannot be shown: nothing in"), "{shown}");
     assert_eq!(place.call(&["dead", "show", &id, "--reveal"]).0, 2, "revealing wants a reason");

@@ -19,7 +19,7 @@ use crate::operator::{By, Operator, OperatorError};
 const GOES_ON: Duration = Duration::from_secs(24 * 3600);
 
 /// What stands in the audit in place of a personal value.
-const MASKED: &str = "…";
+const MASKED: &str = "•••";
 
 impl Operator {
     /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
