@@ -92,7 +92,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
         Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut std::io::stdout());
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)
