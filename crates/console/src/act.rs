@@ -1,6 +1,5 @@
 //! What the page does. Each act is one call of the operator's library, which writes into the audit before it acts.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use futures_util::stream;
 use millstream::http::{Body, Problem};
 use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
+use millstream::operator::personal::MASK;
 use millstream::operator::read::From as Start;
 use millstream::operator::wakes::{PendingWake, WakeAct};
 use millstream::operator::{By, OperatorError};
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
 use crate::Console;
-use crate::api::{MASK, letter, problem};
+use crate::api::{letter, problem};
 
 /// How long a demo's request may take.
 const DEMO: Duration = Duration::from_secs(10);
@@ -215,12 +215,7 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
             (service, id.to_string(), payload)
         }
         Reveal { stream: Some(stream), sequence: Some(sequence), .. } => {
-            let mut found = None;
-            let first = |stored| {
-                found = Some(stored);
-                ControlFlow::Break(())
-            };
-            console.operator.read(&stream, ">", Start::Sequence(sequence), first).await.map_err(problem)?;
+            let found = console.operator.first(&stream, ">", Start::Sequence(sequence)).await.map_err(problem)?;
             let found = found.filter(|stored| stored.sequence == sequence);
             let found =
                 found.ok_or_else(|| Problem::not_found(format!("{stream} has no message {sequence} any more")))?;

@@ -9,6 +9,7 @@ use millstream::Id;
 use millstream::http::{Problem, Query};
 use millstream::operator::OperatorError;
 use millstream::operator::dead::{DeadFilter, DeadLetter};
+use millstream::operator::personal::{MASK, mask};
 use millstream::operator::trace::{Look, Trace};
 use millstream::operator::wakes::WakeFilter;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,6 @@ const LARGEST_PAGE: usize = 10_000;
 const AUDITED: usize = 40;
 /// Wakes of a service that are shown.
 const WAKES: usize = 100;
-/// What stands in place of a personal value.
-pub(crate) const MASK: &str = "•••";
 
 pub(crate) fn routes() -> Router<Arc<Console>> {
     Router::new()
@@ -139,22 +138,7 @@ fn masked(letter: &DeadLetter) -> (String, bool) {
         // What cannot be read may say anything.
         return (format!("{MASK} ({} bytes that are no JSON)", letter.payload.len()), true);
     };
-    if hide(&mut body, &letter.personal) { (body.to_string(), true) } else { (text(), false) }
-}
-
-/// Masks the values of fields with these names, at any depth; whether there were any.
-fn hide(value: &mut Value, names: &[String]) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter_mut().fold(false, |any, (name, value)| {
-            if names.contains(name) {
-                *value = MASK.into();
-                return true;
-            }
-            hide(value, names) || any
-        }),
-        Value::Array(items) => items.iter_mut().map(|item| hide(item, names)).filter(|any| *any).count() > 0,
-        _ => false,
-    }
+    if mask(&mut body, &letter.personal) { (body.to_string(), true) } else { (text(), false) }
 }
 
 async fn system(State(console): State<Arc<Console>>) -> Json<Value> {
@@ -169,17 +153,4 @@ async fn system(State(console): State<Arc<Console>>) -> Json<Value> {
     let (wakes, silent) = wakes.map_err(|error| note("wakes", error)).unwrap_or_default();
     let audit = audit.map_err(|error| note("audit", error)).unwrap_or_default();
     Json(json!({ "status": status, "wakes": wakes, "silent": silent, "audit": audit, "troubles": troubles }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn personal_fields_are_masked_at_any_depth_and_nothing_else_is() {
-        let mut body = json!({ "mail": "a@b", "lines": [{ "name": { "first": "Zoë" }, "count": 1 }], "count": 2 });
-        assert!(hide(&mut body, &["mail".into(), "name".into()]));
-        assert_eq!(body, json!({ "mail": MASK, "lines": [{ "name": MASK, "count": 1 }], "count": 2 }));
-        assert!(!hide(&mut body, &["other".into()]));
-    }
 }

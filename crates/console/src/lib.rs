@@ -6,7 +6,8 @@
 //! * `live.rs` is what passes now, told to every open tab; `tab.rs` bounds what waits for one of them;
 //! * `api.rs` answers what the page asks, `act.rs` does what it is told to;
 //! * `guard.rs` keeps other pages and other people's hands off both;
-//! * `look.rs` looks at the broker every two seconds; [`metrics`] is the table of what is shown of it.
+//! * `observe.rs` looks at the broker every second or two, for the tabs and for the metrics; `look.rs` makes series of it, of which
+//!   [`metrics`] is the table.
 //!
 //! | route | |
 //! | --- | --- |

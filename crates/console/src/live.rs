@@ -1,4 +1,5 @@
-//! What passes now, told to every open tab by server-sent events. Nobody looks while no tab is open.
+//! What passes now, told to every open tab by server-sent events. Nobody follows events while no tab is open; what services and
+//! dead letters are like is found by the one look that the metrics are made of, too.
 //!
 //! | event | |
 //! | --- | --- |
@@ -12,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,8 +28,7 @@ use futures_util::{Stream, StreamExt, stream};
 use millstream::Timestamp;
 use millstream::event::header;
 use millstream::http::Problem;
-use millstream::operator::OperatorError;
-use millstream::operator::dead::{DeadFilter, LetterState};
+use millstream::operator::dead::{DeadFilter, LetterState, Letters};
 use millstream::operator::read::Stored;
 use millstream::operator::status::SystemStatus;
 use millstream::operator::tail::{Tail, TailFilter};
@@ -46,10 +47,10 @@ const INVARIANTS: &str = "millstream.invariants";
 const TABS: usize = 64;
 /// Time between two frames of events.
 const BEAT: Duration = Duration::from_millis(200);
-/// Time between two looks at services and dead letters.
-const LOOK: Duration = Duration::from_secs(1);
-/// The same while nobody watches: the dead letters are kept near, so that their list is there at once.
-const IDLE: Duration = Duration::from_secs(5);
+/// How long until what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The beats of a second.
+const BEATS: usize = 5;
 /// Events a second that are shown one by one; all are counted.
 const SHOWN_PER_SECOND: usize = 50;
 /// Events that are read in a beat; what comes faster is told as not looked at.
@@ -179,14 +180,14 @@ impl Hub {
         inner.tabs.clear();
     }
 
-    fn watched(&self) -> bool {
+    pub(crate) fn watched(&self) -> bool {
         let mut inner = self.lock();
         inner.tabs.retain(Tab::is_open);
         !inner.tabs.is_empty()
     }
 
     /// Waits until a tab is open.
-    async fn watcher(&self) {
+    pub(crate) async fn watcher(&self) {
         loop {
             let opened = self.opened.notified();
             if self.watched() {
@@ -217,8 +218,7 @@ impl Hub {
     fn pass(&self, events: &[Stored], skipped: u64, before: bool) {
         let mut inner = self.lock();
         inner.beats.push_back(if before { 0 } else { events.len() });
-        let beats = usize::try_from(LOOK.as_millis() / BEAT.as_millis()).unwrap_or(1);
-        while inner.beats.len() > beats {
+        while inner.beats.len() > BEATS {
             inner.beats.pop_front();
         }
         if events.is_empty() && skipped == 0 {
@@ -237,7 +237,7 @@ impl Hub {
             }
         }
         // A sample of whole correlations may be more than what it is a sample for.
-        let most = if rate > SHOWN_PER_SECOND { 2 * SHOWN_PER_SECOND / beats } else { RECENT };
+        let most = if rate > SHOWN_PER_SECOND { 2 * SHOWN_PER_SECOND / BEATS } else { RECENT };
         shown.drain(..shown.len().saturating_sub(most));
         inner.recent.extend(shown.iter().cloned());
         while inner.recent.len() > RECENT {
@@ -247,7 +247,15 @@ impl Hub {
         inner.tell(&frame);
     }
 
-    fn trouble(&self, error: &OperatorError) {
+    /// Tells how services are.
+    pub(crate) fn look(&self, status: &SystemStatus) {
+        let mut inner = self.lock();
+        let frame = frame("lanes", &lanes(status, &inner.dead));
+        inner.tell(&frame);
+        inner.lanes = Some(frame);
+    }
+
+    pub(crate) fn trouble(&self, error: &dyn Display) {
         tracing::debug!(%error, "the tabs are told nothing new");
         self.lock().tell(&frame("trouble", &json!({ "error": error.to_string() })));
     }
@@ -311,7 +319,7 @@ async fn live(State(console): State<Arc<Console>>) -> Response {
 
 /// Finds out what the tabs are told, until the process ends.
 pub(crate) async fn run(console: Arc<Console>) -> Result<()> {
-    tokio::join!(follow(&console), look(&console), letters(&console), listen(&console));
+    tokio::join!(follow(&console), listen(&console));
     Ok(())
 }
 
@@ -325,7 +333,7 @@ async fn follow(console: &Console) {
             Ok(tail) => tail,
             Err(error) => {
                 hub.trouble(&error);
-                sleep(LOOK).await;
+                sleep(AGAIN).await;
                 continue;
             }
         };
@@ -337,24 +345,6 @@ async fn follow(console: &Console) {
             }
             sleep(BEAT).await;
         }
-    }
-}
-
-/// Services.
-async fn look(console: &Console) {
-    let hub = &console.hub;
-    loop {
-        hub.watcher().await;
-        match console.operator.status().await {
-            Ok(status) => {
-                let mut inner = hub.lock();
-                let frame = frame("lanes", &lanes(&status, &inner.dead));
-                inner.tell(&frame);
-                inner.lanes = Some(frame);
-            }
-            Err(error) => hub.trouble(&error),
-        }
-        sleep(LOOK).await;
     }
 }
 
@@ -395,58 +385,43 @@ fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
     names.into_iter().map(lane).collect()
 }
 
-/// Dead letters.
-async fn letters(console: &Console) {
-    let mut seen: HashMap<String, u64> = HashMap::new();
-    let mut first = true;
-    loop {
-        let new = {
-            let mut letters = console.letters.lock().await;
-            match letters.update(&console.operator).await {
-                Ok(()) => Some(news(letters.list(&DeadFilter::default()), &mut seen, console)),
-                Err(error) => {
-                    tracing::debug!(%error, "the dead letters cannot be read");
-                    None
-                }
-            }
-        };
-        if let Some(new) = new {
-            // What was there before is no news.
-            if !std::mem::take(&mut first) && !new.is_empty() {
-                console.hub.lock().tell(&frame("letters", &new));
-            }
-        }
-        let watched = console.hub.watched();
-        tokio::select! {
-            () = sleep(if watched { LOOK } else { IDLE }) => {}
-            () = console.hub.watcher(), if !watched => {}
-        }
-    }
+/// Which dead letters the tabs know of, by the last of each service's records.
+#[derive(Default)]
+pub(crate) struct News {
+    seen: Option<HashMap<String, u64>>,
 }
 
-/// The dead letters whose records have come since the last time, and notes how many each service has.
-fn news(
-    letters: Vec<&millstream::operator::dead::DeadLetter>,
-    seen: &mut HashMap<String, u64>,
-    console: &Console,
-) -> Vec<Value> {
-    let mut counts = BTreeMap::new();
-    let before = seen.clone();
-    let mut new = vec![];
-    for letter in letters {
-        *counts.entry(letter.service.clone()).or_default() += 1;
-        let last = seen.entry(letter.service.clone()).or_default();
-        *last = letter.record_sequence.max(*last);
-        let is_new = letter.record_sequence > before.get(&letter.service).copied().unwrap_or(0);
-        if is_new && letter.state == LetterState::Dead && new.len() < SHOWN_PER_SECOND {
-            new.push(json!({
-                "service": letter.service, "event": letter.event, "id": letter.id, "reason": letter.reason,
-                "stream": letter.stream, "sequence": letter.sequence, "key": letter.key.clone().map(clip), "at": letter.at,
-            }));
+impl News {
+    /// Tells of those that have come since the last time; what was there the first time is no news. Notes how many each service
+    /// has.
+    pub(crate) fn tell(&mut self, letters: &Letters, hub: &Hub) {
+        let mut counts = BTreeMap::new();
+        let mut last: HashMap<String, u64> = HashMap::new();
+        let mut new = vec![];
+        for letter in letters.list(&DeadFilter::default()) {
+            *counts.entry(letter.service.clone()).or_default() += 1;
+            let highest = last.entry(letter.service.clone()).or_default();
+            *highest = letter.record_sequence.max(*highest);
+            let seen = |seen: &HashMap<String, u64>| seen.get(&letter.service).copied().unwrap_or(0);
+            let is_new = self.seen.as_ref().is_some_and(|before| letter.record_sequence > seen(before));
+            if is_new && letter.state == LetterState::Dead && new.len() < SHOWN_PER_SECOND {
+                new.push(json!({
+                    "service": letter.service, "event": letter.event, "id": letter.id, "reason": letter.reason,
+                    "stream": letter.stream, "sequence": letter.sequence, "key": letter.key.clone().map(clip), "at": letter.at,
+                }));
+            }
+        }
+        let seen = self.seen.get_or_insert_default();
+        last.into_iter().for_each(|(service, highest)| {
+            let known = seen.entry(service).or_default();
+            *known = highest.max(*known);
+        });
+        let mut inner = hub.lock();
+        inner.dead = counts;
+        if !new.is_empty() {
+            inner.tell(&frame("letters", &new));
         }
     }
-    console.hub.lock().dead = counts;
-    new
 }
 
 /// Invariants.
@@ -456,7 +431,7 @@ async fn listen(console: &Console) {
             Ok(told) => told,
             Err(error) => {
                 tracing::debug!(%error, "invariants cannot be listened to");
-                sleep(IDLE).await;
+                sleep(AGAIN).await;
                 continue;
             }
         };

@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::Result;
 use millstream::Timestamp;
-use millstream::operator::Operator;
 use millstream::operator::dead::{DeadFilter, Letters, Moves};
+use millstream::operator::status::SystemStatus;
 use millstream::telemetry::Snapshot;
 use millstream::telemetry::metrics::{REASONS, UNKNOWN_EVENT};
-use tokio::sync::Mutex;
 
 use crate::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OBSERVED, OLDEST_UNACKED, PENDING, REDELIVERED,
@@ -18,9 +16,8 @@ use crate::metrics::{
 /// The reason of a dead letter that has none of ours.
 const UNKNOWN_REASON: &str = "unknown";
 
-/// What is there now; the dead letters are brought up to date.
-pub(crate) async fn look(operator: &Operator, letters: &Mutex<Letters>) -> Result<Snapshot> {
-    let status = operator.status().await?;
+/// What was found, as series.
+pub(crate) fn snapshot(status: SystemStatus, letters: &Letters) -> Snapshot {
     let mut snapshot = Snapshot::new(OBSERVED);
     for stream in &status.streams {
         let name = stream.name.as_str();
@@ -45,10 +42,8 @@ pub(crate) async fn look(operator: &Operator, letters: &Mutex<Letters>) -> Resul
     for instance in status.instances {
         *instances.entry((instance.service, instance.version)).or_default() += 1;
     }
-    let mut letters = letters.lock().await;
-    letters.update(operator).await?;
     for (service, moves) in letters.services() {
-        dead_letters(&mut snapshot, &letters, service, events.get(service));
+        dead_letters(&mut snapshot, letters, service, events.get(service));
         let Moves { sent, handled, failed_again, discarded } = moves;
         for (outcome, count) in REDRIVE_OUTCOMES.into_iter().zip([sent, handled, failed_again, discarded]) {
             snapshot.set(&REDRIVES, &[service, outcome], count as f64);
@@ -60,7 +55,7 @@ pub(crate) async fn look(operator: &Operator, letters: &Mutex<Letters>) -> Resul
     for ((service, version), count) in &instances {
         snapshot.set(&INSTANCES, &[service, version], *count as f64);
     }
-    Ok(snapshot)
+    snapshot
 }
 
 /// How many dead letters of a service somebody has to deal with, and how old they are.

@@ -1,4 +1,4 @@
-//! The observer: looks at the broker on and on, for the metrics.
+//! The observer: looks at the broker on and on, for the metrics and for the open tabs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,19 @@ use anyhow::Result;
 use axum::Json;
 use axum::extract::{Query, State};
 use millstream::http::{Health, Probe};
+use millstream::operator::OperatorError;
 use millstream::operator::dead::{DeadFilter, DeadLetter};
 use millstream::telemetry::metrics::BROKER_CONNECTED;
 use millstream::telemetry::{Snapshot, Telemetry};
 use serde::Deserialize;
 
-use crate::look::look;
+use crate::live::News;
+use crate::look::snapshot;
 use crate::{Console, metrics};
 
-/// Time between two looks at the broker.
+/// Time between two looks at the broker, and the same while a tab is open.
 const PAUSE: Duration = Duration::from_secs(2);
+const WATCHED: Duration = Duration::from_secs(1);
 /// How long one look may take; a broker that is slower does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,10 +60,10 @@ impl Probe for Sees {
 /// Looks until the process ends.
 pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers: Arc<AtomicBool>) -> Result<()> {
     let connected = telemetry.gauge(&BROKER_CONNECTED, &[]);
-    let mut told = false;
+    let (mut told, mut news) = (false, News::default());
     loop {
-        let looked = match tokio::time::timeout(PATIENCE, look(&console.operator, &console.letters)).await {
-            Ok(looked) => looked.map_err(|error| format!("{error:#}")),
+        let looked = match tokio::time::timeout(PATIENCE, look(&console, &mut news)).await {
+            Ok(looked) => looked.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {PATIENCE:?}")),
         };
         let found = looked.is_ok();
@@ -72,6 +75,7 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
                 telemetry.show(&snapshot);
             }
             Err(error) => {
+                console.hub.trouble(&error);
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(error, "the broker cannot be looked at; trying on");
                 }
@@ -81,6 +85,20 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
         }
         answers.store(found, Ordering::Release);
         connected.set(f64::from(u8::from(found)));
-        tokio::time::sleep(PAUSE).await;
+        let watched = console.hub.watched();
+        tokio::select! {
+            () = tokio::time::sleep(if watched { WATCHED } else { PAUSE }) => {}
+            () = console.hub.watcher(), if !watched => {}
+        }
     }
+}
+
+/// One look, for the metrics and for the tabs.
+async fn look(console: &Console, news: &mut News) -> Result<Snapshot, OperatorError> {
+    let status = console.operator.status().await?;
+    let mut letters = console.letters.lock().await;
+    letters.update(&console.operator).await?;
+    news.tell(&letters, &console.hub);
+    console.hub.look(&status);
+    Ok(snapshot(status, &letters))
 }

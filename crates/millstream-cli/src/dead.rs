@@ -7,16 +7,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, DeadLetter, Fate, Letters, Outcome, Progress, Redrive, Report};
+use millstream::operator::personal::{MASK, is_personal};
 use millstream::operator::{By, Operator, OperatorError};
 use millstream::{Id, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::letters::{list, show};
-use crate::masked::MASK;
 use crate::output;
-use crate::who::who;
+use crate::reveal::{Reveal, revealed};
+use crate::who::{Actor, text, who};
 
 /// What is done about dead letters.
 #[derive(Debug, Subcommand)]
@@ -37,38 +37,21 @@ pub(crate) enum Dead {
         /// Which, `payments/019ac3f0-…`; the id alone if one service has it
         #[arg(value_name = "[SERVICE/]ID")]
         letter: Name,
-        /// Shows personal fields too, which is audited
-        #[arg(long, requires = "why")]
-        reveal: bool,
-        /// Why they are looked at
-        #[arg(long, requires = "reveal", value_parser = text)]
-        why: Option<String>,
-        /// Who you are
-        #[arg(long, default_value_t = who(), value_parser = text)]
-        who: String,
+        #[command(flatten)]
+        reveal: Reveal,
     },
     /// Hand dead letters back to the services that gave them up
     Redrive {
         #[command(flatten)]
         filter: Filter,
-        /// Says what would go and what not, and touches nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// At most so many
-        #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
-        limit: usize,
+        #[command(flatten)]
+        many: Many,
         /// At most so many a second
         #[arg(long, default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
         /// Also those that have come back three times
         #[arg(long)]
         force: bool,
-        /// Why; it stands in the audit
-        #[arg(long, required_unless_present = "dry_run", value_parser = text)]
-        why: Option<String>,
-        /// Who you are
-        #[arg(long, default_value_t = who(), value_parser = text)]
-        who: String,
     },
     /// Send a changed copy of one to its service, in $EDITOR unless told how
     Edit {
@@ -81,30 +64,33 @@ pub(crate) enum Dead {
         /// The new body; `-` reads the standard input
         #[arg(long, value_name = "FILE")]
         payload: Option<String>,
-        /// Why; it stands in the audit
-        #[arg(long, value_parser = text)]
-        why: String,
-        /// Who you are
-        #[arg(long, default_value_t = who(), value_parser = text)]
-        who: String,
+        #[command(flatten)]
+        actor: Actor,
     },
     /// Give dead letters up for good. Their records stay for 30 days
     Discard {
         #[command(flatten)]
         filter: Filter,
-        /// Says what would go and what not, and touches nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// At most so many
-        #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
-        limit: usize,
-        /// Why; it stands in the audit
-        #[arg(long, required_unless_present = "dry_run", value_parser = text)]
-        why: Option<String>,
-        /// Who you are
-        #[arg(long, default_value_t = who(), value_parser = text)]
-        who: String,
+        #[command(flatten)]
+        many: Many,
     },
+}
+
+/// How many are acted on, by whom, and why.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Many {
+    /// Says what would go and what not, and touches nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many
+    #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
+    limit: usize,
+    /// Why; it stands in the audit
+    #[arg(long, required_unless_present = "dry_run", value_parser = text)]
+    why: Option<String>,
+    /// Who you are
+    #[arg(long, default_value_t = who(), value_parser = text)]
+    who: String,
 }
 
 /// Which dead letters are meant.
@@ -181,11 +167,6 @@ impl Name {
     }
 }
 
-fn text(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() { Err("say something".into()) } else { Ok(text.into()) }
-}
-
 fn change(text: &str) -> Result<(String, Value), String> {
     let (pointer, value) = text.split_once('=').ok_or("it is of the form /json/pointer=value")?;
     if !pointer.starts_with('/') {
@@ -206,15 +187,13 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
             let filter = DeadFilter { all, ..filter.at(now) };
             list(&letters(operator).await?, &filter, each, json)
         }
-        Dead::Show { letter, reveal, why, who } => {
+        Dead::Show { letter, reveal } => {
             let letters = letters(operator).await?;
             let letter = letter.of(&letters)?;
-            if reveal {
-                operator.audit(&[revealed(letter, &By { who, why: why.unwrap_or_default() })]).await?;
-            }
-            show(operator, letter, reveal, json).await
+            reveal.audit(operator, "dead show", &letter.service, &letter.id.to_string()).await?;
+            show(operator, letter, reveal.reveal, json).await
         }
-        Dead::Redrive { filter, dry_run, limit, rate, force, why, who } => {
+        Dead::Redrive { filter, many: Many { dry_run, limit, why, who }, rate, force } => {
             let by = By { who, why: why.unwrap_or_default() };
             let how = Redrive { limit, per_second: rate, force, dry_run };
             let bar = bar();
@@ -222,8 +201,8 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
             bar.finish_and_clear();
             tell(&report?, "redriven", json)
         }
-        Dead::Edit { letter, changes, payload, why, who } => {
-            let by = By { who, why };
+        Dead::Edit { letter, changes, payload, actor } => {
+            let by = actor.into();
             let letters = letters(operator).await?;
             let letter = letter.of(&letters)?;
             let body = match payload {
@@ -234,14 +213,14 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
                 },
                 None => {
                     if !letter.personal.is_empty() {
-                        operator.audit(&[revealed(letter, &by)]).await?;
+                        revealed(operator, "dead edit", &letter.service, &letter.id.to_string(), &by).await?;
                     }
                     crate::editor::edit(letter.id, &pretty(&letter.payload))?
                 }
             };
             edit(operator, letter, body, &by, json).await
         }
-        Dead::Discard { filter, dry_run, limit, why, who } => {
+        Dead::Discard { filter, many: Many { dry_run, limit, why, who } } => {
             let filter = filter.at(now);
             if filter == DeadFilter::default() && !dry_run {
                 eprintln!("error: say which dead letters are to be discarded, for example --fingerprint");
@@ -260,18 +239,6 @@ async fn letters(operator: &Operator) -> Result<Letters> {
     let mut letters = Letters::default();
     letters.update(operator).await?;
     Ok(letters)
-}
-
-fn revealed(letter: &DeadLetter, by: &By) -> AuditEntry {
-    AuditEntry {
-        at: Timestamp::system(),
-        who: by.who.clone(),
-        action: "reveal".into(),
-        service: letter.service.clone(),
-        what: letter.id.to_string(),
-        why: by.why.clone(),
-        details: json!({ "fields": letter.personal }),
-    }
 }
 
 fn read(file: &str) -> Result<Vec<u8>> {
@@ -328,7 +295,7 @@ async fn edit(operator: &Operator, letter: &DeadLetter, body: Vec<u8>, by: &By, 
     println!("{} goes to {} in place of {}", edited.id, letter.service, edited.original);
     let mut table = output::table(["WHERE", "OLD", "NEW"]);
     for (at, old, new) in edited.difference {
-        let is_personal = at.split('/').any(|name| letter.personal.iter().any(|personal| personal == name));
+        let is_personal = is_personal(&at, &letter.personal);
         let shown = |value: Value| if is_personal { MASK.to_owned() } else { value.to_string() };
         table.add_row([at, shown(old), shown(new)]);
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use millstream::operator::dead::{DeadFilter, DeadLetter, LetterState, Letters};
+use millstream::operator::personal::{MASK, mask};
 use millstream::operator::trace::{Look, Trace};
 use millstream::operator::{Operator, OperatorError};
 use millstream::{Id, Timestamp};
 use serde_json::{Value, json};
 
-use crate::masked::masked;
 use crate::output;
 
 pub(crate) fn list(letters: &Letters, filter: &DeadFilter, each: bool, json: bool) -> Result<ExitCode> {
@@ -80,11 +80,16 @@ fn state(state: LetterState) -> &'static str {
 
 pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool, as_json: bool) -> Result<ExitCode> {
     let audit = operator.audited_about(letter.id).await?;
-    let personal: &[String] = if reveal { &[] } else { &letter.personal };
     let payload = match serde_json::from_slice::<Value>(&letter.payload) {
-        Ok(value) => masked(value, personal),
-        Err(_) if personal.is_empty() => String::from_utf8_lossy(&letter.payload).into_owned().into(),
-        Err(_) => masked(Value::Null, personal),
+        Ok(mut value) => {
+            if !reveal {
+                mask(&mut value, &letter.personal);
+            }
+            value
+        }
+        // What cannot be read may say anything.
+        Err(_) if !reveal && !letter.personal.is_empty() => MASK.into(),
+        Err(_) => String::from_utf8_lossy(&letter.payload).into_owned().into(),
     };
     let around = around(operator, letter, reveal).await;
     if as_json {

@@ -21,7 +21,6 @@ mod console;
 mod dead;
 mod editor;
 mod letters;
-mod masked;
 mod output;
 mod reveal;
 mod status;

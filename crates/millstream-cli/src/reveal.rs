@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 use millstream::Timestamp;
-use millstream::operator::Operator;
 use millstream::operator::audit::AuditEntry;
+use millstream::operator::{By, Operator};
 use serde_json::json;
 
-use crate::who::who;
+use crate::who::{text, who};
 
 /// Whether personal fields are shown.
 #[derive(Args, Clone, Debug)]
@@ -25,25 +25,26 @@ pub(crate) struct Reveal {
 
 impl Reveal {
     /// Writes down that personal fields are looked at, if they are; nothing is shown before.
-    pub(crate) async fn audit(&self, operator: &Operator, command: &str, what: &str) -> Result<()> {
+    pub(crate) async fn audit(&self, operator: &Operator, command: &str, service: &str, what: &str) -> Result<()> {
         if let Some(why) = &self.why {
-            let entry = AuditEntry {
-                at: Timestamp::system(),
-                who: self.who.clone(),
-                action: "reveal".into(),
-                service: "all".into(),
-                what: what.into(),
-                why: why.clone(),
-                details: json!({ "command": command }),
-            };
-            operator.audit(&[entry]).await?;
+            let by = By { who: self.who.clone(), why: why.clone() };
+            revealed(operator, command, service, what, &by).await?;
         }
         Ok(())
     }
 }
 
-/// A text that says something.
-pub(crate) fn text(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() { Err("say something".into()) } else { Ok(text.into()) }
+/// Writes down that somebody looks at personal fields.
+pub(crate) async fn revealed(operator: &Operator, command: &str, service: &str, what: &str, by: &By) -> Result<()> {
+    let By { who, why } = by.clone();
+    let entry = AuditEntry {
+        at: Timestamp::system(),
+        who,
+        action: "reveal".into(),
+        service: service.into(),
+        what: what.into(),
+        why,
+        details: json!({ "command": command }),
+    };
+    Ok(operator.audit(&[entry]).await?)
 }

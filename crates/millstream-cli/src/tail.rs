@@ -47,7 +47,7 @@ const AT_ONCE: usize = 10_000;
 pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<ExitCode> {
     let Tail { stream, event, key, correlation, since, no_follow, reveal } = tail;
     let what = key.clone().or_else(|| correlation.clone()).unwrap_or_else(|| "events".into());
-    reveal.audit(operator, "tail", &what).await?;
+    reveal.audit(operator, "tail", "all", &what).await?;
     let now = Timestamp::system();
     let since = since.map_or(now, |since| since.from(now));
     let filter = TailFilter { stream, event, key, correlation };

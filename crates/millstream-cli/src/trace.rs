@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(operator: &Operator, json: bool, trace: Trace) -> Result<ExitCode> {
     let Trace { id, follow, since, within, reveal } = trace;
-    reveal.audit(operator, "trace", &id).await?;
+    reveal.audit(operator, "trace", "all", &id).await?;
     let mut stop = std::pin::pin!(asked_to_stop());
     let (mut shown, mut whole) = (String::new(), false);
     loop {

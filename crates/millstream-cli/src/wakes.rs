@@ -6,14 +6,13 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use millstream::Timestamp;
+use millstream::operator::Operator;
 use millstream::operator::wakes::{PendingWake, WakeAct, WakeFilter};
-use millstream::operator::{By, Operator};
 use serde_json::json;
 
 use crate::output;
-use crate::reveal::text;
 use crate::times::{When, from_now};
-use crate::who::who;
+use crate::who::Actor;
 
 /// What is done about wakes.
 #[derive(Debug, Subcommand)]
@@ -59,12 +58,8 @@ pub(crate) struct Which {
     /// Its kind, if the service has several documents of that id
     #[arg(long)]
     kind: Option<String>,
-    /// Why; it stands in the audit
-    #[arg(long, value_parser = text)]
-    why: String,
-    /// Who you are
-    #[arg(long, default_value_t = who(), value_parser = text)]
-    who: String,
+    #[command(flatten)]
+    actor: Actor,
 }
 
 /// More than one document of an id and no kind is ambiguous, whatever their number.
@@ -94,7 +89,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, wakes: Wakes) -> Result
 }
 
 async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Result<ExitCode> {
-    let Which { service, document, kind, why, who } = which;
+    let Which { service, document, kind, actor } = which;
     let filter = WakeFilter { service: Some(service.clone()), kind, document: Some(document.clone()) };
     let (found, silent) = operator.wakes(&filter, SOME).await?;
     if !silent.is_empty() {
@@ -108,7 +103,7 @@ async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Res
             bail!("several of `{document}` wait at `{service}`: say which with --kind, one of {}", kinds.join(", "));
         }
     };
-    let left = operator.act_on(wake, act, &By { who, why }).await?;
+    let left = operator.act_on(wake, act, &actor.into()).await?;
     if json {
         output::json(&left)?;
     } else {

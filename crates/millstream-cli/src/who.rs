@@ -1,7 +1,33 @@
-//! Who acts, unless they say so themselves.
+//! Who acts, and why.
 
 use std::env;
 use std::fs;
+
+use clap::Args;
+use millstream::operator::By;
+
+/// Who acts, and why.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Actor {
+    /// Why; it stands in the audit
+    #[arg(long, value_parser = text)]
+    why: String,
+    /// Who you are
+    #[arg(long, default_value_t = who(), value_parser = text)]
+    who: String,
+}
+
+impl From<Actor> for By {
+    fn from(Actor { why, who }: Actor) -> Self {
+        Self { who, why }
+    }
+}
+
+/// A text that says something.
+pub(crate) fn text(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() { Err("say something".into()) } else { Ok(text.into()) }
+}
 
 /// The user and the host that this runs on: `ada@laptop`.
 pub(crate) fn who() -> String {

@@ -22,6 +22,7 @@ use serde::Serialize;
 use self::invariants::{Finding, Terms, invariants};
 use self::snapshot::{Snapshot, Unseen};
 pub use self::watch::{SUBJECT, watch};
+use crate::whole::Urls;
 use crate::wire;
 
 /// `shop check`: checks that no order, money, stock or event got lost.
@@ -104,6 +105,20 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Looks at the shop that is there.
+    pub fn of(urls: &Urls) -> Self {
+        Self {
+            orders_url: Some(urls.orders.clone()),
+            inventory_url: Some(urls.inventory.clone()),
+            payments_url: Some(urls.payments.clone()),
+            notifications_url: Some(urls.notifications.clone()),
+            analytics_url: Some(urls.analytics.clone()),
+            gateway_url: Some(urls.gateway.clone()),
+            nats_url: urls.nats.clone(),
+            ..Self::default()
+        }
+    }
+
     fn service(&self, url: Option<&String>, offset: u16) -> String {
         url.cloned().unwrap_or_else(|| format!("http://{}:{}", self.base_host, self.port_base.saturating_add(offset)))
     }

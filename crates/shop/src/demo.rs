@@ -66,18 +66,7 @@ async fn play(urls: &Urls, stock: &[(String, u64)], orders: PathBuf) -> Result<b
         load::run(load::Options { url, inventory_url, file: Some(orders), ..load::Options::default() }).await?;
     println!("{report}");
     // Everything has ended, so nothing is too young to be judged; refunds of charges that stumble take a few seconds.
-    let outcome = check::run(check::Options {
-        orders_url: Some(urls.orders.clone()),
-        inventory_url: Some(urls.inventory.clone()),
-        payments_url: Some(urls.payments.clone()),
-        notifications_url: Some(urls.notifications.clone()),
-        analytics_url: Some(urls.analytics.clone()),
-        gateway_url: Some(urls.gateway.clone()),
-        nats_url: urls.nats.clone(),
-        older_than: Duration::ZERO,
-        looks: 60,
-        ..check::Options::default()
-    });
+    let outcome = check::run(check::Options { older_than: Duration::ZERO, looks: 60, ..check::Options::of(urls) });
     let outcome = outcome.await?;
     println!("{outcome}");
     Ok(report.complete() && outcome.exit_code() == 0)

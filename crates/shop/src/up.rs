@@ -123,17 +123,7 @@ const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The check whose outcome the console shows.
 fn watched(urls: &Urls) -> check::Options {
-    check::Options {
-        orders_url: Some(urls.orders.clone()),
-        inventory_url: Some(urls.inventory.clone()),
-        payments_url: Some(urls.payments.clone()),
-        notifications_url: Some(urls.notifications.clone()),
-        analytics_url: Some(urls.analytics.clone()),
-        gateway_url: Some(urls.gateway.clone()),
-        nats_url: urls.nats.clone(),
-        patience: PATIENCE,
-        ..check::Options::default()
-    }
+    check::Options { patience: PATIENCE, ..check::Options::of(urls) }
 }
 
 /// Stops the shop, and gives the first thing that went wrong.

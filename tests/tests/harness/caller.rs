@@ -235,16 +235,7 @@ impl Caller {
 
     /// Where a check looks.
     pub(crate) fn check_options(&self) -> check::Options {
-        check::Options {
-            orders_url: Some(self.urls.orders.clone()),
-            inventory_url: Some(self.urls.inventory.clone()),
-            payments_url: Some(self.urls.payments.clone()),
-            notifications_url: Some(self.urls.notifications.clone()),
-            analytics_url: Some(self.urls.analytics.clone()),
-            gateway_url: Some(self.urls.gateway.clone()),
-            nats_url: self.urls.nats.clone(),
-            ..check::Options::default()
-        }
+        check::Options::of(&self.urls)
     }
 
     /// Places orders of one product, so many at once.

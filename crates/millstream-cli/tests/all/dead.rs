@@ -1,7 +1,6 @@
 //! Dead letters from the command line.
 
 use std::fs;
-use std::process::{Command, Output};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
@@ -68,15 +67,8 @@ impl Place {
     }
 
     fn call_with(&self, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        for name in ["NATS_CONTEXT", "NATS_CREDS", "VISUAL", "EDITOR"] {
-            command.env_remove(name);
-        }
-        command.args(args).env("NATS_URL", self.broker.url()).env("USER", "ada").envs(env.iter().copied());
         // The commands wait for nobody but the broker, which is another process.
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let said = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        (status.code().unwrap(), said)
+        crate::call(&self.broker.url(), args, env)
     }
 
     fn json(&self, args: &[&str]) -> Value {

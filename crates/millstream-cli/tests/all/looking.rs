@@ -1,13 +1,12 @@
 //! Looking at a system from the command line, and dealing with what waits in it.
 
-use std::process::{Command, Output};
+use std::time::Duration;
 
 use millstream::engine::timing::Timing;
 use millstream::testing::{Bench, TestService, eventually, fresh_meta};
 use millstream::{Document, Event, Fault, Handler, Id, Keys, Received, Service, Start, Stream, Timer, Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
 
 const ORDERS: Stream = Stream::new("ORDERS", "orders");
 const PARCELS: Stream = Stream::new("PARCELS", "parcels");
@@ -104,12 +103,8 @@ impl Place {
 
     /// The command's exit code and what it has printed.
     fn call(&self, args: &[&str]) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        command.args(args).env_remove("NATS_CONTEXT").env_remove("NATS_CREDS").env("NATS_URL", self.bench.broker.url());
         // It waits for broker and service, which do not run in this thread.
-        let Output { status, stdout, stderr } = tokio::task::block_in_place(|| command.output()).unwrap();
-        let said = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        (status.code().unwrap(), said)
+        tokio::task::block_in_place(|| crate::call(&self.bench.broker.url(), args, &[]))
     }
 
     fn json(&self, args: &[&str]) -> Value {

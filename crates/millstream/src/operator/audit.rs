@@ -80,7 +80,7 @@ impl Operator {
         Ok(entries)
     }
 
-    /// The entries about one dead letter or wake, the oldest first.
+    /// The entries about one dead letter, the oldest first.
     ///
     /// # Errors
     /// When the broker does not answer.

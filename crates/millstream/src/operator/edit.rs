@@ -11,15 +11,13 @@ use crate::dead_letter::{EDITED_FROM, NUMBER};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadLetter, Edited, LetterState};
+use crate::operator::personal::{MASK, is_personal};
 use crate::operator::redrive::{Outgoing, TTL, but, entry, expecting, mark, put, redrive_subject, ttl, wire_size};
 use crate::operator::{By, Operator, OperatorError};
 
 /// How long after an edit that was interrupted the same one goes on with it. Later the service may have forgotten the copy, and
 /// would handle it once more.
 const GOES_ON: Duration = Duration::from_secs(24 * 3600);
-
-/// What stands in the audit in place of a personal value.
-const MASKED: &str = "•••";
 
 impl Operator {
     /// Sends a changed copy of a dead letter to the service that gave it up, under a new id and caused by the original, which is kept.
@@ -167,12 +165,7 @@ fn differ(at: String, old: &Value, new: &Value, changes: &mut Vec<(String, Value
 
 /// A change as the audit keeps it: what is personal does not outlive the dead letter there.
 fn masked(letter: &DeadLetter, (at, old, new): &(String, Value, Value)) -> Value {
-    let is_personal = at.split('/').any(|name| letter.personal.iter().any(|personal| personal == name));
-    if is_personal || (at.is_empty() && !letter.personal.is_empty()) {
-        json!([at, MASKED, MASKED])
-    } else {
-        json!([at, old, new])
-    }
+    if is_personal(at, &letter.personal) { json!([at, MASK, MASK]) } else { json!([at, old, new]) }
 }
 
 #[cfg(test)]

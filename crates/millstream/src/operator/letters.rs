@@ -4,18 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use async_nats::header::HeaderMap;
-use async_nats::jetstream::stream::Info;
 use futures_util::TryStreamExt;
 
 use crate::dead_letter::{EDITED_FROM, REDRIVES, STATE};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadFilter, DeadGroup, DeadLetter, LetterState};
+use crate::operator::personal;
 use crate::operator::read::{From, Stored};
+use crate::operator::status::StreamStatus;
 use crate::operator::{Operator, OperatorError};
-
-/// The header that names the fields of a body that are personal.
-const PERSONAL: &str = "ce-personalfields";
 
 /// The dead letters of all services as last read: knows what it has read, and reads only what has come since.
 #[derive(Debug, Default)]
@@ -32,7 +30,7 @@ pub struct Letters {
 struct OfService {
     service: String,
     /// When the stream was made, and up to which sequence it was read.
-    read: Option<(i128, u64)>,
+    read: Option<(Timestamp, u64)>,
     /// By subject.
     letters: HashMap<String, DeadLetter>,
     moves: Moves,
@@ -62,17 +60,15 @@ impl Letters {
     /// # Errors
     /// When the broker does not answer.
     pub async fn update(&mut self, operator: &Operator) -> Result<(), OperatorError> {
-        let away = |error: &dyn std::fmt::Display| OperatorError::Away(format!("streams cannot be listed: {error}"));
-        let infos: Vec<Info> = operator.jetstream.streams().try_collect().await.map_err(|error| away(&error))?;
-        let found: Vec<(String, Info)> =
-            infos.into_iter().filter_map(|info| Some((service_of(&info)?.to_owned(), info))).collect();
+        let streams = operator.streams().await?;
+        let found: Vec<_> = streams.iter().filter_map(|stream| Some((stream.dead_letters_of()?, stream))).collect();
         let known = self.streams.len();
-        self.streams.retain(|name, _| found.iter().any(|(_, info)| info.config.name == *name));
+        self.streams.retain(|name, _| found.iter().any(|(_, stream)| stream.name == *name));
         self.changes += u64::from(self.streams.len() != known);
-        for (service, info) in found {
-            let of_service = self.streams.entry(info.config.name.clone()).or_default();
-            of_service.service = service;
-            self.changes += u64::from(of_service.update(operator, &info, self.whole).await?);
+        for (service, stream) in found {
+            let of_service = self.streams.entry(stream.name.clone()).or_default();
+            of_service.service = service.into();
+            self.changes += u64::from(of_service.update(operator, stream, self.whole).await?);
         }
         Ok(())
     }
@@ -133,9 +129,9 @@ impl Letters {
 }
 
 impl OfService {
-    async fn update(&mut self, operator: &Operator, info: &Info, whole: bool) -> Result<bool, OperatorError> {
-        let stream = info.config.name.as_str();
-        let (created, last) = (info.created.unix_timestamp_nanos(), info.state.last_sequence);
+    async fn update(&mut self, operator: &Operator, status: &StreamStatus, whole: bool) -> Result<bool, OperatorError> {
+        let stream = status.name.as_str();
+        let (created, last) = (status.created, status.last_sequence);
         // What is there at the first look has happened before.
         let begins = self.read.is_none();
         let seen = match self.read {
@@ -147,14 +143,14 @@ impl OfService {
         };
         let mut next = last + 1;
         let mut changed = begins;
-        if last > seen && info.state.messages > 0 {
+        if last > seen && status.messages > 0 {
             let take = |stored| {
                 self.take(stored, begins, whole);
                 ControlFlow::Continue(())
             };
             next = operator.read(stream, ">", From::Sequence(seen + 1), take).await?.max(next);
             changed = true;
-        } else if self.letters.len() as u64 != info.state.messages {
+        } else if self.letters.len() as u64 != status.messages {
             let away = |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream}: {error}"));
             let handle = operator.jetstream.get_stream_no_info(stream).await.map_err(|error| away(&error))?;
             let subjects = handle.info_with_subjects(">").await.map_err(|error| away(&error))?;
@@ -194,13 +190,6 @@ impl Moves {
             LetterState::Redriving | LetterState::Edited => {}
         }
     }
-}
-
-/// The service whose dead letters a stream has.
-fn service_of(info: &Info) -> Option<&str> {
-    let subject = info.config.subjects.first()?.strip_prefix("dlq.")?;
-    let (service, _) = subject.split_once('.')?;
-    info.config.name.starts_with("DLQ_").then_some(service)
 }
 
 fn letter(service: &str, stored: Stored, whole: bool) -> DeadLetter {
@@ -243,7 +232,7 @@ fn letter(service: &str, stored: Stored, whole: bool) -> DeadLetter {
         why: ours("Why"),
         edited_from: get(EDITED_FROM).and_then(|id| id.parse().ok()),
         edited_to: ours("Edited-To").and_then(|id| id.parse().ok()),
-        personal: get(PERSONAL).map_or(vec![], |names| names.split(',').map(|name| name.trim().into()).collect()),
+        personal: personal::names(get(header::PERSONAL)),
         headers: stored.all_headers(),
         wire: if whole { stored.headers } else { HeaderMap::new() },
         record: stored.subject,

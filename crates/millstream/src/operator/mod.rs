@@ -7,6 +7,7 @@
 //! | [`read`] | a stream's messages in order, from a sequence or a time |
 //! | [`dead`] | dead letters: list, show, redrive, edit, discard |
 //! | [`audit`] | who did what, when and why; written before it is done |
+//! | [`personal`] | what is masked where bodies are shown |
 //! | [`status`] | streams, consumers, instances |
 //! | [`tail`] | events as they come |
 //! | [`trace`] | everything that one order or one request set off |
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod dead;
 mod edit;
 mod letters;
+pub mod personal;
 pub mod read;
 mod redrive;
 mod search;

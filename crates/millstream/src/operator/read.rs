@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind as RawMessageErrorKin
 use async_nats::{Client, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::event::{decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
@@ -69,6 +69,16 @@ impl Stored {
     }
 }
 
+impl From {
+    /// A direct get of the first message from here on whose subject matches.
+    fn request(self, filter: &str) -> Value {
+        match self {
+            Self::Sequence(sequence) => json!({ "seq": sequence.max(1), "next_by_subj": filter }),
+            Self::Time(time) => json!({ "start_time": time, "next_by_subj": filter }),
+        }
+    }
+}
+
 impl Operator {
     /// The first message of a stream whose subject matches `filter`, if there is one. From a sequence also if the stream does not
     /// allow direct gets.
@@ -78,10 +88,7 @@ impl Operator {
     pub async fn first(&self, stream: &str, filter: &str, from: From) -> Result<Option<Stored>, OperatorError> {
         let away =
             |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
-        let request = match from {
-            From::Sequence(sequence) => json!({ "seq": sequence.max(1), "next_by_subj": filter }),
-            From::Time(time) => json!({ "start_time": time, "next_by_subj": filter }),
-        };
+        let request = from.request(filter);
         let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
         let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
         let message = match (answer, from) {
@@ -125,13 +132,12 @@ impl Operator {
         let client: &Client = &self.client;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
-        let mut request = match from {
-            From::Sequence(sequence) => json!({ "seq": sequence.max(1), "batch": BATCH, "next_by_subj": filter }),
-            From::Time(time) => json!({ "start_time": time, "batch": BATCH, "next_by_subj": filter }),
-        };
         let mut next = if let From::Sequence(sequence) = from { sequence.max(1) } else { 0 };
+        let mut from = from;
         loop {
             let subject = format!("$JS.API.DIRECT.GET.{stream}");
+            let mut request = from.request(filter);
+            request["batch"] = BATCH.into();
             let body = request.to_string().into();
             client.publish_with_reply(subject, inbox.clone(), body).await.map_err(|error| away(&error))?;
             let before = next;
@@ -156,7 +162,7 @@ impl Operator {
             if next == before {
                 return Ok(next);
             }
-            request = json!({ "seq": next, "batch": BATCH, "next_by_subj": filter });
+            from = From::Sequence(next);
         }
     }
 }

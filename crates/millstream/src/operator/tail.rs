@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::event::{header, partition, split_type};
 use crate::ids::{Id, Timestamp};
+use crate::operator::personal;
 use crate::operator::read::{From, Stored};
 use crate::operator::status::StreamStatus;
 use crate::operator::{Operator, OperatorError};
@@ -47,14 +48,10 @@ pub struct Shown {
     pub payload: Value,
 }
 
-/// What stands in place of a personal value.
-const MASK: &str = "•••";
-
 impl Shown {
     /// A stored message, decoded.
     pub fn of(stored: &Stored) -> Self {
         let get = |name: &str| stored.header(name);
-        let personal = get(header::PERSONAL).unwrap_or_default();
         // What the broker adds to a message when it gives it to a reader.
         let added = |name: &str| name.starts_with("Nats-") && name != header::MSG_ID;
         let payload = serde_json::from_slice(&stored.payload)
@@ -71,33 +68,20 @@ impl Shown {
             key: get(header::SUBJECT),
             correlation: get(header::CORRELATION),
             causation: get(header::CAUSATION),
-            personal: personal.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect(),
+            personal: personal::names(get(header::PERSONAL)),
             headers: stored.all_headers().into_iter().filter(|(name, _)| !added(name)).collect(),
             payload,
         }
     }
 
-    /// Puts `•••` in place of the values of personal fields, at any depth.
+    /// Masks the values of personal fields.
     pub fn mask(&mut self) {
-        mask(&mut self.payload, &self.personal);
+        personal::mask(&mut self.payload, &self.personal);
     }
 
     /// The type without its version.
     pub fn event(&self) -> Option<&str> {
         Some(split_type(self.kind.as_deref()?)?.0)
-    }
-}
-
-/// Puts `•••` in place of the values of fields with these names, at any depth.
-pub(crate) fn mask(value: &mut Value, names: &[String]) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                if names.contains(name) { *value = MASK.into() } else { mask(value, names) }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| mask(value, names)),
-        _ => {}
     }
 }
 
@@ -270,23 +254,4 @@ struct Read {
     place: Place,
     kept: VecDeque<Stored>,
     passed: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn personal_fields_are_masked_at_any_depth_and_nothing_else() {
-        let mut body = json!({
-            "orderId": "o1", "userId": "ada", "lines": [{ "name": "Ada", "product": { "userId": 7 } }], "total": 3
-        });
-        mask(&mut body, &["userId".into(), "name".into()]);
-        let masked = json!({
-            "orderId": "o1", "userId": MASK, "lines": [{ "name": MASK, "product": { "userId": MASK } }], "total": 3
-        });
-        assert_eq!(body, masked);
-    }
 }

@@ -1,16 +1,14 @@
 //! What the services and the broker say, read once.
 
-use std::ops::ControlFlow;
-
 use analytics::Summary;
 use anyhow::Context;
 use async_nats::jetstream;
 use contracts::Money;
 use futures_util::TryStreamExt;
 use millstream::Timestamp;
-use millstream::event::header;
+use millstream::dead_letter::stream_name;
 use millstream::operator::Operator;
-use millstream::operator::read::{From, Stored};
+use millstream::operator::dead::{DeadFilter, DeadLetter, Letters};
 use serde::Deserialize;
 
 use super::Options;
@@ -153,7 +151,7 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<Dea
     let client = wire::broker(url).await?;
     let (context, operator) = (jetstream::new(client.clone()), Operator::new(client));
     let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
-    let (mut streams, mut durables, mut dead) = (vec![], vec![], vec![]);
+    let (mut streams, mut durables) = (vec![], vec![]);
     for info in infos {
         let name = info.config.name;
         let stream = context.get_stream_no_info(&name).await?;
@@ -174,30 +172,18 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<Dea
                 ),
             },
         ));
-        if name.starts_with("DLQ_") && info.state.messages > 0 {
-            dead.push(dead_letters(&operator, &name).await?);
-        }
         streams.push(Stream { name, last_sequence: info.state.last_sequence });
     }
+    let mut letters = Letters::default();
+    letters.update(&operator).await?;
+    let dead = letters.services().map(|(service, _)| dead_letters(&letters, service)).collect();
     Ok((streams, durables, dead))
 }
 
-/// A record stays in its stream for a while after somebody has dealt with it, and says so.
-async fn dead_letters(operator: &Operator, stream: &str) -> anyhow::Result<DeadLetters> {
-    let mut dead = DeadLetters { stream: stream.into(), left: 0, poisoned: 0 };
-    let each = |record: Stored| {
-        let is_dealt_with = matches!(record.header(STATE).as_deref(), Some("resolved" | "edited" | "discarded"));
-        let poisoned = record.header(header::CORRELATION).is_some_and(|id| id.starts_with(POISONED));
-        match (is_dealt_with, poisoned) {
-            (true, _) => {}
-            (false, true) => dead.poisoned += 1,
-            (false, false) => dead.left += 1,
-        }
-        ControlFlow::Continue(())
-    };
-    operator.read(stream, ">", From::Sequence(1), each).await?;
-    Ok(dead)
+fn dead_letters(letters: &Letters, service: &str) -> DeadLetters {
+    let dead = letters.list(&DeadFilter { service: Some(service.into()), ..DeadFilter::default() });
+    let (poisoned, left): (Vec<&DeadLetter>, Vec<_>) = dead
+        .into_iter()
+        .partition(|letter| letter.correlation.as_ref().is_some_and(|correlation| correlation.starts_with(POISONED)));
+    DeadLetters { stream: stream_name(service), left: left.len() as u64, poisoned: poisoned.len() as u64 }
 }
-
-/// What has become of a dead letter; one that nobody has dealt with has none.
-const STATE: &str = "Millstream-State";
