@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use millstream::Event;
+use millstream_core::Event;
 use serde_json::Value;
 
 use crate::inventory::{InventoryRejected, InventoryReleased, InventoryReserved, ShortLine};

@@ -88,8 +88,8 @@ id! {
     UserId
 }
 
-impl From<millstream::Id> for OrderId {
-    fn from(id: millstream::Id) -> Self {
+impl From<millstream_core::Id> for OrderId {
+    fn from(id: millstream_core::Id) -> Self {
         Self(id.to_string())
     }
 }

@@ -1,6 +1,6 @@
 //! What the inventory service tells: whether an order's goods are set aside.
 
-use millstream::{Event, Stream};
+use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{Currency, Line, Money, OrderId, ProductId, UserId};

@@ -1,6 +1,6 @@
 //! What the orders service tells: an order was placed, and how it ended.
 
-use millstream::{Event, Stream};
+use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{Currency, Line, Money, OrderId, UserId};

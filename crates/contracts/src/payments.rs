@@ -1,6 +1,6 @@
 //! What the payments service tells: whether the money was taken, and whether it was given back.
 
-use millstream::{Event, Stream};
+use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{Currency, Money, OrderId, UserId};

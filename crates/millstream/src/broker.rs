@@ -16,13 +16,10 @@ use crate::dead_letter;
 use crate::event::Stream;
 use crate::refusals::{Refusals, is_refusal};
 use crate::release::Release;
-use crate::retry::Retry;
+use crate::retry::{Retry, forever};
 
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
 pub(crate) const IN_FLIGHT: usize = 1000;
-
-/// What a dead letter may be larger than the message that it is of.
-pub(crate) const DEAD_LETTER_ROOM: usize = 16 << 10;
 
 /// A connection that keeps itself up.
 #[derive(Clone)]
@@ -46,15 +43,14 @@ impl Broker {
     pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry, say: impl Fn(String)) -> Self {
         let mut told = None;
         let attempt = || Self::try_connect(service, config);
-        retry
-            .forever(attempt, |error: String, _| {
-                if told.as_ref() != Some(&error) {
-                    tracing::warn!(error, user = config.broker_user(), "the broker cannot be reached; trying on");
-                    say(format!("the broker (as user {}): {error}", config.broker_user()));
-                    told = Some(error);
-                }
-            })
-            .await
+        forever(retry, attempt, |error: String, _| {
+            if told.as_ref() != Some(&error) {
+                tracing::warn!(error, user = config.broker_user(), "the broker cannot be reached; trying on");
+                say(format!("the broker (as user {}): {error}", config.broker_user()));
+                told = Some(error);
+            }
+        })
+        .await
     }
 
     async fn try_connect(service: &'static str, config: &Config) -> Result<Self, String> {
@@ -130,7 +126,7 @@ impl Broker {
     /// The largest message, headers and body, that a service may emit: what the server takes, less the room that makes a dead
     /// letter of it fit too.
     pub(crate) fn max_message(&self) -> usize {
-        self.client.max_payload().saturating_sub(DEAD_LETTER_ROOM)
+        self.client.max_payload().saturating_sub(dead_letter::ROOM)
     }
 
     /// Declares a domain's stream: file storage, kept until trimmed, refusing what exceeds its size.

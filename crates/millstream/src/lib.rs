@@ -67,8 +67,11 @@
 //! ```
 #![warn(missing_docs)]
 
-pub mod event;
-pub mod ids;
+#[cfg(feature = "testing")]
+pub(crate) use millstream_core::view;
+pub use millstream_core::{dead_letter, event, handler, ids, unit};
+#[cfg(feature = "service")]
+pub(crate) use millstream_core::{redriven, work};
 
 #[cfg(feature = "service")]
 mod answers;
@@ -81,8 +84,6 @@ pub mod config;
 #[cfg(feature = "service")]
 mod consumer;
 #[cfg(feature = "service")]
-pub mod dead_letter;
-#[cfg(feature = "service")]
 mod discovery;
 #[cfg(feature = "service")]
 mod durable;
@@ -91,8 +92,6 @@ pub mod embedded;
 #[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
-pub mod handler;
-#[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
@@ -100,8 +99,6 @@ pub mod operator;
 mod progress;
 #[cfg(feature = "service")]
 mod rebuild;
-#[cfg(feature = "service")]
-mod redriven;
 #[cfg(feature = "service")]
 mod refusals;
 #[cfg(feature = "service")]
@@ -125,21 +122,13 @@ pub mod testing;
 #[cfg(feature = "service")]
 mod trim;
 #[cfg(feature = "service")]
-pub mod unit;
-#[cfg(feature = "service")]
-mod view;
-#[cfg(feature = "service")]
 pub mod watch;
-#[cfg(feature = "service")]
-mod work;
 #[cfg(feature = "testing")]
 pub mod workbench;
 
 pub use event::{Event, Meta, Received, Stream};
-#[cfg(feature = "service")]
 pub use handler::{Command, Document, Fault, FieldError, Handler, Keys, Outage, Reject, Timer, Wake, WakeInfo};
 pub use ids::{Id, Timestamp};
 #[cfg(feature = "service")]
 pub use service::{Service, Start};
-#[cfg(feature = "service")]
 pub use unit::Unit;

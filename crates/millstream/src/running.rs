@@ -35,12 +35,12 @@ use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
 use crate::rebuild;
 use crate::release::Release;
+use crate::retry::forever;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop_engine;
 use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::trim::{Room, Trimmer};
-use crate::unit::Rules;
 use crate::watch::Watchers;
 
 /// A service before its engine has started: HTTP is served already, unready.
@@ -73,7 +73,7 @@ struct Parts {
     /// Whether that could be done.
     rebuildable: bool,
     kinds: Kinds,
-    rules: Rules,
+    rules: crate::unit::Rules,
     probe: Arc<dyn Probe>,
     status: Arc<Status>,
     meters: Arc<Meters>,
@@ -132,7 +132,7 @@ impl Running {
         }));
         let probe: Arc<dyn Probe> = Arc::new(EngineProbe { status: status.clone(), timing: timing.clone() });
         // What the broker takes is known with the first connection, and before that no command is.
-        let rules = Rules::of(&service, 0);
+        let rules = service.rules(0);
         let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
         let parts = Parts {
             service: name,
@@ -303,13 +303,12 @@ impl Parts {
                 Err(PrepareError::Away(error)) => Err(error),
             }
         };
-        retry
-            .forever(prepare, |error, _| {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "the store cannot be prepared; trying on");
-                }
-            })
-            .await?;
+        forever(retry, prepare, |error, _| {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "the store cannot be prepared; trying on");
+            }
+        })
+        .await?;
         status.store_up.store(true, Ordering::Release);
         status.set_waits_for(Some("the broker".into()));
         let broker = Broker::connect(service, &config, retry, |why| status.set_waits_for(Some(why))).await;
@@ -317,32 +316,30 @@ impl Parts {
         rules.max_message = broker.max_message();
         let mut told = None;
         let declare = || declare(&broker, service, &release, &publishes);
-        retry
-            .forever(declare, |error: DeclareError, _| {
-                let error = error.to_string();
-                if told.as_ref() != Some(&error) {
-                    tracing::warn!(error, "a stream cannot be declared; trying on");
-                    status.set_waits_for(Some(error.clone()));
-                    told = Some(error);
-                }
-            })
-            .await;
+        forever(retry, declare, |error: DeclareError, _| {
+            let error = error.to_string();
+            if told.as_ref() != Some(&error) {
+                tracing::warn!(error, "a stream cannot be declared; trying on");
+                status.set_waits_for(Some(error.clone()));
+                told = Some(error);
+            }
+        })
+        .await;
         if self.rebuild {
             status.set_waits_for(Some("its rebuild".into()));
             let streams: Vec<&str> = reads.iter().map(|reading| reading.stream.name).collect();
             let mut told = None;
             let forget = || rebuild::forget(&*store, &broker, service, &streams, &timing);
-            retry
-                .forever(forget, |error: String, _| {
-                    if told.as_ref() != Some(&error) {
-                        tracing::warn!(error, "the rebuild cannot begin; trying on");
-                        status.set_waits_for(Some(error.clone()));
-                        told = Some(error);
-                    }
-                })
-                .await;
+            forever(retry, forget, |error: String, _| {
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the rebuild cannot begin; trying on");
+                    status.set_waits_for(Some(error.clone()));
+                    told = Some(error);
+                }
+            })
+            .await;
         }
-        let instance = retry.forever(|| Current::insert(&*store, clock.now()), |_, _| ()).await;
+        let instance = forever(retry, || Current::insert(&*store, clock.now()), |_, _| ()).await;
         let (mut consumers, mut helpers) = (JoinSet::new(), JoinSet::new());
         let discovery = Discovery {
             service,

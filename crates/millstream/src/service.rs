@@ -16,6 +16,7 @@ use crate::release::Release;
 use crate::running::Running;
 use crate::store::{Collection, Store, StoreError};
 use crate::telemetry::Metric;
+use crate::unit::Rules;
 use crate::work::{AnyHandler, AnyTimer, AnyWake};
 
 /// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
@@ -247,6 +248,19 @@ impl Service {
     pub fn routes(mut self, routes: Router<Context>) -> Self {
         self.routes = self.routes.merge(routes);
         self
+    }
+
+    /// What its handlers may stage.
+    pub(crate) fn rules(&self, max_message: usize) -> Rules {
+        let wakes = self.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let timers = self.timers.iter().map(|timer| (timer.kind(), timer.collection()));
+        Rules {
+            service: self.name,
+            streams: self.publishes.clone(),
+            max_message,
+            kinds: wakes.chain(timers).collect(),
+            collections: Some(self.collections.iter().map(|collection| collection.name).collect()),
+        }
     }
 
     /// Runs the service on `listener` until `shutdown`, then stops it in order: what is begun is finished, what is prefetched is

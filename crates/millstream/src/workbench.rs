@@ -54,7 +54,7 @@ impl Workbench {
     /// [`Workbench::deliver`].
     pub fn of(service: &Service) -> Self {
         let mut bench = Self::new(service.name, service.publishes.iter().copied());
-        bench.rules = Rules::of(service, MAX_MESSAGE);
+        bench.rules = service.rules(MAX_MESSAGE);
         bench.handlers = service.reads.iter().flat_map(|reading| reading.handlers.clone()).collect();
         bench
     }

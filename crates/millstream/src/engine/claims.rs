@@ -107,13 +107,3 @@ impl Engine {
         }
     }
 }
-
-impl Ran {
-    fn error(self) -> String {
-        match self {
-            Self::Handled { .. } => String::new(),
-            Self::Retry(error) | Self::Ahead(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
-            Self::Rejected(reject) => reject.detail,
-        }
-    }
-}

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::broker::DEAD_LETTER_ROOM;
 use crate::dead_letter::{self, Parked, Reason};
 use crate::engine::Engine;
 use crate::engine::input::Delivery;
@@ -40,7 +39,7 @@ impl Engine {
             headers: &delivery.wire_headers(),
             payload: delivery.payload.clone(),
         };
-        let letter = letter.letter(self.rules.max_message + DEAD_LETTER_ROOM);
+        let letter = letter.letter(self.rules.max_message + dead_letter::ROOM);
         plan.entries.push(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
         plan.emitted.push(letter);
     }

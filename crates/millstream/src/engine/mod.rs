@@ -16,8 +16,9 @@ pub(crate) mod plan;
 pub(crate) mod publisher;
 pub(crate) mod status;
 pub(crate) mod suspects;
-pub mod timing;
 pub(crate) mod wakes;
+
+pub use millstream_core::timing;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

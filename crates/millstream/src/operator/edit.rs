@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fail::fail_point;
 use serde_json::{Value, json};
 
-use crate::broker::{DEAD_LETTER_ROOM, declare_redrives};
+use crate::broker::declare_redrives;
 use crate::dead_letter::{EDITED_FROM, NUMBER};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
@@ -50,7 +50,7 @@ impl Operator {
         };
         // What is parked once more must fit into a dead letter.
         let (size, most) =
-            (wire_size(&message.1, &message.2), self.client.max_payload().saturating_sub(DEAD_LETTER_ROOM));
+            (wire_size(&message.1, &message.2), self.client.max_payload().saturating_sub(crate::dead_letter::ROOM));
         if size > most {
             return refused(format!("the message would have {size} bytes, and a service takes {most}"));
         }

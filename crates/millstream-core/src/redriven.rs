@@ -5,22 +5,22 @@ use crate::ids::{Id, Timestamp};
 
 /// What a delivery from the work queue of redrives says of the message that it is of.
 #[derive(Clone, Debug)]
-pub(crate) struct Redriven {
+pub struct Redriven {
     /// The id by which the journal knows its message.
-    pub(crate) id: Id,
+    pub id: Id,
     /// The redrive's number, from 1 on; 0 for a changed copy, which is handled like a first delivery.
-    pub(crate) number: u32,
-    pub(crate) stream: String,
-    pub(crate) seq: u64,
-    pub(crate) subject: String,
+    pub number: u32,
+    pub stream: String,
+    pub seq: u64,
+    pub subject: String,
     /// When it first failed.
-    pub(crate) first_failure: Option<Timestamp>,
-    pub(crate) edited_from: Option<Id>,
+    pub first_failure: Option<Timestamp>,
+    pub edited_from: Option<Id>,
 }
 
 impl Redriven {
     /// Reads it from headers and subject; `None` if it is no redrive.
-    pub(crate) fn read(header: impl Fn(&str) -> Option<String>, subject: &str) -> Option<Self> {
+    pub fn read(header: impl Fn(&str) -> Option<String>, subject: &str) -> Option<Self> {
         let ours = |name: &str| header(&format!("Millstream-{name}"));
         Some(Self {
             id: subject.rsplit('.').next()?.parse().ok()?,

@@ -22,17 +22,23 @@ pub const REDRIVE: &str = "REDRIVE";
 /// The header that says what became of a dead letter: absent, nobody has dealt with it.
 pub const STATE: &str = "Millstream-State";
 
+#[doc(hidden)]
 /// In a redrive: its number, from 1 on; 0 for a changed copy that is sent in place of a dead letter.
-pub(crate) const NUMBER: &str = "Millstream-Redrive";
+pub const NUMBER: &str = "Millstream-Redrive";
 
+#[doc(hidden)]
 /// In a record: how often what failed was redriven.
-pub(crate) const REDRIVES: &str = "Millstream-Redrives";
+pub const REDRIVES: &str = "Millstream-Redrives";
 
+#[doc(hidden)]
 /// In a changed copy: the id of the dead letter that it is of.
-pub(crate) const EDITED_FROM: &str = "Millstream-Edited-From";
+pub const EDITED_FROM: &str = "Millstream-Edited-From";
 
 /// How long the record of what was redriven and handled stays.
 const RESOLVED: Duration = Duration::from_secs(24 * 3600);
+
+/// What a dead letter may be larger than the message that it is of, in bytes.
+pub const ROOM: usize = 16 << 10;
 
 /// Why a message was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,8 +88,9 @@ pub fn subjects(service: &str) -> String {
     format!("dlq.{service}.>")
 }
 
+#[doc(hidden)]
 /// The subject of the record of what failed.
-pub(crate) fn record(service: &str, headers: &[(String, String)], id: Id) -> String {
+pub fn record(service: &str, headers: &[(String, String)], id: Id) -> String {
     format!("dlq.{service}.{}.{id}", subject_token(event_of(headers).unwrap_or("unknown")))
 }
 
@@ -102,8 +109,9 @@ fn own(headers: &[(String, String)]) -> impl Iterator<Item = (String, String)> {
     headers.iter().filter(move |(name, _)| theirs(name)).map(move |(name, value)| (name.clone(), wire(value)))
 }
 
+#[doc(hidden)]
 /// What takes the place of a record whose redrive was handled: the headers, and what was known of the failure, for a day.
-pub(crate) fn resolved(record: String, id: Id, number: u32, headers: &[(String, String)]) -> Emitted {
+pub fn resolved(record: String, id: Id, number: u32, headers: &[(String, String)]) -> Emitted {
     let mut all = vec![(header::MSG_ID.to_owned(), format!("{id}:{number}:resolved"))];
     all.push(("Nats-TTL".into(), format!("{}s", RESOLVED.as_secs())));
     all.extend(own(headers));
@@ -116,27 +124,28 @@ pub(crate) fn resolved(record: String, id: Id, number: u32, headers: &[(String, 
     Emitted { subject: record, headers: all, payload: Bytes::new() }
 }
 
+#[doc(hidden)]
 /// What is parked, and what is known of it.
-pub(crate) struct Parked<'a> {
-    pub(crate) service: &'a str,
+pub struct Parked<'a> {
+    pub service: &'a str,
     /// The subject of its record.
-    pub(crate) record: String,
-    pub(crate) id: Id,
-    pub(crate) redrives: u32,
-    pub(crate) reason: Reason,
-    pub(crate) error: &'a str,
-    pub(crate) stream: &'a str,
-    pub(crate) seq: u64,
-    pub(crate) subject: &'a str,
-    pub(crate) consumer: &'a str,
-    pub(crate) attempts: u32,
-    pub(crate) first_failure: Timestamp,
-    pub(crate) last_failure: Timestamp,
+    pub record: String,
+    pub id: Id,
+    pub redrives: u32,
+    pub reason: Reason,
+    pub error: &'a str,
+    pub stream: &'a str,
+    pub seq: u64,
+    pub subject: &'a str,
+    pub consumer: &'a str,
+    pub attempts: u32,
+    pub first_failure: Timestamp,
+    pub last_failure: Timestamp,
     /// What it is a changed copy of.
-    pub(crate) edited_from: Option<Id>,
+    pub edited_from: Option<Id>,
     /// The message's own headers as they were on the wire.
-    pub(crate) headers: &'a [(String, String)],
-    pub(crate) payload: Bytes,
+    pub headers: &'a [(String, String)],
+    pub payload: Bytes,
 }
 
 /// Longest error text in a dead letter, in bytes.
@@ -144,7 +153,7 @@ const ERROR_BYTES: usize = 1024;
 
 impl Parked<'_> {
     /// The dead letter, at most `max_bytes` long: a longer body is cut, and the letter says so.
-    pub(crate) fn letter(&self, max_bytes: usize) -> Emitted {
+    pub fn letter(&self, max_bytes: usize) -> Emitted {
         let event = event_of(self.headers);
         let error = clip(self.error, ERROR_BYTES);
         let mut headers: Vec<(String, String)> =
@@ -195,7 +204,8 @@ fn fingerprint(event: &str, reason: Reason, error: &str) -> String {
     hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(crate) fn clip(text: &str, bytes: usize) -> &str {
+#[doc(hidden)]
+pub fn clip(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -203,8 +213,9 @@ pub(crate) fn clip(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
+#[doc(hidden)]
 /// A text as one token of a subject.
-pub(crate) fn subject_token(text: &str) -> String {
+pub fn subject_token(text: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
     let token: String = text.chars().take(64).map(legal).collect();
     if token.is_empty() { "unknown".into() } else { token }

@@ -6,63 +6,27 @@ use bytes::Bytes;
 
 use crate::handler::{Key, WakeInfo};
 use crate::ids::Timestamp;
+use crate::record::{DocWrite, NewDoc, StoredDoc};
 use crate::unit::{Body, Context, Staged, WakeChange};
 
 /// The documents of a batch: as loaded, overlaid by what its units have staged so far.
 #[derive(Default)]
-pub(crate) struct View {
-    pub(crate) slots: HashMap<Key, Slot>,
+pub struct View {
+    pub slots: HashMap<Key, Slot>,
 }
 
 #[derive(Default)]
-pub(crate) struct Slot {
-    pub(crate) version: Option<u64>,
-    pub(crate) body: Option<Body>,
-    pub(crate) wake: Option<WakeInfo>,
+pub struct Slot {
+    pub version: Option<u64>,
+    pub body: Option<Body>,
+    pub wake: Option<WakeInfo>,
     guarded: bool,
     changed: bool,
 }
 
-/// A document as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredDoc {
-    /// Where it is.
-    pub key: Key,
-    /// Raised by one with each commit that changes it; the first is 1.
-    pub version: u64,
-    /// [`Document::SHAPE`](crate::Document::SHAPE) of the release that wrote it.
-    pub shape: u32,
-    /// The document as JSON.
-    pub body: Bytes,
-    /// Its wake.
-    pub wake: Option<WakeInfo>,
-}
-
-/// A document that a commit guards, and writes if it has a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocWrite {
-    /// Where it is.
-    pub key: Key,
-    /// The version it must have; `None`: it must not exist.
-    pub expected: Option<u64>,
-    /// What is written, with version `expected + 1`; `None`: nothing, the document is only guarded.
-    pub write: Option<NewDoc>,
-}
-
-/// What is written of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewDoc {
-    /// [`Document::SHAPE`](crate::Document::SHAPE).
-    pub shape: u32,
-    /// The document as JSON.
-    pub body: Bytes,
-    /// Its wake.
-    pub wake: Option<WakeInfo>,
-}
-
 impl View {
     /// A view of the wanted documents, of which the store had `found`.
-    pub(crate) fn new(wanted: impl IntoIterator<Item = Key>, found: Vec<StoredDoc>) -> Self {
+    pub fn new(wanted: impl IntoIterator<Item = Key>, found: Vec<StoredDoc>) -> Self {
         let mut slots: HashMap<Key, Slot> = wanted.into_iter().map(|key| (key, Slot::default())).collect();
         for doc in found {
             let body = Body { json: doc.body, shape: doc.shape, decoded: None };
@@ -75,7 +39,7 @@ impl View {
     }
 
     /// Lays what a unit has staged over the documents.
-    pub(crate) fn apply(&mut self, staged: &mut Staged, cx: &Context<'_>) {
+    pub fn apply(&mut self, staged: &mut Staged, cx: &Context<'_>) {
         for key in staged.reads.drain(..) {
             if let Some(slot) = self.slots.get_mut(&key)
                 && slot.version.is_some()
@@ -97,12 +61,12 @@ impl View {
     }
 
     /// The wake of a document as it now stands.
-    pub(crate) fn wake(&self, key: &Key) -> Option<&WakeInfo> {
+    pub fn wake(&self, key: &Key) -> Option<&WakeInfo> {
         self.slots.get(key)?.wake.as_ref()
     }
 
     /// Changes only the wake of a document: a claim, a backoff.
-    pub(crate) fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut WakeInfo)) {
+    pub fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut WakeInfo)) {
         if let Some(slot) = self.slots.get_mut(key)
             && let Some(wake) = &mut slot.wake
         {
@@ -112,19 +76,19 @@ impl View {
     }
 
     /// The document as JSON, with its shape and the version it will have once committed.
-    pub(crate) fn document(&self, key: &Key) -> Option<(Bytes, u32)> {
+    pub fn document(&self, key: &Key) -> Option<(Bytes, u32)> {
         let slot = self.slots.get(key)?;
         let body = slot.body.as_ref()?;
         Some((body.json.clone(), body.shape))
     }
 
     /// The documents with wakes that this batch has set or changed.
-    pub(crate) fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
+    pub fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
         self.slots.iter().filter(|(_, slot)| slot.changed).filter_map(|(key, slot)| Some((key, slot.wake.as_ref()?)))
     }
 
     /// What the commit has to guard and write, sorted, so that of two competing batches one gets through.
-    pub(crate) fn writes(&self) -> Vec<DocWrite> {
+    pub fn writes(&self) -> Vec<DocWrite> {
         let mut writes: Vec<DocWrite> = self
             .slots
             .iter()
@@ -144,7 +108,7 @@ impl View {
     }
 }
 
-pub(crate) fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> WakeInfo {
+pub fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> WakeInfo {
     WakeInfo {
         kind: kind.into(),
         opened: cx.now,

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use crate::event::{Emitted, Event, Meta, Stream};
 use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
 use crate::ids::{Id, Timestamp};
-use crate::service::Service;
-use crate::telemetry::Metric;
+use crate::metric::Metric;
 use crate::view::{Slot, View, new_wake};
 
 /// What an input decides with: documents to read, and a place to stage changes, events, wakes and counts.
@@ -22,19 +21,20 @@ pub struct Unit<'a> {
     staged: Staged,
 }
 
+#[doc(hidden)]
 /// What the engine knows about the input being handled.
-pub(crate) struct Context<'a> {
-    pub(crate) rules: &'a Rules,
-    pub(crate) now: Timestamp,
+pub struct Context<'a> {
+    pub rules: &'a Rules,
+    pub now: Timestamp,
     /// The input's own id, time, correlation; cause of all it emits.
-    pub(crate) cause: Meta,
+    pub cause: Meta,
     /// The document whose wake this input is the outcome of: only that wake may be moved while its intent is open.
-    pub(crate) settles: Option<Key>,
+    pub settles: Option<Key>,
 }
 
 impl Context<'_> {
     /// The event or command behind this input: itself, or what set the wake, for an outcome is neither.
-    pub(crate) fn origin(&self) -> Id {
+    pub fn origin(&self) -> Id {
         let set_by = self.settles.as_ref().and(self.cause.causation.as_ref());
         set_by.and_then(|id| id.parse().ok()).unwrap_or(self.cause.id)
     }
@@ -44,44 +44,33 @@ impl Context<'_> {
 /// 16 MiB, in which the texts of a document may stand twice.
 const LARGEST: usize = 7 << 20;
 
+#[doc(hidden)]
 /// What a service may stage.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    pub(crate) service: &'static str,
-    pub(crate) streams: Vec<Stream>,
+pub struct Rules {
+    pub service: &'static str,
+    pub streams: Vec<Stream>,
     /// The largest message in bytes that may be emitted: headers and body.
-    pub(crate) max_message: usize,
-    pub(crate) kinds: Vec<(&'static str, &'static str)>,
+    pub max_message: usize,
+    pub kinds: Vec<(&'static str, &'static str)>,
     /// The collections that are declared; `None` where nobody checks.
-    pub(crate) collections: Option<Vec<&'static str>>,
+    pub collections: Option<Vec<&'static str>>,
 }
 
 impl Rules {
-    /// The rules of a service as it is declared.
-    pub(crate) fn of(service: &Service, max_message: usize) -> Self {
-        let wakes = service.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
-        let timers = service.timers.iter().map(|timer| (timer.kind(), timer.collection()));
-        Self {
-            service: service.name,
-            streams: service.publishes.clone(),
-            max_message,
-            kinds: wakes.chain(timers).collect(),
-            collections: Some(service.collections.iter().map(|collection| collection.name).collect()),
-        }
-    }
-
     /// Whether the store has the document's collection; asked for another it would fail each time, as if it were away.
-    pub(crate) fn keeps(&self, key: &Key) -> bool {
+    pub fn keeps(&self, key: &Key) -> bool {
         self.collections.as_ref().is_none_or(|collections| collections.contains(&key.collection))
     }
 }
 
+#[doc(hidden)]
 #[derive(Default)]
-pub(crate) struct Staged {
-    pub(crate) docs: Vec<(Key, Change)>,
-    pub(crate) reads: Vec<Key>,
-    pub(crate) emitted: Vec<Emitted>,
-    pub(crate) counts: Vec<Count>,
+pub struct Staged {
+    pub docs: Vec<(Key, Change)>,
+    pub reads: Vec<Key>,
+    pub emitted: Vec<Emitted>,
+    pub counts: Vec<Count>,
     /// The next wake of the document whose wake is being ended.
     next: Option<(&'static str, Timestamp)>,
     refused: Option<Refusal>,
@@ -94,22 +83,25 @@ enum Refusal {
     Wrong(String),
 }
 
+#[doc(hidden)]
 /// A number for a metric, applied after the commit.
 #[derive(Clone, Copy)]
-pub(crate) struct Count {
-    pub(crate) metric: &'static Metric,
-    pub(crate) labels: &'static [&'static str],
-    pub(crate) value: f64,
+pub struct Count {
+    pub metric: &'static Metric,
+    pub labels: &'static [&'static str],
+    pub value: f64,
 }
 
+#[doc(hidden)]
 #[derive(Clone)]
-pub(crate) struct Change {
-    pub(crate) body: Body,
-    pub(crate) wake: WakeChange,
+pub struct Change {
+    pub body: Body,
+    pub wake: WakeChange,
 }
 
+#[doc(hidden)]
 #[derive(Clone)]
-pub(crate) enum WakeChange {
+pub enum WakeChange {
     Keep,
     Clear,
     /// The same wake at another time.
@@ -120,13 +112,15 @@ pub(crate) enum WakeChange {
     },
 }
 
-pub(crate) type Decoded = Arc<dyn Any + Send + Sync>;
+#[doc(hidden)]
+pub type Decoded = Arc<dyn Any + Send + Sync>;
 
+#[doc(hidden)]
 #[derive(Clone)]
-pub(crate) struct Body {
-    pub(crate) json: Bytes,
-    pub(crate) shape: u32,
-    pub(crate) decoded: Option<Decoded>,
+pub struct Body {
+    pub json: Bytes,
+    pub shape: u32,
+    pub decoded: Option<Decoded>,
 }
 
 impl<'a> Unit<'a> {
@@ -219,14 +213,16 @@ impl<'a> Unit<'a> {
         self.staged.next = Some((kind, at));
     }
 
+    #[doc(hidden)]
     /// The wake of a document of whatever type, as loaded.
-    pub(crate) fn standing_wake(&self, key: &Key) -> Option<&'a WakeInfo> {
+    pub fn standing_wake(&self, key: &Key) -> Option<&'a WakeInfo> {
         self.slot(key).wake.as_ref()
     }
 
+    #[doc(hidden)]
     /// Stages another wake for a document of whatever type, which stays as it is. The caller has seen that no attempt is under
     /// way.
-    pub(crate) fn change_wake(&mut self, key: &Key, wake: WakeChange) {
+    pub fn change_wake(&mut self, key: &Key, wake: WakeChange) {
         if let Some(body) = self.slot(key).body.clone() {
             self.staged.docs.push((key.clone(), Change { body, wake }));
         }
@@ -334,11 +330,12 @@ fn decode<D: Document>(body: &Body) -> Result<D, Fault> {
     parse::<D>(&body.json, body.shape)
 }
 
+#[doc(hidden)]
 /// Reads a stored document.
 ///
 /// # Errors
 /// [`Fault::Ahead`] when it has a newer shape, [`Fault::Retry`] when it does not parse.
-pub(crate) fn parse<D: Document>(json: &[u8], shape: u32) -> Result<D, Fault> {
+pub fn parse<D: Document>(json: &[u8], shape: u32) -> Result<D, Fault> {
     let collection = D::COLLECTION;
     if shape > D::SHAPE {
         return Err(Fault::Ahead(ahead::<D>(shape)));
@@ -351,9 +348,10 @@ fn ahead<D: Document>(shape: u32) -> String {
     format!("a document of `{}` has shape {shape}; this release knows {}", D::COLLECTION, D::SHAPE)
 }
 
+#[doc(hidden)]
 /// Why a message cannot be handled as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unread {
+pub enum Unread {
     /// No release can.
     #[error("{0}")]
     Schema(String),
@@ -362,14 +360,16 @@ pub(crate) enum Unread {
     Ahead(String),
 }
 
+#[doc(hidden)]
 /// One input, ready to be handled, of whatever kind.
-pub(crate) trait Work: Send + Sync {
+pub trait Work: Send + Sync {
     fn touches(&self) -> Keys;
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault>;
 }
 
+#[doc(hidden)]
 /// How a handling ended.
-pub(crate) enum Ran {
+pub enum Ran {
     Handled { reply: Option<Bytes>, staged: Staged },
     Retry(String),
     Ahead(String),
@@ -378,12 +378,20 @@ pub(crate) enum Ran {
     Panicked(String),
 }
 
+#[doc(hidden)]
+impl Ran {
+    /// What went wrong.
+    pub fn error(self) -> String {
+        match self {
+            Self::Handled { .. } => String::new(),
+            Self::Retry(error) | Self::Ahead(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
+            Self::Rejected(reject) => reject.detail,
+        }
+    }
+}
+
 /// Runs one input over the view. Nothing is laid over the view yet; a panic is caught.
-pub(crate) fn run(
-    view: &View,
-    cx: &Context<'_>,
-    work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
-) -> Ran {
+pub fn run(view: &View, cx: &Context<'_>, work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>) -> Ran {
     let mut unit = Unit { view, cx, staged: Staged::default() };
     let result = catch_unwind(AssertUnwindSafe(|| work(&mut unit)));
     match (result, unit.staged.refused.take()) {
@@ -402,15 +410,17 @@ pub(crate) fn run(
     }
 }
 
+#[doc(hidden)]
 /// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
 }
 
+#[doc(hidden)]
 /// What the outcome of a wake is known by: an id of (service, kind, document, generation), and the correlation that the wake
 /// has carried.
-pub(crate) fn outcome_meta(service: &str, key: &Key, wake: &WakeInfo) -> Meta {
+pub fn outcome_meta(service: &str, key: &Key, wake: &WakeInfo) -> Meta {
     let cause = format!("{}\n{}\n{}\n{}", wake.kind, key.collection, key.id, wake.generation);
     Meta {
         id: Id::derived(wake.opened, service, cause.as_bytes(), 0),
@@ -421,8 +431,9 @@ pub(crate) fn outcome_meta(service: &str, key: &Key, wake: &WakeInfo) -> Meta {
     }
 }
 
+#[doc(hidden)]
 /// Ends a document's wake: `end` changes the document, which is stored without the wake unless a new one was set.
-pub(crate) fn end_wake<D: Document>(
+pub fn end_wake<D: Document>(
     unit: &mut Unit<'_>,
     id: &str,
     end: impl FnOnce(&mut D, &mut Unit<'_>),

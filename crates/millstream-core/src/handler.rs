@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Received};
 use crate::ids::{Id, Timestamp};
-use crate::telemetry::Metric;
+use crate::metric::Metric;
 use crate::unit::Unit;
 
 /// A service's own record: one of a collection, with an id, kept with a version by the store.
@@ -43,7 +43,7 @@ pub struct Key {
 
 /// The documents a handler wants loaded before it runs: reading another one is a programming error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys(pub(crate) Vec<Key>);
+pub struct Keys(pub Vec<Key>);
 
 impl Keys {
     /// No document.

@@ -32,6 +32,7 @@ impl Stream {
         Self { name, domain, partitions: 8, max_bytes: 1 << 30 }
     }
 
+    #[doc(hidden)]
     /// The partition of a key: FNV-1a (32 bit) modulo the partition count.
     pub fn partition(&self, key: &str) -> u32 {
         partition(key, self.partitions)
@@ -39,7 +40,7 @@ impl Stream {
 }
 
 /// The partition of a key in a stream that has so many.
-pub(crate) fn partition(key: &str, partitions: u32) -> u32 {
+pub fn partition(key: &str, partitions: u32) -> u32 {
     let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash % partitions.max(1)
 }

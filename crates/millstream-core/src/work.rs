@@ -1,20 +1,20 @@
 //! Handlers, commands, wakes and timers of any type, made into work of one type for the engine.
 
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
 use crate::event::{Event, Meta, Received, Stream};
 use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
-use crate::telemetry::Metric;
+use crate::metric::Metric;
 use crate::unit::{Unit, Unread, Work, end_wake, parse};
 
 /// A handler, for messages whose type it names.
-pub(crate) trait AnyHandler: Send + Sync {
+pub trait AnyHandler: Send + Sync {
     fn event_type(&self) -> &'static str;
     fn stream(&self) -> Stream;
     /// Reads a body of a version; why not, otherwise.
@@ -71,7 +71,7 @@ impl<H: Handler> Work for HandlerWork<H> {
 }
 
 /// Changes nothing.
-pub(crate) struct Nothing;
+pub struct Nothing;
 
 impl Work for Nothing {
     fn touches(&self) -> Keys {
@@ -83,9 +83,9 @@ impl Work for Nothing {
     }
 }
 
-pub(crate) struct CommandWork<C> {
-    pub(crate) id: Id,
-    pub(crate) command: C,
+pub struct CommandWork<C> {
+    pub id: Id,
+    pub command: C,
 }
 
 impl<C: Command> Work for CommandWork<C> {
@@ -100,11 +100,11 @@ impl<C: Command> Work for CommandWork<C> {
     }
 }
 
-pub(crate) type Outcome = Arc<dyn Any + Send + Sync>;
-pub(crate) type Running = BoxFuture<'static, Result<Outcome, Outage>>;
+pub type Outcome = Arc<dyn Any + Send + Sync>;
+pub type Running = Pin<Box<dyn Future<Output = Result<Outcome, Outage>> + Send>>;
 
 /// A wake with an effect.
-pub(crate) trait AnyWake: Send + Sync {
+pub trait AnyWake: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
     fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
@@ -159,7 +159,7 @@ impl<W: Wake> Work for SettleWork<W> {
 }
 
 /// A wake without an effect.
-pub(crate) trait AnyTimer: Send + Sync {
+pub trait AnyTimer: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;

@@ -1,0 +1,27 @@
+//! The core of Millstream: events, handlers, and the planner that decides what becomes of a batch of inputs. It does no I/O and
+//! has no clock: whoever calls it brings what was loaded, and the time.
+//!
+//! Services use the crate `millstream`, which re-exports what they need; crates that only describe events need no more than this
+//! one.
+#![warn(missing_docs)]
+
+pub mod dead_letter;
+pub mod event;
+pub mod handler;
+pub mod ids;
+pub mod metric;
+pub mod record;
+#[doc(hidden)]
+pub mod redriven;
+pub mod retry;
+pub mod timing;
+pub mod unit;
+#[doc(hidden)]
+pub mod view;
+#[doc(hidden)]
+pub mod work;
+
+pub use event::{Event, Meta, Received, Stream};
+pub use handler::{Command, Document, Fault, FieldError, Handler, Key, Keys, Outage, Reject, Timer, Wake, WakeInfo};
+pub use ids::{Id, Timestamp};
+pub use unit::Unit;

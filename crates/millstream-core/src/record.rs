@@ -1,0 +1,237 @@
+//! What a store keeps, and what a commit writes: the records that the planner decides on and a database holds.
+
+use bytes::Bytes;
+
+pub use crate::handler::Key;
+use crate::handler::WakeInfo;
+use crate::ids::{Id, Timestamp};
+
+/// A document as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDoc {
+    /// Where it is.
+    pub key: Key,
+    /// Raised by one with each commit that changes it; the first is 1.
+    pub version: u64,
+    /// [`Document::SHAPE`](crate::Document::SHAPE) of the release that wrote it.
+    pub shape: u32,
+    /// The document as JSON.
+    pub body: Bytes,
+    /// Its wake.
+    pub wake: Option<WakeInfo>,
+}
+
+/// A document that a commit guards, and writes if it has a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocWrite {
+    /// Where it is.
+    pub key: Key,
+    /// The version it must have; `None`: it must not exist.
+    pub expected: Option<u64>,
+    /// What is written, with version `expected + 1`; `None`: nothing, the document is only guarded.
+    pub write: Option<NewDoc>,
+}
+
+/// What is written of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDoc {
+    /// [`Document::SHAPE`](crate::Document::SHAPE).
+    pub shape: u32,
+    /// The document as JSON.
+    pub body: Bytes,
+    /// Its wake.
+    pub wake: Option<WakeInfo>,
+}
+
+/// A collection to prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// Its name.
+    pub name: &'static str,
+    /// The top-level JSON fields that queries filter by.
+    pub indexed: &'static [&'static str],
+}
+
+/// What a load asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Documents.
+    pub docs: Vec<Key>,
+    /// Journal entries.
+    pub journal: Vec<Id>,
+    /// Idempotency keys.
+    pub keys: Vec<KeyHash>,
+}
+
+/// What a load found.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Documents.
+    pub docs: Vec<StoredDoc>,
+    /// Journal entries.
+    pub journal: Vec<Entry>,
+    /// Idempotency keys.
+    pub keys: Vec<IdempotencyKey>,
+}
+
+/// A commit.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The committing instance; its row must exist.
+    pub instance: Id,
+    /// This batch's number, from 1 on for each instance id; written into the journal entries. A commit without entries
+    /// repeats the last one.
+    pub batch: u64,
+    /// All batches up to this one are published; never lowers what the row has.
+    pub published_through: u64,
+    /// Documents, sorted by key.
+    pub docs: Vec<DocWrite>,
+    /// Journal entries: inserted where `version` is 1, otherwise they must exist with `version - 1`.
+    pub journal: Vec<Entry>,
+    /// Idempotency keys: inserted, or put in place of an expired one.
+    pub keys: Vec<IdempotencyKey>,
+    /// The time of the commit, by which keys are judged expired.
+    pub now: Timestamp,
+}
+
+/// What has become of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not handled to an end: being retried, suspected, redriven. It answers no duplicate.
+    Open,
+    /// Handled.
+    Done,
+    /// Given up: what it emitted is the dead letter.
+    Parked,
+}
+
+/// A journal entry: inbox, outbox and attempts of one input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The input's id.
+    pub id: Id,
+    /// Raised by one with each commit that writes it; the first is 1.
+    pub version: u64,
+    /// What has become of it.
+    pub state: State,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// Starts as a suspect that have not come to an end.
+    pub started: u32,
+    /// How often it was redriven.
+    pub redrives: u32,
+    /// The last failure.
+    pub error: Option<String>,
+    /// When it first failed.
+    pub first_failure: Option<Timestamp>,
+    /// When it last failed.
+    pub last_failure: Option<Timestamp>,
+    /// What it emitted, as `Emitted::pack` writes it; empty if nothing.
+    pub emitted: Bytes,
+    /// What was answered to a command, kept if it had an idempotency key.
+    pub reply: Option<Bytes>,
+    /// The instance of its last commit.
+    pub instance: Id,
+    /// The batch of its last commit.
+    pub batch: u64,
+    /// The stream that a message came from; empty for commands and wakes.
+    pub stream: String,
+    /// The message's sequence in it.
+    pub seq: u64,
+    /// When it was last written.
+    pub at: Timestamp,
+}
+
+impl Entry {
+    /// Whether it answers a duplicate.
+    pub fn answers(&self) -> bool {
+        self.state != State::Open
+    }
+}
+
+/// SHA-256 of (service, caller, method, route template, key).
+pub type KeyHash = [u8; 32];
+
+/// An `Idempotency-Key` and the command that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key with its scope, hashed.
+    pub hash: KeyHash,
+    /// The command.
+    pub command: Id,
+    /// SHA-256 of what the command asks for.
+    pub fingerprint: [u8; 32],
+    /// From when on the key may stand for another.
+    pub expires: Timestamp,
+}
+
+/// An instance row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: Id,
+    /// Raised by one with each commit.
+    pub version: u64,
+    /// All its batches up to this one are published.
+    pub published_through: u64,
+}
+
+/// How far a stream's entries have expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The stream.
+    pub stream: String,
+    /// A delivery at or below it without an entry is a duplicate.
+    pub through: u64,
+    /// The stream's creation time, which tells one stream from another of the same name.
+    pub created: String,
+}
+
+/// Which journal entries may go: those that are done, older than `before`, published, and of a message whose durable has been
+/// acked past it.
+#[derive(Clone, Debug)]
+pub struct Expiry {
+    /// Entries at or after this stay.
+    pub before: Timestamp,
+    /// For each stream the ack floor of this service's durable, in `through`. Entries of other streams stay, and those of a
+    /// stream whose mark has another `created`.
+    pub floors: Vec<Settled>,
+    /// Idempotency keys that expire before this go.
+    pub now: Timestamp,
+    /// How many entries go at most.
+    pub limit: usize,
+}
+
+/// What is due of one kind of wake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WakesDue {
+    /// The kind.
+    pub kind: String,
+    /// How many are due.
+    pub due: u64,
+    /// The earliest due time.
+    pub oldest: Timestamp,
+}
+
+/// Why a commit did not happen, or may not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A document or an entry has another version than expected.
+    #[error("a guarded document or entry has changed")]
+    Version,
+    /// A journal entry or idempotency key is there already.
+    #[error("an input of the batch is in the journal already")]
+    Duplicate,
+    /// Another writer was in the way, nothing is known to have changed: the same batch again.
+    #[error("another writer was in the way")]
+    Busy,
+    /// The instance row is gone: it was swept, its owner may not commit under this id.
+    #[error("the instance row is gone")]
+    Fenced,
+    /// The store is away; nothing was committed.
+    #[error("the store is away: {0}")]
+    Away(String),
+    /// The store is away; only the journal can tell whether the batch was committed.
+    #[error("the outcome of a commit is unknown: {0}")]
+    Unknown(String),
+}
