@@ -41,7 +41,8 @@ pub struct Key {
     pub id: String,
 }
 
-/// The documents a handler wants loaded before it runs: reading another one is a programming error.
+/// The documents a handler wants loaded before it runs. It may use others as well: each one missed costs a further load, after which
+/// the handler is run again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys(pub Vec<Key>);
 

@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 /// The id of an event, a command or a wake's outcome: a UUID whose first 48 bits are its time in milliseconds, so that a
 /// journal keyed by it is appended to and not scattered over.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Id(pub Uuid);
 

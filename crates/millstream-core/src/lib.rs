@@ -10,6 +10,8 @@ pub mod event;
 pub mod handler;
 pub mod ids;
 pub mod metric;
+#[doc(hidden)]
+pub mod planner;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;

@@ -1,7 +1,8 @@
 //! [`Unit`]: what one handling may read, and what it stages.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ pub struct Unit<'a> {
     view: &'a View,
     cx: &'a Context<'a>,
     staged: Staged,
+    /// The document that ended this run, because it is not loaded.
+    missed: Cell<Option<Key>>,
 }
 
 #[doc(hidden)]
@@ -141,7 +144,7 @@ impl<'a> Unit<'a> {
     /// not parse.
     ///
     /// # Panics
-    /// When `touches` did not name the document.
+    /// When the service does not keep the collection.
     pub fn get<D: Document>(&mut self, id: &str) -> Result<Option<D>, Fault> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
         let found = self.read::<D>(&key)?;
@@ -157,7 +160,7 @@ impl<'a> Unit<'a> {
     /// As [`Unit::get`].
     ///
     /// # Panics
-    /// When `touches` did not name the document.
+    /// When the service does not keep the collection.
     pub fn peek<D: Document>(&self, id: &str) -> Result<Option<D>, Fault> {
         self.read::<D>(&Key { collection: D::COLLECTION, id: id.into() })
     }
@@ -170,16 +173,26 @@ impl<'a> Unit<'a> {
         body.map(decode::<D>).transpose()
     }
 
+    /// A document that was loaded. What `touches` did not name ends the run: the document is loaded, and the input handled again.
     fn slot(&self, key: &Key) -> &'a Slot {
-        self.view.slots.get(key).unwrap_or_else(|| {
-            panic!("{key:?} is used, but `touches` does not name it, or the service does not keep its collection")
-        })
+        if let Some(slot) = self.view.slots.get(key) {
+            return slot;
+        }
+        let (rules, collection) = (self.cx.rules, key.collection);
+        assert!(
+            rules.keeps(key),
+            "`{}` does not keep the collection `{collection}`: declare it with `keeps`",
+            rules.service
+        );
+        self.missed.set(Some(key.clone()));
+        // Unlike a panic it is not reported.
+        resume_unwind(Box::new(Missing));
     }
 
     /// The wake that a document carries, with what this unit has staged of it.
     ///
     /// # Panics
-    /// When `touches` did not name the document.
+    /// When the service does not keep the collection.
     pub fn wake_of<D: Document>(&self, id: &str) -> Option<WakeInfo> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
         let slot = self.slot(&key);
@@ -370,20 +383,28 @@ pub trait Work: Send + Sync {
 #[doc(hidden)]
 /// How a handling ended.
 pub enum Ran {
-    Handled { reply: Option<Bytes>, staged: Staged },
+    Handled {
+        reply: Option<Bytes>,
+        staged: Staged,
+    },
     Retry(String),
     Ahead(String),
     Rejected(Reject),
     TooLarge(String),
     Panicked(String),
+    /// It has read a document that is not loaded.
+    Missed(Key),
 }
+
+/// What ends a run that has missed a document.
+struct Missing;
 
 #[doc(hidden)]
 impl Ran {
     /// What went wrong.
     pub fn error(self) -> String {
         match self {
-            Self::Handled { .. } => String::new(),
+            Self::Handled { .. } | Self::Missed(_) => String::new(),
             Self::Retry(error) | Self::Ahead(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
             Self::Rejected(reject) => reject.detail,
         }
@@ -392,8 +413,11 @@ impl Ran {
 
 /// Runs one input over the view. Nothing is laid over the view yet; a panic is caught.
 pub fn run(view: &View, cx: &Context<'_>, work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>) -> Ran {
-    let mut unit = Unit { view, cx, staged: Staged::default() };
+    let mut unit = Unit { view, cx, staged: Staged::default(), missed: Cell::new(None) };
     let result = catch_unwind(AssertUnwindSafe(|| work(&mut unit)));
+    if let Some(key) = unit.missed.take() {
+        return Ran::Missed(key);
+    }
     match (result, unit.staged.refused.take()) {
         (Err(panic), _) => Ran::Panicked(panic_text(&*panic)),
         (Ok(Err(Fault::Retry(why))), _) => Ran::Retry(why),

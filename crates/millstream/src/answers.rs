@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::{Caller, CommandError, Context};
 use crate::discovery::subject;
-use crate::engine::wakes::Kinds;
 use crate::handler::{Fault, Key, Keys, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::operator::wakes::{PendingWake, WakeAct};
 use crate::store::{Entry, State, StoreError, StoredDoc, Wanted};
 use crate::unit::{Unit, WakeChange, Work};
+use millstream_core::planner::Kinds;
 
 /// The most ids in one question.
 pub(crate) const MOST_IDS: usize = 256;

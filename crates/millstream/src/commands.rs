@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millstream_core::planner::{CommandInput, Idempotency};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::input::{CommandInput, Idempotency, Input, Ticket};
+use crate::engine::arrival::{Arrival, Ticket};
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Meta;
@@ -24,7 +25,7 @@ pub struct Context(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) service: &'static str,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) commands: mpsc::Sender<Input>,
+    pub(crate) commands: mpsc::Sender<Arrival>,
     pub(crate) status: Arc<Status>,
     pub(crate) timing: Timing,
     pub(crate) clock: Clock,
@@ -118,8 +119,8 @@ impl Context {
             causation: None,
             traceparent: caller.traceparent.clone(),
         };
-        let input = CommandInput { id, meta, work, idempotency, ticket: ticket.clone(), answer };
-        if shared.commands.try_send(Input::Command(Box::new(input))).is_err() {
+        let input = CommandInput { id, meta, work, idempotency };
+        if shared.commands.try_send(Arrival::command(input, ticket.clone(), answer)).is_err() {
             return Err(CommandError::Unavailable("too many requests are waiting".into()));
         }
         match tokio::time::timeout(shared.timing.command_timeout, answered).await {

@@ -3,9 +3,6 @@
 //! The task pulls itself instead of using `messages()`, because on shutdown it must stop pulling, receive what is still under
 //! way, and hand it back, which needs the subscription.
 
-use std::any::Any;
-use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,22 +10,19 @@ use std::time::Duration;
 use async_nats::jetstream::{AckKind, Message as JetMessage};
 use async_nats::{StatusCode, Subject};
 use futures_util::StreamExt;
+use millstream_core::planner::{Decoder, Incoming};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::durable::{Declared, GROUP};
-use crate::engine::input::{Delivery, Input, Source};
+use crate::engine::arrival::{Arrival, MessageReceipt, NatsWire, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
-use crate::event::{Meta, decode_header, header, split_type};
-use crate::ids::{Id, Timestamp};
+use crate::event::{decode_header, header};
+use crate::ids::Timestamp;
 use crate::progress::{InEngine, Progress};
-use crate::redriven::Redriven;
 use crate::running::told;
-use crate::telemetry::metrics::UNKNOWN_EVENT;
-use crate::unit::{Unread, Work, panic_text};
-use crate::work::{AnyHandler, Nothing};
 
 /// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
 #[derive(Clone)]
@@ -66,12 +60,10 @@ impl Acker {
 pub(crate) struct Consumer {
     pub(crate) broker: Broker,
     pub(crate) declared: Arc<Declared>,
-    pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
-    /// Types that are acked and no more.
-    pub(crate) ignored: HashSet<&'static str>,
+    pub(crate) decoder: Decoder,
     pub(crate) source: Arc<Source>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) inputs: mpsc::Sender<Arrival>,
     pub(crate) acker: Acker,
     /// Whether the engine takes messages now.
     pub(crate) gate: watch::Receiver<bool>,
@@ -217,18 +209,19 @@ impl Consumer {
                     let pin = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Pin-Id"));
                     self.progress.set_pin(pin.map(|pin| pin.as_str()));
                 }
-                if let Some(event) = self.ignores(&message).filter(|_| !self.redrives()) {
+                if let Some(event) = self.ignores(&message) {
                     self.meters.ignored(event);
                     self.acker.send(message.reply.into_iter().map(|reply| (reply, AckKind::Ack)).collect());
                     return Received::Message;
                 }
                 let reply = message.reply.clone();
-                let Some(delivery) = self.decode(message) else {
-                    let reply = reply.filter(|_| self.redrives());
+                let again = reply.clone();
+                let Some(arrival) = self.decode(message) else {
+                    let reply = reply.filter(|_| self.decoder.redrives);
                     self.acker.send(reply.into_iter().map(|reply| (reply, AckKind::Term)).collect());
                     return Received::Status;
                 };
-                self.meters.received(&delivery);
+                self.meters.received(self.source.stream);
                 if let Some(asked) = pull.asked.take() {
                     self.meters.exchanged("fetch", asked);
                 }
@@ -238,8 +231,8 @@ impl Consumer {
                     () = told(&mut stop) => None,
                 };
                 match permit {
-                    Some(permit) => permit.send(Input::Message(Box::new(delivery))),
-                    None => pull.back.extend(delivery.reply),
+                    Some(permit) => permit.send(arrival),
+                    None => pull.back.extend(again),
                 }
                 pull.heard = Instant::now();
                 Received::Message
@@ -269,17 +262,11 @@ impl Consumer {
 
     /// The type of a message, if it is one that is ignored.
     fn ignores(&self, message: &async_nats::Message) -> Option<&'static str> {
-        let ce_type = decode_header(message.headers.as_ref()?.get(header::TYPE)?.as_str());
-        self.ignored.get(split_type(&ce_type)?.0).copied()
-    }
-
-    /// Whether it is the one of redrives.
-    fn redrives(&self) -> bool {
-        self.declared.start.is_none()
+        self.decoder.ignores(&decode_header(message.headers.as_ref()?.get(header::TYPE)?.as_str()))
     }
 
     /// Reads a delivery; `None` if it is no JetStream message, or among the redrives and none.
-    fn decode(&self, message: async_nats::Message) -> Option<Delivery> {
+    fn decode(&self, message: async_nats::Message) -> Option<Arrival> {
         let message = JetMessage { message, context: self.broker.jetstream.clone() };
         let (seq, delivered, published) = match message.info() {
             Ok(info) => {
@@ -287,79 +274,23 @@ impl Consumer {
                 (info.stream_sequence, info.delivered, Timestamp(u64::try_from(millis).unwrap_or_default()))
             }
             Err(error) => {
-                tracing::error!(%error, "a delivery without an ack subject is passed over");
+                tracing::error!(%error, "ignored: not a JetStream message (no ack subject)");
                 return None;
             }
         };
-        let message = message.message;
-        let headers = message.headers.as_ref();
-        let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
-        let redriven = Redriven::read(get, &message.subject).filter(|_| self.redrives());
-        if self.redrives() && redriven.is_none() {
-            tracing::error!(subject = %message.subject, "what is no redrive is taken out of the queue of redrives");
+        let async_nats::Message { subject, headers, payload, reply, .. } = message.message;
+        let wire = Box::new(NatsWire { subject: subject.clone(), headers });
+        let Some(delivery) = self.decoder.decode(Incoming { seq, delivered, published, wire, payload }) else {
+            tracing::error!(%subject, "terminated: message on REDRIVE is not a redrive");
             return None;
-        }
-        let first_published = redriven.as_ref().map_or(published, |redriven| redriven.id.time());
-        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
-        let id = match get(header::ID) {
-            _ if let Some(redriven) = &redriven => redriven.id,
-            // An id that is no UUID is unique within its source only.
-            Some(id) => id.parse().unwrap_or_else(|_| {
-                let source = get(header::SOURCE).unwrap_or_default();
-                Id::derived(time, "ce-id", format!("{source}\n{id}").as_bytes(), 0)
-            }),
-            None => Id::derived(published, "stream", format!("{}\n{seq}", self.source.stream).as_bytes(), 0),
         };
-        let meta = Meta {
-            id,
-            time,
-            correlation: get(header::CORRELATION).unwrap_or_else(|| id.to_string()),
-            causation: get(header::CAUSATION),
-            traceparent: get(header::TRACEPARENT),
-        };
-        let (event, work) = self.work(get(header::TYPE), &meta, &message.payload);
-        Some(Delivery {
-            id,
-            meta,
-            event,
-            work,
+        let receipt = MessageReceipt {
             source: self.source.clone(),
-            seq,
-            redriven,
-            subject: message.subject,
-            headers: message.headers,
-            payload: message.payload,
-            delivered,
-            reply: message.reply,
-            twins: vec![],
-            _in_engine: InEngine::enter(&self.progress),
+            reply,
             received: Instant::now(),
-        })
-    }
-
-    fn work(
-        &self,
-        ce_type: Option<String>,
-        meta: &Meta,
-        payload: &[u8],
-    ) -> (&'static str, Result<Box<dyn Work>, Unread>) {
-        let schema = |why| (UNKNOWN_EVENT, Err(Unread::Schema(why)));
-        let Some(ce_type) = ce_type else { return schema("the header ce-type is missing".into()) };
-        let Some((name, version)) = split_type(&ce_type) else {
-            return schema(format!("ce-type `{ce_type}` is not of the form orders.created.v1"));
+            _in_engine: InEngine::enter(&self.progress),
         };
-        // One that was given up before its type was ignored is done with, too, and its record says so.
-        if let Some(ignored) = self.ignored.get(name) {
-            return (ignored, Ok(Box::new(Nothing)));
-        }
-        let Some((name, handler)) = self.handlers.get_key_value(name) else {
-            return (UNKNOWN_EVENT, Err(Unread::Ahead(format!("this release has no handler for `{ce_type}`"))));
-        };
-        // A panic here would end the consumer and leave it deaf.
-        let decode = || handler.clone().decode(version, meta.clone(), payload);
-        let decoded = catch_unwind(AssertUnwindSafe(decode));
-        let panicked = |panic: Box<dyn Any + Send>| format!("reading it panicked: {}", panic_text(&*panic));
-        (name, decoded.unwrap_or_else(|panic| Err(Unread::Schema(panicked(panic)))))
+        Some(Arrival::message(delivery, receipt))
     }
 
     /// Lets the flow come to its end and gives back what came, which counts as nothing and lets the next instance start at

@@ -69,9 +69,9 @@
 
 #[cfg(feature = "testing")]
 pub(crate) use millstream_core::view;
-pub use millstream_core::{dead_letter, event, handler, ids, unit};
 #[cfg(feature = "service")]
-pub(crate) use millstream_core::{redriven, work};
+pub(crate) use millstream_core::work;
+pub use millstream_core::{dead_letter, event, handler, ids, unit};
 
 #[cfg(feature = "service")]
 mod answers;

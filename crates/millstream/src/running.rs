@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use millstream_core::planner::{Decoder, Kinds, Planner, Slots};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,15 +22,15 @@ use crate::consumer::{Acker, Consumer};
 use crate::discovery::Discovery;
 use crate::durable::Declared;
 use crate::engine::Engine;
-use crate::engine::board::Board;
-use crate::engine::input::{Input, Source};
+use crate::engine::arrival::{Arrival, Source};
 use crate::engine::instances::{Current, InstanceSweep};
 use crate::engine::intake::Intake;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::{Outbox, Publisher};
+use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
-use crate::engine::wakes::{Kinds, Sweep};
+use crate::engine::wakes::Sweep;
 use crate::event::Stream;
 use crate::http::{ConsumerHealth, Health, MAX_IN_FLIGHT, Probe, shell};
 use crate::progress::Progress;
@@ -79,7 +80,7 @@ struct Parts {
     meters: Arc<Meters>,
     outbox: Outbox,
     publisher: Publisher,
-    commands: mpsc::Receiver<Input>,
+    commands: mpsc::Receiver<Arrival>,
     context: Context,
 }
 
@@ -258,7 +259,7 @@ impl Parts {
             started = self.start(stop) => started?,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
-        let (mut stop, limit) = (engine.stop.clone(), engine.timing.shutdown);
+        let (mut stop, limit) = (engine.stop.clone(), engine.planner.timing.shutdown);
         let work = async {
             let engine = engine.run().await;
             stop_engine(engine, &broker, consumers, helpers, publisher, acker).await;
@@ -396,11 +397,12 @@ impl Parts {
             progress.push((source.clone(), of_stream.clone()));
             let declared = Arc::new(declared);
             helpers.spawn(declared.clone().watch(broker.clone(), of_stream.clone()).in_current_span());
+            let redrives = declared.start.is_none();
+            let decoder = Decoder { stream: source.stream, consumer: service, handlers, ignored, redrives };
             let consumer = Consumer {
                 broker: broker.clone(),
                 declared,
-                handlers,
-                ignored,
+                decoder,
                 source,
                 progress: of_stream,
                 inputs: message_tx.clone(),
@@ -425,12 +427,12 @@ impl Parts {
         }
         status.go_online(broker.clone(), progress);
 
-        let board = Board::new(timing.effect_slots, timing.effect_gate);
+        let slots = SharedSlots::new(Slots::new(timing.effect_slots, timing.effect_gate));
         let sweep = Sweep {
             service,
             store: store.clone(),
             kinds: kinds.clone(),
-            board: board.clone(),
+            slots: slots.clone(),
             due: due_tx,
             clock: clock.clone(),
             timing: timing.clone(),
@@ -442,15 +444,14 @@ impl Parts {
         helpers.spawn(instances.run(stop.clone()).in_current_span());
         tracing::info!("started");
         let engine = Engine {
+            planner: Planner { rules, kinds, timing },
             store,
-            rules,
-            kinds,
             clock,
             intake: Intake { commands: self.commands, ends, due, messages },
             ends: end_tx,
             outbox,
             acker,
-            board,
+            slots,
             status,
             meters,
             link: broker.link.clone(),
@@ -460,7 +461,6 @@ impl Parts {
             distrust: (0, Instant::now()),
             expire_at: Instant::now(),
             store_tries: 0,
-            timing,
         };
         Ok(Started { engine, broker, consumers, helpers, publisher, acker: acker_task })
     }

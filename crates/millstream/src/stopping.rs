@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use millstream_core::planner::{Ended, OutcomeInput};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::engine::Engine;
-use crate::engine::input::{Ended, Input, OutcomeInput};
+use crate::engine::arrival::{Arrival, Receipt};
 use crate::handler::{Key, WakeInfo};
 use crate::unit::outcome_meta;
 
@@ -24,21 +25,23 @@ pub(crate) async fn stop_engine(
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     // Nothing is given back to the broker before the consumers have ended: it would come again at once, to them.
     let rest = engine.intake.rest();
-    let (messages, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|input| matches!(input, Input::Message(_)));
-    let (ends, others) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
+    let (messages, others): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|arrival| matches!(arrival.receipt, Receipt::Message(_)));
+    let (ends, others) = others.into_iter().partition(|arrival| matches!(arrival.receipt, Receipt::Effect(_)));
     engine.abandon(others);
     while consumers.join_next().await.is_some() {}
     engine.abandon(messages);
     let others = engine.intake.rest();
-    let (more, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|input| matches!(input, Input::Outcome(_)));
+    let (more, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|arrival| matches!(arrival.receipt, Receipt::Effect(_)));
     engine.abandon(others);
     for ended in [ends, more] {
         if !ended.is_empty() {
             engine.process(ended).await;
         }
     }
-    let grace = Instant::now() + engine.timing.effect_grace;
-    while !engine.board.running().is_empty() {
+    let grace = Instant::now() + engine.planner.timing.effect_grace;
+    while engine.slots.lock().running().next().is_some() {
         match tokio::time::timeout_at(grace, engine.intake.ends.recv()).await {
             Ok(Some(ended)) => engine.process(vec![ended]).await,
             _ => break,
@@ -49,8 +52,8 @@ pub(crate) async fn stop_engine(
     while let Ok(ended) = engine.intake.ends.try_recv() {
         engine.process(vec![ended]).await;
     }
-    let given_back: Vec<Input> =
-        engine.board.running().into_iter().map(|running| give_back(&engine, running)).collect();
+    let given_back: Vec<Arrival> =
+        engine.slots.lock().running().map(|(key, wake)| give_back(&engine, key.clone(), wake.clone())).collect();
     if !given_back.is_empty() {
         engine.process(given_back).await;
     }
@@ -80,7 +83,7 @@ pub(crate) async fn stop_engine(
 /// How long the last acks may take to go out.
 const FLUSH: Duration = Duration::from_secs(1);
 
-fn give_back(engine: &Engine, (key, wake): (Key, WakeInfo)) -> Input {
-    let meta = outcome_meta(engine.rules.service, &key, &wake);
-    Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended: Ended::GivenBack, took: Duration::ZERO }))
+fn give_back(engine: &Engine, key: Key, wake: WakeInfo) -> Arrival {
+    let meta = outcome_meta(engine.planner.rules.service, &key, &wake);
+    Arrival::outcome(OutcomeInput { key, wake, meta, ended: Ended::GivenBack }, Duration::ZERO)
 }

@@ -198,7 +198,7 @@ impl Workbench {
     /// # Panics
     /// When settling panics or stages what it must not.
     pub fn settle<W: Wake>(&mut self, wake: &W, id: &str, outcome: W::Outcome) -> Vec<Emitted> {
-        self.end_wake::<W::Document>(W::KIND, id, |document, unit| wake.settle(document, outcome, unit))
+        self.end_wake::<W::Document>(W::KIND, id, |document, unit| wake.settle(document, outcome.clone(), unit))
     }
 
     /// Fires the timer of a document and gives what was emitted; nothing if it has no such wake.
@@ -209,12 +209,12 @@ impl Workbench {
         self.end_wake::<T::Document>(T::KIND, id, |document, unit| timer.fire(document, unit))
     }
 
-    fn end_wake<D: Document>(&mut self, kind: &str, id: &str, end: impl FnOnce(&mut D, &mut Unit<'_>)) -> Vec<Emitted> {
+    fn end_wake<D: Document>(&mut self, kind: &str, id: &str, end: impl Fn(&mut D, &mut Unit<'_>)) -> Vec<Emitted> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
         let Some(wake) = self.wake_of::<D>(id).filter(|wake| wake.kind == kind).cloned() else { return vec![] };
         let meta = crate::unit::outcome_meta(self.rules.service, &key, &wake);
         let touches = Keys(vec![key.clone()]);
-        let done = self.run(&meta, touches, Some(key), |unit| crate::unit::end_wake::<D>(unit, id, end));
+        let done = self.run(&meta, touches, Some(key), |unit| crate::unit::end_wake::<D>(unit, id, &end));
         done.unwrap_or_else(|fault| panic!("{fault:?}")).1
     }
 
@@ -227,13 +227,19 @@ impl Workbench {
         meta: &Meta,
         touches: Keys,
         settles: Option<Key>,
-        work: impl FnOnce(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
+        work: impl Fn(&mut Unit<'_>) -> Result<Option<Bytes>, Fault>,
     ) -> Result<(Option<Bytes>, Vec<Emitted>), Fault> {
-        let touches = Keys(touches.0.into_iter().filter(|key| self.rules.keeps(key)).collect());
-        let found = touches.0.iter().filter_map(|key| self.docs.get(key).cloned()).collect();
-        let mut view = View::new(touches.0, found);
+        let mut touches: Vec<Key> = touches.0.into_iter().filter(|key| self.rules.keeps(key)).collect();
         let cx = Context { rules: &self.rules, now: self.now, cause: meta.clone(), settles };
-        match run(&view, &cx, work) {
+        let (ran, mut view) = loop {
+            let found = touches.iter().filter_map(|key| self.docs.get(key).cloned()).collect();
+            let view = View::new(touches.iter().cloned(), found);
+            match run(&view, &cx, &work) {
+                Ran::Missed(key) => touches.push(key),
+                ran => break (ran, view),
+            }
+        };
+        match ran {
             Ran::Handled { reply, mut staged } => {
                 view.apply(&mut staged, &cx);
                 for count in staged.counts.drain(..) {
@@ -254,6 +260,7 @@ impl Workbench {
             Ran::Ahead(why) => Err(Fault::Ahead(why)),
             Ran::Rejected(reject) => Err(Fault::Reject(reject)),
             Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
+            Ran::Missed(_) => unreachable!("it was loaded"),
         }
     }
 }
@@ -289,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "does not keep its collection")]
+    #[should_panic(expected = "does not keep the collection `things`")]
     fn a_collection_that_the_service_does_not_keep_is_found_on_the_bench() {
         let _ = Workbench::of(&Service::new("forgetful")).command(Id::random(Timestamp(0)), &Make);
     }

@@ -2,48 +2,55 @@
 
 use async_nats::jetstream::AckKind;
 use fail::fail_point;
+use millstream_core::planner::{Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Input, OutcomeInput, Reply};
 
+use crate::commands::{Accepted, CommandError};
 use crate::engine::Engine;
-use crate::engine::input::{Delivery, Ended, Input};
-use crate::engine::plan::{End, Plan};
+use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::{Done, Job};
-use crate::engine::wakes::{self, Claimed};
-use crate::event::Emitted;
-use crate::handler::{Key, WakeInfo};
+use crate::engine::wakes;
+use crate::event::{Emitted, Meta};
 
 impl Engine {
-    /// Lets the world know what was committed.
-    pub(crate) fn after(&mut self, batch: Vec<Input>, plan: Plan) {
+    /// Carries out what follows a commit.
+    pub(crate) fn after(&mut self, batch: Vec<Arrival>, after: Aftermath) {
         let started = tokio::time::Instant::now();
-        self.meters.committed(&batch, &plan);
-        if plan.emitting.is_some() || !plan.again.is_empty() {
-            let entries = plan.emitting.unwrap_or_default() + plan.again.len() as u64;
-            let mut messages = plan.emitted;
-            messages.extend(plan.again);
-            self.publish(messages, entries);
+        self.meters.committed(&batch, &after);
+        let Aftermath { ends, mut emitted, again, emitting, claims, .. } = after;
+        self.slots.lock().take(&claims);
+        if emitting.is_some() || !again.is_empty() {
+            let entries = emitting.unwrap_or_default() + again.len() as u64;
+            emitted.extend(again);
+            self.publish(emitted, entries);
         }
         let mut acks = Vec::with_capacity(batch.len());
         let mut answers = Vec::new();
-        for (input, end) in batch.into_iter().zip(plan.ends) {
+        for (Arrival { input, receipt }, end) in batch.into_iter().zip(ends) {
             trace(&input);
-            match (input, end) {
-                (Input::Message(delivery), end) => {
+            match (&input, &end) {
+                (Input::Message(delivery), end) => log_message(delivery, end),
+                (Input::Outcome(outcome), end) => self.note_outcome(outcome, end),
+                (Input::Due(due), End::Unfired(error)) => {
+                    log_defect(&due.wake.kind, &due.key.id, &due.meta, error, "a timer cannot be fired; retrying");
+                }
+                _ => {}
+            }
+            match (receipt, end) {
+                (Receipt::Message(message), end) => {
                     let kind = match end {
                         End::Nak { delay, .. } => AckKind::Nak(Some(delay)),
-                        End::Ahead { .. } => AckKind::Nak(Some(self.timing.ahead_every)),
+                        End::Ahead { .. } => AckKind::Nak(Some(self.planner.timing.ahead_every)),
                         _ => AckKind::Ack,
                     };
-                    tell(&delivery, &end);
-                    let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
-                    acks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, kind)));
+                    acks.extend(message.reply.map(|reply| (reply, kind)));
                 }
-                (Input::Command(command), End::Answer(answer)) => answers.push((command.answer, answer)),
-                (Input::Command(_), _) => {}
-                (Input::Outcome(outcome), end) => {
-                    let definite = matches!(outcome.ended, Ended::Outcome(_));
-                    self.gate_effects(&outcome.key, &outcome.wake, &end, definite);
+                (Receipt::Command { answer, .. }, End::Answer(with)) => answers.push((answer, answered(&input, with))),
+                (Receipt::Due, _) => {
+                    if let Input::Due(due) = &input {
+                        self.slots.lock().dequeue(&due.key);
+                    }
                 }
-                (Input::Due(due), _) => self.board.dequeue(&due.key),
+                _ => {}
             }
         }
         self.acker.send(acks);
@@ -54,15 +61,15 @@ impl Engine {
             fail_point!("after_answer");
         }
         self.meters.stage("ack", started);
-        self.start_effects(plan.claims);
+        self.start_effects(claims);
     }
 
     pub(crate) fn start_effects(&self, claims: Vec<Claimed>) {
         for claimed in claims {
-            let Some(effect) = self.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
+            let Some(effect) = self.planner.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
             let (ends, timeout, telemetry) =
-                (self.ends.clone(), self.timing.effect_timeout, self.meters.telemetry.clone());
-            wakes::start(self.rules.service, claimed, effect.clone(), ends, timeout, telemetry);
+                (self.ends.clone(), self.planner.timing.effect_timeout, self.meters.telemetry.clone());
+            wakes::start(self.planner.rules.service, claimed, effect.clone(), ends, timeout, telemetry);
         }
     }
 
@@ -73,37 +80,62 @@ impl Engine {
         self.outbox.send(Job { messages, entries, done });
     }
 
-    fn gate_effects(&self, key: &Key, wake: &WakeInfo, end: &End, definite: bool) {
+    /// Lets the breaker of an effect's kind know how it ended.
+    fn note_outcome(&self, outcome: &OutcomeInput, end: &End) {
+        let OutcomeInput { key, wake, meta, ended } = outcome;
         let kind = wake.kind.as_str();
         match end {
-            End::Outage(why) => {
+            End::Outage { why, defect } => {
+                if *defect {
+                    log_defect(kind, &key.id, meta, why, "an outcome cannot be settled; retrying");
+                }
                 tracing::info!(
                     kind,
                     document = key.id,
                     attempt = wake.attempt,
                     correlation = wake.correlation,
                     why,
-                    "an effect's outcome is unknown; it is tried again"
+                    "the outcome of an effect is unknown; retrying"
                 );
-                if self.board.outage(key, kind) {
-                    tracing::warn!(kind, "the outside does not answer: only probes go out until it does");
+                if self.slots.lock().outage(key, kind) {
+                    tracing::warn!(kind, "circuit open: only probes go out until there is an answer");
                 }
             }
             // An answer that came too late to be settled is an answer of the outside all the same.
-            End::Settled | End::Late if definite && self.board.answer(kind) => {
-                tracing::info!(kind, "the outside answers again");
+            End::Settled | End::Late if matches!(ended, Ended::Outcome(_)) && self.slots.lock().answer(kind) => {
+                tracing::info!(kind, "circuit closed");
             }
             _ => {}
         }
     }
 }
 
+/// What a caller is answered.
+fn answered(input: &Input, with: Result<Reply, CommandFailure>) -> Result<Accepted, CommandError> {
+    with.map(|Reply { id, reply, repeated }| Accepted { id, reply, repeated }).map_err(|failure| match failure {
+        CommandFailure::Rejected(reject) => CommandError::Rejected(reject),
+        CommandFailure::KeyReused => CommandError::KeyReused,
+        CommandFailure::TooLarge(why) => CommandError::TooLarge(why),
+        CommandFailure::Unavailable(why) => CommandError::Unavailable(why),
+        CommandFailure::OutcomeUnknown => CommandError::OutcomeUnknown,
+        CommandFailure::Defect(error) => {
+            let correlation = if let Input::Command(command) = input { &command.meta.correlation } else { "" };
+            tracing::error!(correlation, error, "a command panicked");
+            CommandError::Panicked
+        }
+    })
+}
+
+fn log_defect(kind: &str, document: &str, meta: &Meta, error: &str, what: &str) {
+    tracing::error!(kind, document, correlation = meta.correlation, error, "{what}");
+}
+
 /// Logs what did not go well with a message.
-fn tell(delivery: &Delivery, end: &End) {
+fn log_message(delivery: &Delivery, end: &End) {
     let (event, event_id, correlation) = (delivery.event, delivery.id, &delivery.meta.correlation);
     match end {
         End::Nak { attempts, error, .. } => {
-            tracing::info!(event, %event_id, correlation, attempts, error, "a message is to be tried again");
+            tracing::info!(event, %event_id, correlation, attempts, error, "a message failed and will be retried");
         }
         End::Ahead { first: true, error } => {
             tracing::warn!(event, %event_id, correlation, error, "a message waits for a newer release");

@@ -2,54 +2,40 @@
 
 use std::sync::atomic::Ordering;
 
+use async_nats::jetstream::AckKind;
 use fail::fail_point;
+use millstream_core::planner::{Input, Write};
 
-use crate::commands::CommandError;
+use crate::commands::{CommandError, stopping};
 use crate::engine::Engine;
-use crate::engine::input::Input;
-use crate::engine::plan::Plan;
-use crate::ids::Timestamp;
+use crate::engine::arrival::{Arrival, Receipt, Ticket};
 use crate::running::told;
 use crate::store::{Batch, CommitError, Entry, Wanted};
 
-/// Why an attempt has to be made anew.
+/// Why an attempt has to be made anew; nothing of it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failed {
-    /// Nothing of it is kept. Whether it counts towards halving the batch: another writer in the way does not.
-    Conflict(bool),
+pub(crate) enum Aborted {
+    /// What was read or written has changed meanwhile. If that goes on, the batch is halved.
+    Contended,
+    /// Another writer was in the way, a caller took a command back, or the store was away: the same again.
+    Busy,
     /// The service stops while the store is away.
     Stopped,
 }
 
 impl Engine {
-    /// Commits a plan.
-    pub(crate) async fn commit(&mut self, batch: &[Input], plan: &mut Plan) -> Result<(), Failed> {
-        let docs = plan.view.writes();
-        if plan.entries.is_empty() && docs.iter().all(|doc| doc.write.is_none()) {
+    /// Commits what was decided, or only the starts of suspects.
+    pub(crate) async fn commit(&mut self, batch: &[Arrival], write: Write) -> Result<(), Aborted> {
+        if write.is_empty() {
             return Ok(());
         }
-        let commands =
-            || batch.iter().filter_map(|input| if let Input::Command(command) = input { Some(command) } else { None });
-        if !commands().all(|command| command.ticket.commit()) {
-            commands().for_each(|command| command.ticket.requeue());
-            return Err(Failed::Conflict(false));
-        }
-        let number = self.instance.batch + u64::from(!plan.entries.is_empty());
-        plan.emitting = (!plan.entries.is_empty())
-            .then(|| plan.entries.iter().filter(|entry| !entry.emitted.is_empty()).count() as u64);
-        for entry in &mut plan.entries {
-            (entry.instance, entry.batch) = (self.instance.id, number);
+        if !tickets(batch).all(Ticket::enter_commit) {
+            tickets(batch).for_each(Ticket::requeue);
+            return Err(Aborted::Busy);
         }
         let through = self.instance.watermark.get();
-        let write = Batch {
-            instance: self.instance.id,
-            batch: number,
-            published_through: through,
-            docs,
-            journal: std::mem::take(&mut plan.entries),
-            keys: std::mem::take(&mut plan.keys),
-            now: plan.now,
-        };
+        let write = write.into_batch(self.instance.id, self.instance.batch, through);
+        let number = write.batch;
         let result = self.commit_batch(write).await;
         match result {
             Ok(()) => {
@@ -57,36 +43,15 @@ impl Engine {
                 self.instance.written = self.instance.written.max(through);
             }
             // Whether it happened may be unknown, and then the commands are not taken back.
-            Err(Failed::Stopped) => {}
-            Err(Failed::Conflict(_)) => commands().for_each(|command| command.ticket.requeue()),
+            Err(Aborted::Stopped) => {}
+            Err(Aborted::Contended | Aborted::Busy) => tickets(batch).for_each(Ticket::requeue),
         }
         result
     }
 
-    /// Commits journal entries by themselves: the starts of suspects.
-    pub(crate) async fn commit_entries(&mut self, entries: &mut [Entry], now: Timestamp) -> Result<(), Failed> {
-        let number = self.instance.batch + 1;
-        for entry in &mut *entries {
-            (entry.instance, entry.batch) = (self.instance.id, number);
-        }
-        let write = Batch {
-            instance: self.instance.id,
-            batch: number,
-            published_through: self.instance.watermark.get(),
-            docs: vec![],
-            journal: entries.to_vec(),
-            keys: vec![],
-            now,
-        };
-        self.commit_batch(write).await?;
-        self.instance.batch = number;
-        self.publish(vec![], 0);
-        Ok(())
-    }
-
-    async fn commit_batch(&mut self, write: Batch) -> Result<(), Failed> {
+    async fn commit_batch(&mut self, write: Batch) -> Result<(), Aborted> {
         if self.instance.unresolved {
-            return Err(Failed::Stopped);
+            return Err(Aborted::Stopped);
         }
         fail_point!("before_commit");
         let ids: Vec<_> = write.journal.iter().map(|entry| entry.id).collect();
@@ -101,23 +66,23 @@ impl Engine {
         };
         self.meters.conflict(&error);
         match error {
-            CommitError::Version | CommitError::Duplicate => Err(Failed::Conflict(true)),
-            CommitError::Busy => Err(Failed::Conflict(false)),
+            CommitError::Version | CommitError::Duplicate => Err(Aborted::Contended),
+            CommitError::Busy => Err(Aborted::Busy),
             CommitError::Fenced => match self.take_new_instance().await {
-                Ok(()) => Err(Failed::Conflict(false)),
-                Err(error) => self.away(&error.0).await,
+                Ok(()) => Err(Aborted::Busy),
+                Err(error) => Err(self.store_is_away(&error.0).await),
             },
-            CommitError::Away(error) => self.away(&error).await,
+            CommitError::Away(error) => Err(self.store_is_away(&error).await),
             CommitError::Unknown(mut error) => loop {
-                if !self.store_is_away(&error).await {
+                if self.store_is_away(&error).await == Aborted::Stopped {
                     self.instance.unresolved = true;
-                    return Err(Failed::Stopped);
+                    return Err(Aborted::Stopped);
                 }
                 match self.store.load(Wanted { journal: ids.clone(), ..Wanted::default() }).await {
                     Ok(found) => {
                         let ours = |entry: &Entry| (entry.instance, entry.batch) == (instance, number);
                         let committed = found.journal.iter().any(ours);
-                        return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
+                        return if committed { Ok(()) } else { Err(Aborted::Busy) };
                     }
                     Err(again) => error = again.0,
                 }
@@ -125,23 +90,19 @@ impl Engine {
         }
     }
 
-    async fn away(&mut self, error: &str) -> Result<(), Failed> {
-        if self.store_is_away(error).await { Err(Failed::Conflict(false)) } else { Err(Failed::Stopped) }
-    }
-
-    /// Waits until the store answers again, longer each time until something is committed; `false` if the service stops
-    /// meanwhile. Messages are kept: no nak, no attempt is counted. Commands are taken back by their callers.
-    pub(crate) async fn store_is_away(&mut self, error: &str) -> bool {
+    /// Waits until the store answers again, longer each time until something is committed, or until the service stops. Messages
+    /// are kept: no nak, no attempt is counted. Commands are taken back by their callers.
+    pub(crate) async fn store_is_away(&mut self, error: &str) -> Aborted {
         self.store_is_down(error);
         let mut stop = self.stop.clone();
         loop {
             self.store_tries = self.store_tries.saturating_add(1);
             tokio::select! {
-                () = told(&mut stop) => return false,
-                () = tokio::time::sleep(self.timing.gate_retry.delay(self.store_tries)) => {}
+                () = told(&mut stop) => return Aborted::Stopped,
+                () = tokio::time::sleep(self.planner.timing.gate_retry.delay(self.store_tries)) => {}
             }
             if self.store.ping().await.is_ok() {
-                return true;
+                return Aborted::Busy;
             }
         }
     }
@@ -160,30 +121,34 @@ impl Engine {
         }
     }
 
-    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done, or that
-    /// nobody knows.
-    pub(crate) fn abandon(&mut self, batch: Vec<Input>) {
-        use async_nats::jetstream::AckKind;
+    /// Lets go of a batch without handling it: messages go back to the broker, callers learn that nothing was done, or that the
+    /// outcome is unknown.
+    pub(crate) fn abandon(&mut self, batch: Vec<Arrival>) {
         let mut naks = Vec::new();
-        for input in batch {
-            match input {
-                Input::Message(delivery) => {
-                    let twins = delivery.twins.into_iter().filter_map(|twin| twin.reply);
-                    naks.extend(delivery.reply.into_iter().chain(twins).map(|reply| (reply, AckKind::Nak(None))));
-                }
-                Input::Command(command) => {
-                    let why = if command.ticket.withdraw() {
-                        CommandError::Unavailable("the service is shutting down".into())
-                    } else {
-                        CommandError::OutcomeUnknown
-                    };
-                    drop(command.answer.send(Err(why)));
+        for Arrival { input, receipt } in batch {
+            match receipt {
+                Receipt::Message(message) => naks.extend(message.reply.map(|reply| (reply, AckKind::Nak(None)))),
+                Receipt::Command { ticket, answer } => {
+                    let why = if ticket.withdraw() { stopping() } else { CommandError::OutcomeUnknown };
+                    drop(answer.send(Err(why)));
                 }
                 // Its lease runs out, and another instance tries again.
-                Input::Outcome(_) => {}
-                Input::Due(due) => self.board.dequeue(&due.key),
+                Receipt::Effect(_) => {}
+                Receipt::Due => {
+                    if let Input::Due(due) = input {
+                        self.slots.lock().dequeue(&due.key);
+                    }
+                }
             }
         }
         self.acker.send(naks);
     }
+}
+
+/// The tickets of the commands in a batch.
+fn tickets(batch: &[Arrival]) -> impl Iterator<Item = &Ticket> {
+    batch.iter().filter_map(|arrival| match &arrival.receipt {
+        Receipt::Command { ticket, .. } => Some(ticket),
+        _ => None,
+    })
 }

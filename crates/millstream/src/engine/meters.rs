@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
+use millstream_core::planner::{Aftermath, Delivery, End, Fate, Input};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::engine::input::{Delivery, Input};
-use crate::engine::plan::{End, Fate, Plan};
+use crate::engine::arrival::{Arrival, MessageReceipt, Receipt};
 use crate::event::Stream;
 use crate::ids::Timestamp;
 use crate::store::{CommitError, WakesDue};
@@ -146,8 +146,8 @@ impl Meters {
         }
     }
 
-    pub(crate) fn received(&self, delivery: &Delivery) {
-        if let Some(counter) = self.consumed.get(delivery.source.stream) {
+    pub(crate) fn received(&self, stream: &str) {
+        if let Some(counter) = self.consumed.get(stream) {
             counter.increment(1);
         }
     }
@@ -226,13 +226,15 @@ impl Meters {
     }
 
     /// Counts what a commit has made true.
-    pub(crate) fn committed(&self, batch: &[Input], plan: &Plan) {
+    pub(crate) fn committed(&self, batch: &[Arrival], plan: &Aftermath) {
         let mut sizes = [0_u32; 3];
-        for (input, end) in batch.iter().zip(&plan.ends) {
+        for (Arrival { input, receipt }, end) in batch.iter().zip(&plan.ends) {
             match input {
                 Input::Message(delivery) => {
                     sizes[0] += 1;
-                    self.message(delivery, end, plan.now);
+                    if let Receipt::Message(receipt) = receipt {
+                        self.message(delivery, receipt, end, plan.now);
+                    }
                 }
                 Input::Command(_) => {
                     sizes[1] += 1;
@@ -242,14 +244,16 @@ impl Meters {
                     sizes[2] += 1;
                     let ended = match end {
                         End::Settled => "settled",
-                        End::Outage(_) => {
+                        End::Outage { .. } => {
                             add(&self.totals.errors, 1);
                             "outage"
                         }
                         End::Late => "lease_lost",
                         _ => continue,
                     };
-                    self.effect_ran(&outcome.wake.kind, ended, outcome.took);
+                    if let Receipt::Effect(took) = receipt {
+                        self.effect_ran(&outcome.wake.kind, ended, *took);
+                    }
                 }
                 Input::Due(_) => sizes[2] += 1,
             }
@@ -264,7 +268,7 @@ impl Meters {
         }
     }
 
-    fn message(&self, delivery: &Delivery, end: &End, now: Timestamp) {
+    fn message(&self, delivery: &Delivery, receipt: &MessageReceipt, end: &End, now: Timestamp) {
         let totals = &self.totals;
         let total = match end {
             End::Ack(Fate::Duplicate) => &totals.duplicate,
@@ -273,9 +277,8 @@ impl Meters {
             _ => &totals.handled,
         };
         add(total, 1);
-        add(&totals.duplicate, delivery.twins.len() as u64);
         add(&totals.errors, u64::from(!matches!(end, End::Ack(_))));
-        add(&totals.processing_nanos, u64::try_from(delivery.received.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        add(&totals.processing_nanos, u64::try_from(receipt.received.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let Some(event) = self.events.get(delivery.event) else { return };
         let mut asked_for = false;
         let mut failed = 0;
@@ -296,14 +299,13 @@ impl Meters {
             }
             _ => {}
         }
-        event.duplicate.increment(delivery.twins.len() as u64);
         if asked_for {
             event.nak.increment(1);
         } else if delivery.delivered > 1 {
             event.unacked.increment(1);
         }
         match &event.process {
-            Some(process) => process[failed].record(delivery.received.elapsed().as_secs_f64()),
+            Some(process) => process[failed].record(receipt.received.elapsed().as_secs_f64()),
             None => tracing::debug!(group = self.group, "a message of an unknown type"),
         }
     }

@@ -1,73 +1,75 @@
 //! The engine: one serial loop through which everything goes that changes a service's data.
 //!
-//! drain (`intake`) → load and handle (`plan`) → commit (`commit`) → ack, answer, publish, run effects (`after`).
-//! After a conflict nothing of an attempt is kept: `plan` is made anew.
+//! drain (`intake`) → load and decide (`attempt`) → commit (`commit`) → ack, answer, publish, run effects (`after`). What is decided
+//! is decided by the planner of `millstream-core`, without I/O; this is the shell around it.
 
 pub(crate) mod after;
-pub(crate) mod board;
-pub(crate) mod claims;
+pub(crate) mod arrival;
+mod attempt;
 pub(crate) mod commit;
-pub(crate) mod input;
 pub(crate) mod instances;
 pub(crate) mod intake;
-pub(crate) mod journal;
 pub(crate) mod meters;
-pub(crate) mod plan;
 pub(crate) mod publisher;
+pub(crate) mod slots;
 pub(crate) mod status;
-pub(crate) mod suspects;
 pub(crate) mod wakes;
 
 pub use millstream_core::timing;
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fail::fail_point;
+use millstream_core::planner::Planner;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker::Link;
 use crate::consumer::Acker;
-use crate::engine::board::Board;
-use crate::engine::commit::Failed;
-use crate::engine::input::{Input, Source};
+use crate::engine::arrival::{Arrival, Source};
 use crate::engine::instances::Current;
 use crate::engine::intake::Intake;
-use crate::engine::journal::reopen;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::Outbox;
+use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
-use crate::engine::timing::{Clock, Timing};
-use crate::engine::wakes::Kinds;
-use crate::ids::Id;
+use crate::engine::timing::Clock;
 use crate::progress::Progress;
 use crate::running::told;
 use crate::store::{Expiry, Settled, Store};
-use crate::unit::Rules;
 
 /// How many old journal entries go at once: some milliseconds' work.
 const EXPIRED_AT_ONCE: usize = 1000;
 
 /// The loop and what it works with.
 pub(crate) struct Engine {
+    /// The rules: what is decided of a batch.
+    pub(crate) planner: Planner,
+    /// The service's database.
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) rules: Rules,
-    pub(crate) kinds: Kinds,
+    /// Where `now` comes from.
     pub(crate) clock: Clock,
-    pub(crate) timing: Timing,
+    /// Where inputs come from.
     pub(crate) intake: Intake,
-    pub(crate) ends: mpsc::UnboundedSender<Input>,
+    /// Given to the effects that run: where their ends go.
+    pub(crate) ends: mpsc::UnboundedSender<Arrival>,
+    /// Where committed events go, to be published.
     pub(crate) outbox: Outbox,
+    /// Where acks go, to be sent.
     pub(crate) acker: Acker,
-    pub(crate) board: Board,
+    /// Which effects run.
+    pub(crate) slots: SharedSlots,
+    /// What the rest of the process may know.
     pub(crate) status: Arc<Status>,
     pub(crate) meters: Arc<Meters>,
+    /// The connection to the broker: whether it is up, and how often it came up.
     pub(crate) link: watch::Receiver<Link>,
     /// Tells the consumers whether messages are taken.
     pub(crate) gate: watch::Sender<bool>,
+    /// Raised when the service is to stop.
     pub(crate) stop: watch::Receiver<bool>,
+    /// The row that this engine commits under.
     pub(crate) instance: Current,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
@@ -82,15 +84,15 @@ impl Engine {
     pub(crate) async fn run(mut self) -> Self {
         let mut stop = self.stop.clone();
         let outbox = self.outbox.clone();
-        let mut heartbeat = Instant::now() + self.timing.heartbeat;
+        let mut heartbeat = Instant::now() + self.planner.timing.heartbeat;
         loop {
             let risen = self.instance.risen();
-            let idle = if risen { self.timing.watermark_idle } else { self.timing.heartbeat };
+            let idle = if risen { self.planner.timing.watermark_idle } else { self.planner.timing.heartbeat };
             let idle = (Instant::now() + idle).min(heartbeat);
             let taken = tokio::select! {
                 biased;
                 () = told(&mut stop) => break,
-                inputs = self.intake.drain(&self.timing, &self.meters) => Some(inputs),
+                inputs = self.intake.drain(&self.planner.timing, &self.meters) => Some(inputs),
                 () = outbox.progress(), if !risen => continue,
                 () = tokio::time::sleep_until(idle) => None,
             };
@@ -105,7 +107,7 @@ impl Engine {
             if Instant::now() >= heartbeat {
                 self.write_watermark().await;
                 self.keep_house().await;
-                heartbeat = Instant::now() + self.timing.heartbeat;
+                heartbeat = Instant::now() + self.planner.timing.heartbeat;
             }
             if Instant::now() >= self.expire_at {
                 self.expire().await;
@@ -117,97 +119,8 @@ impl Engine {
 
     /// Opens or closes the gate of the consumers, and shows the levels.
     fn set_gate(&self) {
-        let open = self.status.room(&self.timing) > 0;
+        let open = self.status.room(&self.planner.timing) > 0;
         self.gate.send_if_modified(|gate| std::mem::replace(gate, open) != open);
-    }
-
-    /// Handles inputs to their end: in one batch, or after conflicts in smaller ones.
-    pub(crate) async fn process(&mut self, inputs: Vec<Input>) {
-        for input in &inputs {
-            // The effect has ended: its slot is free for those that this very batch claims, the next of its document too.
-            if let Input::Outcome(outcome) = input {
-                self.board.release(&outcome.key);
-            }
-        }
-        let mut begun = HashSet::new();
-        let mut batches = VecDeque::from([inputs]);
-        while let Some(batch) = batches.pop_front() {
-            self.attempt(batch, &mut batches, &mut begun).await;
-        }
-    }
-
-    async fn attempt(&mut self, mut batch: Vec<Input>, rest: &mut VecDeque<Vec<Input>>, begun: &mut HashSet<Id>) {
-        let mut failures = 0_u32;
-        let mut ask = self.distrusts();
-        loop {
-            batch.retain(|input| !matches!(input, Input::Command(command) if command.ticket.is_withdrawn()));
-            if batch.is_empty() {
-                return;
-            }
-            let started = Instant::now();
-            let mut loaded = match self.load(&batch, ask).await {
-                Ok(loaded) => loaded,
-                Err(error) => {
-                    if !self.store_is_away(&error.0).await {
-                        return self.abandon(batch);
-                    }
-                    continue;
-                }
-            };
-            self.meters.stage("load", started);
-            fail_point!("loaded");
-            let mut journal = loaded.journal.drain(..).map(|entry| (entry.id, entry)).collect();
-            for input in &batch {
-                if let Input::Message(delivery) = input {
-                    reopen(&mut journal, delivery);
-                }
-            }
-            let (journal, doomed) = match self.suspects(&mut batch, journal, rest, begun).await {
-                Ok(journal) => journal,
-                Err(Failed::Conflict(_)) => {
-                    ask = true;
-                    continue;
-                }
-                Err(Failed::Stopped) => return self.abandon(batch),
-            };
-            if batch.is_empty() {
-                return;
-            }
-            let started = Instant::now();
-            let mut plan = self.plan(&batch, loaded, &journal, &doomed);
-            self.meters.stage("handle", started);
-            fail_point!("handled");
-            let started = Instant::now();
-            let committed = self.commit(&batch, &mut plan).await;
-            self.meters.stage("commit", started);
-            match committed {
-                Ok(()) => return self.after(batch, plan),
-                Err(failed) => {
-                    for claimed in &plan.claims {
-                        self.board.release(&claimed.key);
-                    }
-                    if matches!(failed, Failed::Stopped) {
-                        return self.abandon(batch);
-                    }
-                    ask = true;
-                    failures += u32::from(matches!(failed, Failed::Conflict(true)));
-                }
-            }
-            if failures >= 2 && batch.len() > 1 {
-                let second = batch.split_off(batch.len().div_ceil(2));
-                rest.push_front(second);
-                failures = 0;
-            }
-        }
-    }
-
-    /// Whether the journal is asked for every delivery: for a while after each (re)connect.
-    fn distrusts(&mut self) -> bool {
-        let epoch = self.link.borrow().epoch;
-        if self.distrust.0 != epoch {
-            self.distrust = (epoch, Instant::now() + self.timing.distrust);
-        }
-        Instant::now() < self.distrust.1
     }
 
     /// Counts what waits to be published.
@@ -230,13 +143,14 @@ impl Engine {
             Some(Settled { stream: source.stream.into(), through: progress.ack_floor.load(Ordering::Acquire), created })
         };
         let floors = consumers.iter().filter_map(floor).collect();
-        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
+        let expiry =
+            Expiry { before: now - self.planner.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
         let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "old journal entries cannot be deleted now");
             0
         });
         if gone < EXPIRED_AT_ONCE {
-            self.expire_at = Instant::now() + self.timing.expiry_every;
+            self.expire_at = Instant::now() + self.planner.timing.expiry_every;
         }
         for (source, _) in consumers {
             if let Ok(Some(mark)) = self.store.settled(source.stream).await {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
-use crate::engine::input::Source;
+use crate::engine::arrival::Source;
 use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
 use crate::progress::Progress;

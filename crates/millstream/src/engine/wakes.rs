@@ -1,71 +1,35 @@
 //! Wakes outside the loop: the sweep that finds what is due, and the effects that run.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
 use futures_util::FutureExt;
+use millstream_core::planner::{Claimed, DueInput, Ended, Kinds, OutcomeInput};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
-use crate::engine::board::Board;
-use crate::engine::input::{DueInput, Ended, Input, OutcomeInput};
+use crate::engine::arrival::Arrival;
 use crate::engine::meters::Meters;
+use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
-use crate::handler::{Key, Outage, WakeInfo};
+use crate::handler::Outage;
 use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
 use crate::store::StoredDoc;
 use crate::telemetry::Telemetry;
 use crate::unit::{outcome_meta, panic_text};
-use crate::work::{AnyTimer, AnyWake};
-
-/// The wakes and timers of a service, by kind.
-#[derive(Clone, Default)]
-pub(crate) struct Kinds {
-    pub(crate) wakes: HashMap<&'static str, Arc<dyn AnyWake>>,
-    pub(crate) timers: HashMap<&'static str, Arc<dyn AnyTimer>>,
-}
-
-impl Kinds {
-    /// All kinds, in the order of their names.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        let mut names: Vec<&'static str> = self.wakes.keys().chain(self.timers.keys()).copied().collect();
-        names.sort_unstable();
-        names.into_iter()
-    }
-
-    /// The collection whose documents carry wakes of a kind.
-    pub(crate) fn collection(&self, kind: &str) -> Option<&'static str> {
-        let wake = self.wakes.get(kind).map(|wake| wake.collection());
-        wake.or_else(|| self.timers.get(kind).map(|timer| timer.collection()))
-    }
-
-    /// Whether an operator may take away wakes of a kind.
-    pub(crate) fn cancellable(&self, kind: &str) -> bool {
-        self.wakes.get(kind).is_some_and(|wake| wake.cancellable())
-            || self.timers.get(kind).is_some_and(|timer| timer.cancellable())
-    }
-}
-
-/// A claim that was committed, to be run.
-pub(crate) struct Claimed {
-    pub(crate) key: Key,
-    pub(crate) wake: WakeInfo,
-    pub(crate) document: bytes::Bytes,
-    pub(crate) shape: u32,
-}
+use crate::work::AnyWake;
 
 /// Starts a claimed effect; its end comes back as an input.
 pub(crate) fn start(
     service: &'static str,
     claimed: Claimed,
     effect: Arc<dyn AnyWake>,
-    ends: mpsc::UnboundedSender<Input>,
+    ends: mpsc::UnboundedSender<Arrival>,
     timeout: Duration,
     telemetry: Telemetry,
 ) {
@@ -94,7 +58,7 @@ pub(crate) fn start(
         let meta = outcome_meta(service, &key, &wake);
         // When the loop has ended, the lease runs out and another instance tries again.
         let took = started.elapsed();
-        let _ = ends.send(Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended, took })));
+        let _ = ends.send(Arrival::outcome(OutcomeInput { key, wake, meta, ended }, took));
     };
     tokio::spawn(run.instrument(span));
 }
@@ -104,8 +68,8 @@ pub(crate) struct Sweep {
     pub(crate) service: &'static str,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) kinds: Kinds,
-    pub(crate) board: Board,
-    pub(crate) due: mpsc::Sender<Input>,
+    pub(crate) slots: SharedSlots,
+    pub(crate) due: mpsc::Sender<Arrival>,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) status: Arc<Status>,
@@ -154,18 +118,19 @@ impl Sweep {
             self.meters.telemetry.record(metric, &[], late as f64);
         }
         let effects: Vec<&'static str> = self.kinds.wakes.keys().copied().filter(|kind| is_due(kind)).collect();
-        let (closed, open): (Vec<_>, Vec<_>) = effects.into_iter().partition(|kind| self.board.is_closed(kind));
+        let (tripped, usual): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|kind| self.slots.lock().is_tripped(kind));
         let mut full = false;
-        let free = self.board.free();
-        if !open.is_empty() && free > 0 {
-            let found = self.store.due_wakes(&open, now, free).await?;
+        let free = self.slots.lock().free();
+        if !usual.is_empty() && free > 0 {
+            let found = self.store.due_wakes(&usual, now, free).await?;
             full = found.len() == free;
             self.send(found).await;
         }
-        for kind in closed {
-            if !self.board.probing(kind) {
+        for kind in tripped {
+            if !self.slots.lock().probes(kind) {
                 let mut found = self.store.due_wakes(&[kind], now, 2).await?;
-                if found.len() > 1 && self.board.probed_last(kind, &found[0].key) {
+                if found.len() > 1 && self.slots.lock().probed_last(kind, &found[0].key) {
                     found.swap(0, 1);
                 }
                 found.truncate(1);
@@ -184,14 +149,14 @@ impl Sweep {
     async fn send(&self, found: Vec<StoredDoc>) {
         for doc in found {
             let Some(wake) = doc.wake else { continue };
-            if !self.board.queue(&doc.key) {
+            if !self.slots.lock().queue(&doc.key) {
                 continue;
             }
             let fires = self.kinds.timers.get(wake.kind.as_str()).map(|timer| timer.clone().fire(doc.key.id.clone()));
             let meta = outcome_meta(self.service, &doc.key, &wake);
-            let due = Box::new(DueInput { key: doc.key, wake, meta, fires });
+            let due = DueInput { key: doc.key, wake, meta, fires };
             fail_point!("due");
-            if self.due.send(Input::Due(due)).await.is_err() {
+            if self.due.send(Arrival::due(due)).await.is_err() {
                 return;
             }
         }

@@ -17,7 +17,7 @@ pub const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// `messaging_system`.
 pub const SYSTEM: &str = "nats";
 /// `event` of a message whose type no handler knows.
-pub const UNKNOWN_EVENT: &str = "unknown";
+pub const UNKNOWN_EVENT: &str = millstream_core::planner::UNKNOWN_EVENT;
 /// `outcome` of [`MESSAGES`].
 pub const OUTCOMES: &[&str] = &["handled", "duplicate", "retried", "dead_lettered", "ignored"];
 /// `reason` of [`DEAD_LETTERED`].

@@ -1,0 +1,131 @@
+//! Decoding: from a message on the wire to a delivery that can be decided on.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::event::{Meta, header, split_type};
+use crate::ids::{Id, Timestamp};
+use crate::planner::{Delivery, Wire};
+use crate::redriven::Redriven;
+use crate::unit::{Unread, Work, panic_text};
+use crate::work::{AnyHandler, Nothing};
+
+/// `event` of a message whose type no handler knows.
+pub const UNKNOWN_EVENT: &str = "unknown";
+
+/// Decodes what one durable delivers.
+pub struct Decoder {
+    /// The stream that is read.
+    pub stream: &'static str,
+    /// The durable.
+    pub consumer: &'static str,
+    /// The handlers, by type of event.
+    pub handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    /// Types that had a handler once.
+    pub ignored: HashSet<&'static str>,
+    /// Whether it is the work queue of redrives.
+    pub redrives: bool,
+}
+
+/// A message as the broker delivers it.
+pub struct Incoming {
+    /// Its sequence in the stream.
+    pub seq: u64,
+    /// How often it has been delivered, this time included.
+    pub delivered: i64,
+    /// When the broker took it.
+    pub published: Timestamp,
+    /// Subject and headers.
+    pub wire: Box<dyn Wire>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+impl Decoder {
+    /// Reads a delivery. What no handler can read is a delivery as well, one that says why; `None` is something among the redrives
+    /// that is none.
+    pub fn decode(&self, incoming: Incoming) -> Option<Delivery> {
+        let Incoming { seq, delivered, published, wire, payload } = incoming;
+        let get = |name: &str| wire.header(name);
+        let redriven = if self.redrives { Some(Redriven::read(&get, wire.subject())?) } else { None };
+        let meta = self.meta(&get, seq, redriven.as_ref(), published);
+        let (event, work) = self.work(get(header::TYPE), &meta, &payload);
+        let (stream, consumer) = (self.stream, self.consumer);
+        let id = meta.id;
+        Some(Delivery {
+            id,
+            meta,
+            event,
+            work,
+            stream,
+            consumer,
+            seq,
+            settled: false,
+            redriven,
+            wire,
+            payload,
+            delivered,
+        })
+    }
+
+    /// The type of a message, if it is one that is ignored.
+    pub fn ignores(&self, ce_type: &str) -> Option<&'static str> {
+        self.ignored.get(split_type(ce_type)?.0).copied().filter(|_| !self.redrives)
+    }
+
+    fn meta(
+        &self,
+        get: &impl Fn(&str) -> Option<String>,
+        seq: u64,
+        redriven: Option<&Redriven>,
+        published: Timestamp,
+    ) -> Meta {
+        let first_published = redriven.map_or(published, |redriven| redriven.id.time());
+        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
+        let id = match get(header::ID) {
+            _ if let Some(redriven) = redriven => redriven.id,
+            // An id that is no UUID is unique within its source only.
+            Some(id) => id.parse().unwrap_or_else(|_| {
+                let source = get(header::SOURCE).unwrap_or_default();
+                Id::derived(time, "ce-id", format!("{source}\n{id}").as_bytes(), 0)
+            }),
+            None => Id::derived(published, "stream", format!("{}\n{seq}", self.stream).as_bytes(), 0),
+        };
+        Meta {
+            id,
+            time,
+            correlation: get(header::CORRELATION).unwrap_or_else(|| id.to_string()),
+            causation: get(header::CAUSATION),
+            traceparent: get(header::TRACEPARENT),
+        }
+    }
+
+    fn work(
+        &self,
+        ce_type: Option<String>,
+        meta: &Meta,
+        payload: &[u8],
+    ) -> (&'static str, Result<Box<dyn Work>, Unread>) {
+        let schema = |why| (UNKNOWN_EVENT, Err(Unread::Schema(why)));
+        let Some(ce_type) = ce_type else { return schema("the header ce-type is missing".into()) };
+        let Some((name, version)) = split_type(&ce_type) else {
+            return schema(format!("ce-type `{ce_type}` is not of the form orders.created.v1"));
+        };
+        // One that was given up before its type was ignored is done with, too, and its record says so.
+        if let Some(ignored) = self.ignored.get(name) {
+            return (ignored, Ok(Box::new(Nothing)));
+        }
+        let Some((name, handler)) = self.handlers.get_key_value(name) else {
+            return (UNKNOWN_EVENT, Err(Unread::Ahead(format!("this release has no handler for `{ce_type}`"))));
+        };
+        // A panic here would end the consumer.
+        let decode = || handler.clone().decode(version, meta.clone(), payload);
+        let decoded = catch_unwind(AssertUnwindSafe(decode));
+        let panicked = |panic: Box<dyn Any + Send>| format!("reading it panicked: {}", panic_text(&*panic));
+        (name, decoded.unwrap_or_else(|panic| Err(Unread::Schema(panicked(panic)))))
+    }
+}
