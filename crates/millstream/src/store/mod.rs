@@ -12,6 +12,8 @@ pub use crate::view::{DocWrite, NewDoc, StoredDoc};
 
 #[cfg(feature = "testing")]
 pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
 #[cfg(feature = "sqlite")]
