@@ -11,6 +11,7 @@ mod discovery;
 mod effects;
 mod expiry;
 mod intents;
+mod memory;
 mod metrics;
 #[cfg(feature = "mongodb")]
 mod mongo;
