@@ -27,6 +27,7 @@ mod single_writer;
 mod sqlite;
 mod status;
 mod store_away;
+mod stores_agree;
 mod tail;
 mod timers;
 mod traces;
