@@ -11,6 +11,7 @@ mod discovery;
 mod effects;
 mod expiry;
 mod intents;
+mod memory;
 mod metrics;
 #[cfg(feature = "mongodb")]
 mod mongo;
@@ -26,6 +27,7 @@ mod single_writer;
 mod sqlite;
 mod status;
 mod store_away;
+mod stores_agree;
 mod tail;
 mod timers;
 mod traces;

@@ -7,5 +7,5 @@ millstream::conformance_suite!(fresh);
 
 fn fresh() -> Option<Database> {
     let stores = TestStore::on_mongo()?;
-    Some(Database { url: stores.url("conformance"), keep: Box::new(stores) })
+    Some(Database::At { url: stores.url("conformance"), keep: Box::new(stores) })
 }

@@ -11,7 +11,7 @@ millstream::conformance_suite!(fresh);
 
 fn fresh() -> Database {
     let folder = tempfile::tempdir().unwrap();
-    Database { url: format!("sqlite://{}/store.db", folder.path().display()), keep: Box::new(folder) }
+    Database::At { url: format!("sqlite://{}/store.db", folder.path().display()), keep: Box::new(folder) }
 }
 
 struct Place {

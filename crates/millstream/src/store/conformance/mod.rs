@@ -5,9 +5,12 @@
 //!
 //! fn fresh() -> Database {
 //!     let folder = tempfile::tempdir().unwrap();
-//!     Database { url: format!("sqlite://{}/store.db", folder.path().display()), keep: Box::new(folder) }
+//!     Database::At { url: format!("sqlite://{}/store.db", folder.path().display()), keep: Box::new(folder) }
 //! }
 //! ```
+//!
+//! A store that lives in one process is made by `fresh() -> Database` too, as [`Database::InProcess`], and its suite is
+//! `conformance_suite!(fresh, in_process)`.
 #![allow(clippy::unwrap_used, reason = "these are tests, only shared by adapters")]
 
 mod expiry;
@@ -37,9 +40,25 @@ use crate::ids::{Id, Timestamp};
 
 /// Turns each check of the suite into a test of its own, each on a database of its own that `$fresh() -> Database` makes, or
 /// `$fresh() -> Option<Database>` where there may be no server for one.
+///
+/// With `in_process` the checks that need several processes on one database are left out: nobody has checked then what is there
+/// after a kill, or that two processes see what the other does.
 #[macro_export]
 macro_rules! conformance_suite {
     ($fresh:path) => {
+        $crate::conformance_suite! { $fresh, in_process }
+        $crate::conformance_suite! { @tests $fresh:
+            what_was_committed_before_a_kill_is_there_after_it,
+            two_processes_share_a_database,
+        }
+
+        /// Not a check: what a check of processes runs in the processes that it starts.
+        #[test]
+        fn a_child_process() {
+            $crate::store::conformance::child();
+        }
+    };
+    ($fresh:path, in_process) => {
         $crate::conformance_suite! { @tests $fresh:
             a_document_is_created_once,
             a_document_is_changed_only_under_its_version,
@@ -74,14 +93,6 @@ macro_rules! conformance_suite {
             odd_ids_and_texts_come_back_as_they_went_in,
             large_values_come_back_whole,
             concurrent_writers_lose_no_change,
-            what_was_committed_before_a_kill_is_there_after_it,
-            two_processes_share_a_database,
-        }
-
-        /// Not a check: what a check of processes runs in the processes that it starts.
-        #[test]
-        fn a_child_process() {
-            $crate::store::conformance::child();
         }
     };
     (@tests $fresh:path: $($check:ident),* $(,)?) => {
@@ -96,19 +107,23 @@ macro_rules! conformance_suite {
 }
 
 /// An empty database.
-pub struct Database {
-    /// Where it is, for [`open`](super::open).
-    pub url: String,
-    /// What must live as long as it.
-    pub keep: Box<dyn Any + Send + Sync>,
+pub enum Database {
+    /// One that any process can open.
+    At {
+        /// Where it is, for [`open`](super::open).
+        url: String,
+        /// What must live as long as it.
+        keep: Box<dyn Any + Send + Sync>,
+    },
+    /// One of this process alone.
+    InProcess(Arc<dyn Store>),
 }
 
 /// A database under test.
 pub struct Subject {
-    url: String,
+    database: Database,
     /// The test that a child process runs.
     child: &'static str,
-    _keep: Box<dyn Any + Send + Sync>,
 }
 
 /// Runs one check; what [`conformance_suite!`](crate::conformance_suite) calls.
@@ -120,7 +135,7 @@ pub fn run<F: Future<Output = ()>>(
     check: impl FnOnce(Subject) -> F,
 ) {
     let Some(database) = database.into() else { return };
-    runtime().block_on(check(Subject { url: database.url, child, _keep: database.keep }));
+    runtime().block_on(check(Subject { database, child }));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -133,16 +148,19 @@ const ACCOUNTS: Collection = Collection { name: "accounts", indexed: &["owner", 
 /// Some time, and the time of every commit that does not say another.
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-async fn open(url: &str) -> Arc<dyn Store> {
-    let store = super::open(url).unwrap();
+async fn prepared(store: Arc<dyn Store>) -> Arc<dyn Store> {
     store.prepare(&[ACCOUNTS]).await.unwrap();
     store
 }
 
 impl Subject {
-    /// A store of its own on the database, as another replica has.
+    /// A store of its own on the database, as another replica has; of a database in one process the one that there is.
     async fn store(&self) -> Arc<dyn Store> {
-        open(&self.url).await
+        let store = match &self.database {
+            Database::At { url, .. } => super::open(url).unwrap(),
+            Database::InProcess(store) => store.clone(),
+        };
+        prepared(store).await
     }
 
     async fn writer(&self) -> Writer {

@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Subject, Writer, entry, open, put, runtime};
+use super::{Database, Subject, Writer, entry, prepared, put, runtime};
 use crate::ids::{Id, Timestamp};
-use crate::store::CommitError;
+use crate::store::{CommitError, open};
 
 /// The URL of the database that a child process works on.
 const URL: &str = "MILLSTREAM_CONFORMANCE_URL";
@@ -43,11 +43,14 @@ async fn start(subject: &Subject) {
 }
 
 fn spawn(subject: &Subject, name: &str) -> Child {
+    let Database::At { url, .. } = &subject.database else {
+        panic!("no other process can open this database: its suite is `conformance_suite!(.., in_process)`")
+    };
     // A test is found by its path without the name of the crate.
     let (_, test) = subject.child.split_once("::").unwrap();
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env(URL, &subject.url)
+        .env(URL, url)
         .env(NAME, name)
         .stdout(Stdio::piped())
         .spawn()
@@ -103,7 +106,7 @@ pub fn child() {
     let (Ok(url), Ok(name)) = (std::env::var(URL), std::env::var(NAME)) else { return };
     let end = Instant::now() + CHILD_LIVES;
     runtime().block_on(async {
-        let mut writer = Writer::new(open(&url).await).await;
+        let mut writer = Writer::new(prepared(open(&url).unwrap()).await).await;
         let mut n = 1;
         while Instant::now() < end {
             let total = writer.doc("total").await.unwrap();
