@@ -87,8 +87,6 @@ mod discovery;
 #[cfg(feature = "service")]
 mod durable;
 #[cfg(feature = "service")]
-pub mod embedded;
-#[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
 pub mod handler;
