@@ -120,8 +120,8 @@ impl Guests {
         }
         let (listener, console) = place().await;
         let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
-        let settings = console::Settings::of(&config).await.unwrap();
-        running.spawn(console::serve(settings, listener, std::future::pending()));
+        let settings = millstream_console::Settings::of(&config).await.unwrap();
+        running.spawn(millstream_console::serve(settings, listener, std::future::pending()));
         let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };

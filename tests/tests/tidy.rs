@@ -54,13 +54,13 @@ fn crates_know_only_those_below_them() {
         ("nats-embedded", vec![]),
         ("millstream", vec!["nats-embedded"]),
         ("contracts", vec!["millstream"]),
-        ("console", vec!["millstream"]),
-        ("millstream-cli", vec!["console", "millstream"]),
+        ("millstream-console", vec!["millstream"]),
+        ("millstream-cli", vec!["millstream", "millstream-console"]),
         ("xtask", vec!["nats-embedded"]),
     ]);
     may.extend(services.map(|service| (service, vec!["contracts", "millstream"])));
     let below_shop: Vec<&str> =
-        services.into_iter().chain(["contracts", "millstream", "nats-embedded", "console"]).collect();
+        services.into_iter().chain(["contracts", "millstream", "nats-embedded", "millstream-console"]).collect();
     may.insert("boards", below_shop.clone());
     may.insert("bench", below_shop.iter().copied().chain(["shop"]).collect());
     may.insert("tests", below_shop.iter().copied().chain(["shop", "boards"]).collect());
