@@ -27,7 +27,7 @@ mod watch;
 
 /// The browser that the console is tested in, too.
 #[allow(dead_code, reason = "the story needs not all of it")]
-#[path = "../../crates/console/tests/all/browser.rs"]
+#[path = "../../crates/millstream-console/tests/all/browser.rs"]
 mod browser;
 
 use crate::harness::SOON;

@@ -4,10 +4,10 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use console::DemoAction;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::testing::Broker;
+use millstream_console::DemoAction;
 use shop::data::DataFolder;
 use shop::ports::Ports;
 use shop::whole::{Plan, Shop};

@@ -8,7 +8,6 @@ use async_nats::{Client, ConnectOptions, Event, HeaderMap, jetstream};
 use futures_util::{StreamExt, TryStreamExt};
 use millstream::Service;
 use millstream::config::{Config, NatsUrl};
-use millstream::embedded::find;
 use millstream::operator::dead::{DeadFilter, Letters, Outcome, Redrive};
 use millstream::operator::{By, Operator};
 use millstream::service::Options;
@@ -43,7 +42,7 @@ impl Guarded {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("nats.conf");
         fs::write(&file, configuration).unwrap();
-        let mut command = Command::new(find().unwrap());
+        let mut command = Command::new(nats_embedded::find().unwrap());
         command.arg("--config").arg(&file).args(["--addr", "127.0.0.1", "--port", "-1", "--http_port", "-1"]);
         command.arg("--store_dir").arg(folder.path()).arg("--ports_file_dir").arg(folder.path()).args(flags);
         command.env("NATS_SYNC_INTERVAL", r#""2m""#);
@@ -121,8 +120,8 @@ impl Guests {
         }
         let (listener, console) = place().await;
         let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
-        let settings = console::Settings::of(&config).await.unwrap();
-        running.spawn(console::serve(settings, listener, std::future::pending()));
+        let settings = millstream_console::Settings::of(&config).await.unwrap();
+        running.spawn(millstream_console::serve(settings, listener, std::future::pending()));
         let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };

@@ -51,15 +51,17 @@ fn none(what: &str, found: Vec<String>) {
 fn crates_know_only_those_below_them() {
     let services = ["orders", "inventory", "payments", "notifications", "analytics"];
     let mut may = BTreeMap::from([
+        ("nats-embedded", vec![]),
         ("millstream-core", vec![]),
-        ("millstream", vec!["millstream-core"]),
+        ("millstream", vec!["millstream-core", "nats-embedded"]),
         ("contracts", vec!["millstream-core"]),
-        ("console", vec!["millstream"]),
-        ("millstream-cli", vec!["console", "millstream"]),
-        ("xtask", vec![]),
+        ("millstream-console", vec!["millstream"]),
+        ("millstream-cli", vec!["millstream", "millstream-console"]),
+        ("xtask", vec!["nats-embedded"]),
     ]);
     may.extend(services.map(|service| (service, vec!["contracts", "millstream"])));
-    let below_shop: Vec<&str> = services.into_iter().chain(["contracts", "millstream", "console"]).collect();
+    let below_shop: Vec<&str> =
+        services.into_iter().chain(["contracts", "millstream", "nats-embedded", "millstream-console"]).collect();
     may.insert("boards", below_shop.clone());
     may.insert("bench", below_shop.iter().copied().chain(["shop"]).collect());
     may.insert("tests", below_shop.iter().copied().chain(["shop", "boards"]).collect());
@@ -90,6 +92,15 @@ fn crates_know_only_those_below_them() {
                 && ["tokio", "async-nats", "axum", "rusqlite", "mongodb"].contains(&other.as_str())
             {
                 wrong.push(format!("millstream-core does no I/O and must not know {other}"));
+            }
+            if this == "millstream" && other == "nats-embedded" && dependency["optional"] != true {
+                wrong.push("millstream takes nats-embedded for its test kit only".into());
+            }
+            if this == "xtask" && other == "nats-embedded" && dependency["uses_default_features"] != false {
+                wrong.push(
+                    "xtask is built before anything else and only finds programs: nats-embedded without `launch`"
+                        .into(),
+                );
             }
         }
     }
@@ -148,7 +159,9 @@ fn the_toolkit_has_no_word_of_the_shop() {
     ];
     assert_eq!(words("fn saveOrder(x: PaymentId) { \"cart\" } // shop")[1..3], ["save", "order"]);
     let toolkit = sources().into_iter().filter(|(path, _)| {
-        path.starts_with("crates/millstream/src") && !path.ends_with("tests.rs") && !path.contains("/conformance/")
+        ["crates/millstream/src", "crates/nats-embedded/src"].iter().any(|src| path.starts_with(src))
+            && !path.ends_with("tests.rs")
+            && !path.contains("/conformance/")
     });
     let found = toolkit.flat_map(|(path, source)| {
         let words = words(&source).into_iter().filter(|word| shop.contains(&word.as_str()));

@@ -3,12 +3,12 @@
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use console::DemoAction;
 use futures_util::StreamExt;
 use millstream::Id;
 use millstream::operator::dead::{DeadFilter, Redrive};
 use millstream::operator::{By, Operator};
 use millstream::testing::eventually;
+use millstream_console::DemoAction;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shop::check;

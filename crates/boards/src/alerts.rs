@@ -1,9 +1,9 @@
 //! The table of alerts. Rules use fixed windows of at least four scrapes, and an alert waits for at least two evaluations.
 
-use console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, STREAM_RATIO, WAITING};
 use millstream::telemetry::metrics::{
     DEAD_LETTERED, HTTP_DURATION, REDELIVERIES, SENT, TRIM_HELD, UNPUBLISHED_AGE, WAKE_OVERDUE,
 };
+use millstream_console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, STREAM_RATIO, WAITING};
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE};
 
 use crate::{OBSERVER, SERVICES};

@@ -38,7 +38,7 @@ pub fn dashboards() -> Vec<(&'static str, Value)> {
 pub fn metrics() -> Vec<&'static Metric> {
     use millstream::telemetry::metrics as toolkit;
     let mut all: Vec<&Metric> = toolkit::ALL.to_vec();
-    all.extend(console::metrics::OBSERVED);
+    all.extend(millstream_console::metrics::OBSERVED);
     all.extend(orders::metrics::ALL);
     all.extend(inventory::metrics::ALL);
     all.extend(payments::metrics::ALL);

@@ -38,8 +38,13 @@ impl Console {
         init_logs(&self.logs)?;
         let (servers, connect) = connection.options().await?;
         let listener = listen(SocketAddr::new(self.host, self.port), "--port (HTTP_PORT)").await?;
-        let settings =
-            console::Settings { servers, connect, allow_actions: self.allow_actions, names: self.name, demo: vec![] };
-        console::serve(settings, listener, asked_to_stop()).await
+        let settings = millstream_console::Settings {
+            servers,
+            connect,
+            allow_actions: self.allow_actions,
+            names: self.name,
+            demo: vec![],
+        };
+        millstream_console::serve(settings, listener, asked_to_stop()).await
     }
 }

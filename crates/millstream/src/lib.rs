@@ -88,8 +88,6 @@ mod discovery;
 #[cfg(feature = "service")]
 mod durable;
 #[cfg(feature = "service")]
-pub mod embedded;
-#[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
 pub mod http;

@@ -29,10 +29,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nats_embedded::{Server, Setup};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
-
-use crate::embedded::{Server, Setup};
 
 /// A real broker on a free port, with JetStream in a folder of its own. It ends with the test, or with the test's process.
 #[derive(Debug)]
@@ -256,7 +255,7 @@ pub fn stop_at(point: &str, nth: u64) {
         // A transaction that has begun comes to its end.
         std::thread::sleep(Duration::from_millis(200));
         eprintln!("stopping at crash point `{point}`");
-        crate::embedded::signal(std::process::id(), "STOP");
+        nats_embedded::signal(std::process::id(), "STOP");
         // The signal may take effect on another thread a moment before this one.
         std::thread::sleep(Duration::from_millis(50));
         others.for_each(fail::remove);
@@ -310,28 +309,6 @@ mod tests {
         assert_eq!(info.state.messages, 1);
         broker.stop().await;
         assert!(!answers(&url).await, "a stopped broker does not answer");
-    }
-
-    #[tokio::test]
-    async fn a_broker_ends_when_its_pipe_closes_and_the_next_one_waits_for_that() {
-        let store = TestStore::new();
-        let setup = Setup { folder: store.folder().join("nats"), port: 0, sync_always: true };
-        let mut first = Server::start(&setup).await.unwrap();
-        // What a killed parent leaves behind: a closed pipe, and nobody who waits for the server.
-        let again = Setup { port: first.port(), ..setup };
-        first.hang_up();
-        let second = Server::start(&again).await.unwrap();
-        assert_ne!(second.pid(), first.pid());
-        assert!(answers(&second.url()).await);
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_said_before_the_broker_starts() {
-        let broker = Broker::start().await;
-        let store = TestStore::new();
-        let setup = Setup { folder: store.folder().into(), port: broker.setup.port, sync_always: false };
-        let error = Server::start(&setup).await.unwrap_err().to_string();
-        assert_eq!(error, format!("port {}, which the broker needs, is in use", broker.setup.port));
     }
 
     #[tokio::test]

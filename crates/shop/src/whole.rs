@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
-use console::DemoAction;
 use millstream::Service;
-use millstream::embedded::{Server, Setup, StartError};
 use millstream::service::Options;
+use millstream_console::DemoAction;
+use nats_embedded::{Server, Setup, StartError};
 use reqwest::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -247,13 +247,13 @@ impl Shop {
             demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
-        let settings = console::Settings {
+        let settings = millstream_console::Settings {
             // Who may reach it from elsewhere may look.
             allow_actions: plan.demo && host.is_loopback(),
             demo: demo_actions.clone(),
-            ..console::Settings::of(&config).await?
+            ..millstream_console::Settings::of(&config).await?
         };
-        console.spawn("the console", console::serve(settings, console_listener, console.stopped()));
+        console.spawn("the console", millstream_console::serve(settings, console_listener, console.stopped()));
         Ok(Self { urls, demo_actions, demo, services, console, gateway, broker, data })
     }
 

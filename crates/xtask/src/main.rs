@@ -8,9 +8,6 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-#[path = "../../millstream/src/embedded/find.rs"]
-#[allow(unreachable_pub, dead_code, reason = "the file is the toolkit's, whose users may name all of it")]
-mod find;
 mod obtain;
 mod sabotage;
 mod test;
@@ -99,7 +96,7 @@ fn shop(command: &str, flags: Vec<OsString>, needs_broker: bool) -> Result<ExitC
     let folder = here.ancestors().nth(2).context("this program is in no target folder")?;
     let mut shop = Command::new(folder.join("release").join("shop"));
     if let Some(broker) = broker {
-        shop.env(find::VARIABLE, broker);
+        shop.env(nats_embedded::VARIABLE, broker);
     }
     Err(shop.arg(command).args(flags).exec()).context("cannot run the shop")
 }

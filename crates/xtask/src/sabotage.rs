@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, find, obtain, root};
+use crate::{cargo, obtain, root};
 
 struct Patch {
     name: String,
@@ -157,7 +157,7 @@ impl Tree {
             .args(patch.test.split_whitespace())
             .current_dir(&self.copy)
             .env("CARGO_TARGET_DIR", self.copy.with_file_name("target"))
-            .env(find::VARIABLE, &self.server)
+            .env(nats_embedded::VARIABLE, &self.server)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

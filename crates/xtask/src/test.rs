@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, find, obtain};
+use crate::{cargo, obtain};
 
 /// Tests append a line to the file that this names, `what<TAB>why`, for what they leave out.
 const SKIPPED: &str = "MILLSTREAM_SKIPPED";
@@ -25,8 +25,8 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         .args(["test", "--all-features"])
         .args((!names_packages(&args)).then_some("--workspace"))
         .args(args)
-        .env(find::VARIABLE, server)
-        .envs(mongod.map(|program| (find::MONGOD_VARIABLE, program)))
+        .env(nats_embedded::VARIABLE, server)
+        .envs(mongod.map(|program| (nats_embedded::MONGOD_VARIABLE, program)))
         .env(SKIPPED, &skipped)
         .status()
         .context("cannot run cargo")?;

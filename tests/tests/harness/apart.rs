@@ -121,8 +121,8 @@ impl Apart {
             tokio::spawn(gateway::serve(listener, settings, stopped))
         } else if part == "console" {
             let config = serve::config(&self.urls.nats, &self.stores.url(part)).unwrap();
-            let settings = console::Settings::of(&config).await.unwrap();
-            tokio::spawn(console::serve(settings, listener, stopped))
+            let settings = millstream_console::Settings::of(&config).await.unwrap();
+            tokio::spawn(millstream_console::serve(settings, listener, stopped))
         } else {
             let name = part.trim_end_matches("-2");
             let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();

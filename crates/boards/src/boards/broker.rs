@@ -1,10 +1,10 @@
 //! Broker: streams, consumers, dead letter streams and instances, as the observer sees them.
 
-use console::metrics::{
+use millstream::telemetry::metrics::{BROKER_CONNECTED, TRIM_HELD, TRIMMED};
+use millstream_console::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OLDEST_UNACKED, PENDING, REDELIVERED, STREAM_BYTES,
     STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
 };
-use millstream::telemetry::metrics::{BROKER_CONNECTED, TRIM_HELD, TRIMMED};
 use serde_json::Value;
 
 use crate::OBSERVER;

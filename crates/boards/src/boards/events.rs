@@ -1,9 +1,9 @@
 //! Events: what becomes of each type of event, how old it gets, which fail.
 
-use console::metrics::{DEAD_LETTER_AGE, DEAD_LETTERS, OLDEST_UNACKED, REDRIVES};
 use millstream::telemetry::metrics::{
     CONSUMED, DEAD_LETTERED, EVENT_AGE, MESSAGES, PROCESS_DURATION, REDELIVERIES, SENT,
 };
+use millstream_console::metrics::{DEAD_LETTER_AGE, DEAD_LETTERS, OLDEST_UNACKED, REDRIVES};
 use serde_json::Value;
 
 use crate::board::{Asks, Board, CHOSEN, RATE};

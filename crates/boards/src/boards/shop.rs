@@ -1,10 +1,10 @@
 //! Shop: whether orders are ending, where they wait if not, what failed.
 
-use console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, PENDING};
 use inventory::metrics::{RESERVATIONS, SHORT_LINES};
 use millstream::telemetry::metrics::{
     EFFECTS, HTTP_DURATION, HTTP_SHED, MESSAGES, STAGE, UNPUBLISHED_AGE, WAKE_OVERDUE,
 };
+use millstream_console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, PENDING};
 use notifications::NOTIFICATIONS;
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE, VALUE};
 use payments::metrics::PAYMENTS;

@@ -13,10 +13,10 @@ use std::time::Duration;
 pub use mongodb;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
+use nats_embedded::{MONGOD_VARIABLE, find_mongod, signal};
 use tempfile::TempDir;
 
 use super::{eventually, skip, temp_folder};
-use crate::embedded::{MONGOD_VARIABLE, find_mongod, signal};
 use crate::ids::Timestamp;
 
 /// Names a replica set to test on, in place of one that is started; its user must be allowed to make and drop databases.

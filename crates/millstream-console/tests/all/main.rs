@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
-use console::{DemoAction, Settings};
 use millstream::config::Config;
 use millstream::testing::eventually;
+use millstream_console::{DemoAction, Settings};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -47,7 +47,7 @@ impl Console {
             eventually("the console's port to be free", SOON, async || TcpListener::bind(at).await.ok()).await;
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(console::serve(settings, listener, async move { drop(stopped.await) }));
+        let task = tokio::spawn(millstream_console::serve(settings, listener, async move { drop(stopped.await) }));
         Self { address, stop, task }
     }
 

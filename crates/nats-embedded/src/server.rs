@@ -1,5 +1,3 @@
-//! A `nats-server` as a child of this process: for a demonstration, for development, for tests.
-//!
 //! The child ends with its parent, however the parent ends. Its standard input is a pipe that this process holds: when the
 //! process dies, by `kill -9` too, the pipe closes, and a few lines of shell between the two stop the server. A lock on the
 //! server's folder is inherited by the server, so whoever starts next on that folder waits until the last one is really gone.
@@ -14,8 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-mod find;
-pub use find::{MINIMUM, MONGOD_VARIABLE, NotFound, VARIABLE, Version, find, find_mongod};
+use crate::find::{NotFound, find};
 
 /// How long the server may take to start, to stop, or to give up the folder.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -206,11 +203,6 @@ impl Server {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn hang_up(&mut self) {
-        drop(self.supervisor.stdin.take());
-    }
-
     /// Sends the server a signal by its name, such as `STOP` and `CONT`.
     pub fn signal(&self, name: &str) {
         signal(self.pid, name);
@@ -230,7 +222,7 @@ impl Drop for Server {
 }
 
 /// Sends a process a signal by its name.
-pub(crate) fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     if pid != 0 {
         // The shell's own `kill`, since a bare machine has no program of that name. A process that has ended is no fault.
         let script = format!("kill -{name} {pid} 2>/dev/null");
@@ -284,4 +276,38 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     format!("the end of {}:\n{}", log.display(), lines[lines.len().saturating_sub(5)..].join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_ends_when_its_pipe_closes_and_the_next_one_waits_for_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { folder: folder.path().join("nats"), port: 0, sync_always: true };
+        let mut first = Server::start(&setup).await.unwrap();
+        // What a killed parent leaves behind: a closed pipe, and nobody who waits for the server.
+        let again = Setup { port: first.port(), ..setup };
+        drop(first.supervisor.stdin.take());
+        let second = Server::start(&again).await.unwrap();
+        assert_ne!(second.pid(), first.pid());
+        let mut greeting = [0; 4];
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, second.port())).await.unwrap();
+        connection.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"INFO", "the second broker greets");
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_said_before_the_broker_starts() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = other.local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { folder: folder.path().into(), port, sync_always: false };
+        let error = Server::start(&setup).await.unwrap_err().to_string();
+        assert_eq!(error, format!("port {port}, which the broker needs, is in use"));
+    }
 }

@@ -1,5 +1,4 @@
-//! Where the `nats-server` program is, and for tests `mongod`. Only the standard library is used, because `xtask` compiles this file, too, and must not
-//! build the toolkit for it.
+//! Where the `nats-server` program is, and for tests `mongod`.
 
 use std::env;
 use std::fmt;
@@ -94,7 +93,7 @@ fn version_of(program: &Path) -> Result<Version, String> {
 }
 
 /// The program in the cache, whether or not it is there.
-pub(super) fn cached() -> Option<PathBuf> {
+pub fn cached() -> Option<PathBuf> {
     Some(cache_folder()?.join("nats-server"))
 }
 
@@ -112,7 +111,7 @@ pub fn find_mongod() -> Option<PathBuf> {
 }
 
 /// The `mongod` in the cache, whether or not it is there.
-pub(super) fn cached_mongod() -> Option<PathBuf> {
+pub fn cached_mongod() -> Option<PathBuf> {
     Some(cache_folder()?.join("mongod"))
 }
 
@@ -145,11 +144,9 @@ mod tests {
 
     #[test]
     fn a_server_that_is_too_old_is_not_used_but_named() {
-        let name = format!("millstream-find-{}-{}", std::process::id(), env!("CARGO_PKG_NAME"));
-        let folder = env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let program = |name: &str, version: &str| {
-            let path = folder.join(name);
+            let path = folder.path().join(name);
             // A shell writes the program: a file that this process has open for writing could not be run at the same time.
             let script = r#"printf '#!/bin/sh\necho nats-server: v%s\n' "$1" >"$2" && chmod +x "$2""#;
             let status = Command::new("sh").args(["-c", script, "sh", version]).arg(&path).status().unwrap();
@@ -157,11 +154,10 @@ mod tests {
             path
         };
         let (old, new) = (program("old", "2.10.4"), program("new", "2.12.1"));
-        let gone = folder.join("gone");
+        let gone = folder.path().join("gone");
         assert_eq!(first_fit(&[gone.clone(), old.clone(), new.clone()]).unwrap(), new);
         let message = first_fit(&[gone, old.clone()]).unwrap_err().to_string();
         assert!(message.contains(&format!("{} is 2.10.4, which is too old", old.display())), "{message}");
         assert!(message.contains("gone cannot be run"), "{message}");
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -187,7 +187,7 @@ async fn the_page_says_that_the_console_is_away_and_comes_back_with_it() {
 async fn events_and_services_appear_as_they_come_and_demo_actions_are_sent() {
     let Some(browser) = Browser::start("the live page").await else { return };
     let (bench, open, service, _) = closed().await;
-    let demo = console::DemoAction {
+    let demo = millstream_console::DemoAction {
         label: "Try it".into(),
         hint: "Asks whether the process works.".into(),
         method: "GET".into(),

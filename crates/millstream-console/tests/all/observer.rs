@@ -109,7 +109,7 @@ async fn lag_dead_letters_and_instances_are_shown_and_disappear_with_what_they_a
     // What becomes of a letter is told by its record, and one that is dealt with is none any more.
     let redrives =
         |outcome: &str| format!(r#"millstream_redrives_total{{service_name="shipping",outcome="{outcome}"}}"#);
-    for outcome in console::metrics::REDRIVE_OUTCOMES {
+    for outcome in millstream_console::metrics::REDRIVE_OUTCOMES {
         assert_eq!(value(&url, &redrives(outcome)).await, Some(0.0), "{outcome}");
     }
     let says = async |id: u32, state: &str, number: &str| {
