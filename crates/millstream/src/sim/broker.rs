@@ -9,7 +9,10 @@
 //!
 //! Not modelled: clusters, the limits `max_age` and `max_msgs`, waiting pulls with their heartbeats and expiries, `max_deliver`,
 //! backoff, other ack policies than explicit, push consumers, and the time in which a message is under way. A time to live ends
-//! to the millisecond, and an id is forgotten to the millisecond; the server takes up to two seconds, and 50 ms, longer.
+//! to the millisecond, and an id is forgotten to the millisecond; the server may be later.
+//!
+//! What a restart, a lost tail and a state put back leave follows the server's source and is not compared with a server; nor are
+//! `get`, `next_by_subject` and `first_since`.
 //!
 //! ```
 //! use millstream::sim::broker::{Ack, ConsumerConfig, Pull, SimBroker, StreamConfig};
@@ -310,6 +313,8 @@ impl SimBroker {
     }
 
     /// Sets a consumer to a sequence, or back to its ack floor: nothing is pending, and delivery goes on from there.
+    ///
+    /// After a reset to the first sequence the server sometimes goes on reporting what was delivered before; this does not.
     ///
     /// # Errors
     /// When there is no such stream or consumer, or it began above that sequence.
