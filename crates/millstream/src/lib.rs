@@ -109,6 +109,8 @@ mod running;
 pub mod service;
 #[cfg(feature = "service")]
 pub mod signals;
+#[cfg(feature = "testing")]
+pub mod sim;
 #[cfg(feature = "service")]
 mod stopping;
 #[cfg(feature = "service")]

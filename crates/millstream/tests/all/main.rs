@@ -23,6 +23,7 @@ mod redrives;
 mod replicas;
 mod retries;
 mod shutdown;
+mod sim_broker;
 mod single_writer;
 mod sqlite;
 mod status;

@@ -1,0 +1,3 @@
+//! Models of what services run on, for simulations: deterministic, synchronous, without I/O and without a clock.
+
+pub mod broker;
