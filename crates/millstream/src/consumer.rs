@@ -15,6 +15,7 @@ use async_nats::{StatusCode, Subject};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::durable::{Declared, GROUP};
@@ -25,7 +26,6 @@ use crate::event::{Meta, decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::progress::{InEngine, Progress};
 use crate::redriven::Redriven;
-use crate::running::told;
 use crate::telemetry::metrics::UNKNOWN_EVENT;
 use crate::unit::{Unread, Work, panic_text};
 use crate::work::{AnyHandler, Nothing};
@@ -75,7 +75,7 @@ pub(crate) struct Consumer {
     pub(crate) acker: Acker,
     /// Whether the engine takes messages now.
     pub(crate) gate: watch::Receiver<bool>,
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: CancellationToken,
     pub(crate) timing: Timing,
     pub(crate) meters: Arc<Meters>,
 }
@@ -84,7 +84,7 @@ impl Consumer {
     /// Pulls until told to stop, then hands back what the engine has not taken.
     pub(crate) async fn run(self) {
         let mut link = self.broker.link.clone();
-        let mut stop = self.stop.clone();
+        let stop = &self.stop;
         let mut gate = self.gate.clone();
         let inbox = self.broker.client.new_inbox();
         let mut subscription = loop {
@@ -100,7 +100,7 @@ impl Consumer {
             // The floor may be that of a stream that is gone; by it entries of the one in its place would expire.
             self.progress.ack_floor.store(0, Ordering::Release);
             let declared = tokio::select! {
-                () = told(&mut stop) => break,
+                () = stop.cancelled() => break,
                 declared = self.declared.ensure(&self.broker) => declared,
             };
             match declared {
@@ -111,7 +111,7 @@ impl Consumer {
                     self.progress.set_waits_for(Some(error));
                     let delay = self.timing.gate_retry.delay(failures);
                     tokio::select! {
-                        () = told(&mut stop) => break,
+                        () = stop.cancelled() => break,
                         () = tokio::time::sleep(delay) => continue,
                     }
                 }
@@ -119,7 +119,7 @@ impl Consumer {
             pull = Pull { back: pull.back, ..Pull::new() };
             link.borrow_and_update();
             loop {
-                if *stop.borrow() {
+                if stop.is_cancelled() {
                     break 'declare;
                 }
                 let open = *gate.borrow_and_update();
@@ -129,7 +129,7 @@ impl Consumer {
                 let silence = pull.heard + self.timing.pull_heartbeat * 2;
                 tokio::select! {
                     biased;
-                    () = told(&mut stop) => break 'declare,
+                    () = stop.cancelled() => break 'declare,
                     message = subscription.next() => {
                         let Some(message) = message else { break 'declare };
                         pull.heard = Instant::now();
@@ -141,7 +141,7 @@ impl Consumer {
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
                                 tokio::select! {
-                                    () = told(&mut stop) => break 'declare,
+                                    () = stop.cancelled() => break 'declare,
                                     () = tokio::time::sleep(self.timing.gate_retry.delay(failures)) => continue 'declare,
                                 }
                             }
@@ -207,7 +207,6 @@ impl Consumer {
     }
 
     async fn receive(&self, message: async_nats::Message, pull: &mut Pull) -> Received {
-        let mut stop = self.stop.clone();
         match message.status {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
@@ -235,7 +234,7 @@ impl Consumer {
                 let permit = tokio::select! {
                     biased;
                     permit = self.inputs.reserve() => permit.ok(),
-                    () = told(&mut stop) => None,
+                    () = self.stop.cancelled() => None,
                 };
                 match permit {
                     Some(permit) => permit.send(Input::Message(Box::new(delivery))),

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::answers::Answers;
@@ -180,17 +181,20 @@ impl Running {
     pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
         let Self { parts, router, listener, telemetry, watchers, .. } = self;
         let (name, span) = (parts.service, telemetry.span());
-        let (stop, stopped) = watch::channel(false);
-        let mut served = stopped;
-        let served = async move { told(&mut served).await };
+        let stop = CancellationToken::new();
+        let _served = stop.clone().drop_guard();
+        let serving = stop.clone();
         let status = parts.status.clone();
         let http = tokio::spawn(
-            async move { axum::serve(listener, router).with_graceful_shutdown(served).await }.instrument(span.clone()),
+            async move { axum::serve(listener, router).with_graceful_shutdown(serving.cancelled_owned()).await }
+                .instrument(span.clone()),
         );
         let upkeep = telemetry.clone();
         let upkeep = tokio::spawn(async move { upkeep.upkeep(std::future::pending()).await });
-        let (engine_stop, engine_stopped) = watch::channel(false);
-        let mut engine = tokio::spawn(parts.run(engine_stopped).instrument(span.clone()));
+        let engine_stop = CancellationToken::new();
+        // An engine that nobody waits for any more stops too.
+        let _stopped = engine_stop.clone().drop_guard();
+        let mut engine = tokio::spawn(parts.run(engine_stop.clone()).instrument(span.clone()));
         let died = tokio::select! {
             () = shutdown => None,
             ended = &mut engine => Some(ended),
@@ -200,7 +204,7 @@ impl Running {
             status.draining.store(true, Ordering::Release);
             // Answers that go on for as long as somebody listens would hold up the end; their clients find another replica.
             watchers.close();
-            engine_stop.send_replace(true);
+            engine_stop.cancel();
             let by_itself = died.is_some();
             let ended = match died {
                 Some(ended) => ended,
@@ -213,7 +217,7 @@ impl Running {
                     None
                 }
             };
-            stop.send_replace(true);
+            stop.cancel();
             let served = tokio::time::timeout(Duration::from_secs(1), http).await;
             upkeep.abort();
             tracing::info!("stopped");
@@ -232,12 +236,6 @@ impl Running {
     }
 }
 
-/// Resolves when the flag is raised, or nobody is left to raise it.
-pub(crate) async fn told(flag: &mut watch::Receiver<bool>) {
-    // The value is a guard, which must not live across another await.
-    drop(flag.wait_for(|raised| *raised).await);
-}
-
 /// What the parts of a started engine are stopped by.
 struct Started {
     engine: Engine,
@@ -250,22 +248,21 @@ struct Started {
 
 impl Parts {
     /// Runs until told to stop; an error says that the store will never do.
-    async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StoreError> {
-        let mut early = stop.clone();
+    async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let started = tokio::select! {
             biased;
-            () = told(&mut early) => return Ok(()),
-            started = self.start(stop) => started?,
+            () = stop.cancelled() => return Ok(()),
+            started = self.start(stop.clone()) => started?,
         };
         let Started { engine, broker, consumers, helpers, publisher, acker } = started;
-        let (mut stop, limit) = (engine.stop.clone(), engine.timing.shutdown);
+        let limit = engine.timing.shutdown;
         let work = async {
             let engine = engine.run().await;
             stop_engine(engine, &broker, consumers, helpers, publisher, acker).await;
         };
         // The batch in hand counts too: a store that is locked or hangs must not hold up the end.
         let late = async {
-            told(&mut stop).await;
+            stop.cancelled().await;
             tokio::time::sleep(limit).await;
         };
         tokio::select! {
@@ -276,7 +273,7 @@ impl Parts {
     }
 
     /// Brings up store, broker, streams and consumers, however long that takes.
-    async fn start(self, stop: watch::Receiver<bool>) -> Result<Started, StoreError> {
+    async fn start(self, stop: CancellationToken) -> Result<Started, StoreError> {
         let Self {
             service,
             release,

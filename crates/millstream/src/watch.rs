@@ -9,11 +9,11 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::commands::{self, Context};
 use crate::engine::timing::Timing;
 use crate::handler::{Document, Key};
-use crate::running::told;
 use crate::store::{Store, StoreError, StoredDoc, Wanted};
 
 /// A document as it stands, and its version: raised by one with each commit that changes it.
@@ -101,8 +101,8 @@ struct Inner {
     store: Arc<dyn Store>,
     timing: Timing,
     places: Arc<Semaphore>,
-    /// Raised for good when the service stops.
-    closed: watch::Sender<bool>,
+    /// Cancelled when the service stops.
+    closed: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -118,7 +118,7 @@ type News = (watch::Receiver<Option<StoredDoc>>, OwnedSemaphorePermit);
 impl Watchers {
     pub(crate) fn new(store: Arc<dyn Store>, timing: Timing) -> Self {
         let places = Arc::new(Semaphore::new(timing.watch_limit));
-        Self(Arc::new(Inner { store, timing, places, closed: watch::Sender::new(false), state: Mutex::default() }))
+        Self(Arc::new(Inner { store, timing, places, closed: CancellationToken::new(), state: Mutex::default() }))
     }
 
     fn register(&self, key: &Key) -> Result<News, WatchError> {
@@ -126,7 +126,7 @@ impl Watchers {
         let place = inner.places.clone().try_acquire_owned();
         let place = place.map_err(|_| WatchError::TooMany(inner.timing.watch_limit))?;
         let mut state = inner.state();
-        if *inner.closed.borrow() {
+        if inner.closed.is_cancelled() {
             return Err(WatchError::Stopping);
         }
         let news = state.watched.entry(key.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
@@ -139,24 +139,23 @@ impl Watchers {
     /// Ends all watches, and refuses new ones.
     pub(crate) fn close(&self) {
         let mut state = self.0.state();
-        self.0.closed.send_replace(true);
+        self.0.closed.cancel();
         state.watched.clear();
     }
 
     /// Asks the store until nobody watches any more.
     async fn poll(self) {
         let inner = &self.0;
-        let mut closed = inner.closed.subscribe();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(inner.timing.watch_every) => {}
-                () = told(&mut closed) => return,
+                () = inner.closed.cancelled() => return,
             }
             let Some(docs) = inner.wanted() else { return };
             // A store that is away takes its time; meanwhile there is nothing to tell.
             let loaded = tokio::select! {
                 loaded = inner.store.load(Wanted { docs, ..Wanted::default() }) => loaded,
-                () = told(&mut closed) => return,
+                () = inner.closed.cancelled() => return,
             };
             match loaded {
                 Ok(loaded) => inner.tell(loaded.docs),

@@ -78,7 +78,7 @@ impl Engine {
     /// Claims the effects that this batch has set and that are due at once, as many as there are slots for. A service that stops
     /// leaves them to the next instance.
     pub(crate) fn claim_fresh(&self, plan: &mut Plan) {
-        if *self.stop.borrow() {
+        if self.stop.is_cancelled() {
             return;
         }
         let fresh = |(key, wake): (&Key, &WakeInfo)| {

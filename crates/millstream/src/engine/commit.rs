@@ -9,7 +9,6 @@ use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;
 use crate::ids::Timestamp;
-use crate::running::told;
 use crate::store::{Batch, CommitError, Entry, Wanted};
 
 /// Why an attempt has to be made anew.
@@ -133,11 +132,10 @@ impl Engine {
     /// meanwhile. Messages are kept: no nak, no attempt is counted. Commands are taken back by their callers.
     pub(crate) async fn store_is_away(&mut self, error: &str) -> bool {
         self.store_is_down(error);
-        let mut stop = self.stop.clone();
         loop {
             self.store_tries = self.store_tries.saturating_add(1);
             tokio::select! {
-                () = told(&mut stop) => return false,
+                () = self.stop.cancelled() => return false,
                 () = tokio::time::sleep(self.timing.gate_retry.delay(self.store_tries)) => {}
             }
             if self.store.ping().await.is_ok() {

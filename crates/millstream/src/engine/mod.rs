@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use fail::fail_point;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Link;
 use crate::consumer::Acker;
@@ -43,7 +44,6 @@ use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Kinds;
 use crate::ids::Id;
 use crate::progress::Progress;
-use crate::running::told;
 use crate::store::{Expiry, Settled, Store};
 use crate::unit::Rules;
 
@@ -67,7 +67,7 @@ pub(crate) struct Engine {
     pub(crate) link: watch::Receiver<Link>,
     /// Tells the consumers whether messages are taken.
     pub(crate) gate: watch::Sender<bool>,
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: CancellationToken,
     pub(crate) instance: Current,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
@@ -80,7 +80,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Handles inputs until told to stop; then what is in its hands is finished and the rest handed back.
     pub(crate) async fn run(mut self) -> Self {
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         let outbox = self.outbox.clone();
         let mut heartbeat = Instant::now() + self.timing.heartbeat;
         loop {
@@ -89,7 +89,7 @@ impl Engine {
             let idle = (Instant::now() + idle).min(heartbeat);
             let taken = tokio::select! {
                 biased;
-                () = told(&mut stop) => break,
+                () = stop.cancelled() => break,
                 inputs = self.intake.drain(&self.timing, &self.meters) => Some(inputs),
                 () = outbox.progress(), if !risen => continue,
                 () = tokio::time::sleep_until(idle) => None,
