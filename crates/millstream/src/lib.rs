@@ -76,6 +76,8 @@ pub(crate) use millstream_core::{redriven, work};
 #[cfg(feature = "service")]
 mod answers;
 #[cfg(feature = "service")]
+mod assemble;
+#[cfg(feature = "service")]
 pub mod broker;
 #[cfg(feature = "service")]
 pub mod commands;
@@ -106,7 +108,7 @@ mod release;
 #[cfg(feature = "service")]
 pub mod retry;
 #[cfg(feature = "service")]
-mod running;
+mod run;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]
@@ -115,6 +117,8 @@ pub mod signals;
 mod stopping;
 #[cfg(feature = "service")]
 pub mod store;
+#[cfg(feature = "service")]
+mod supervisor;
 #[cfg(feature = "service")]
 pub mod telemetry;
 #[cfg(feature = "testing")]

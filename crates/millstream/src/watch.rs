@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{self, Context};
@@ -101,6 +101,8 @@ struct Inner {
     store: Arc<dyn Store>,
     timing: Timing,
     places: Arc<Semaphore>,
+    /// Wakes the task that asks the store.
+    registered: Notify,
     /// Cancelled when the service stops.
     closed: CancellationToken,
     state: Mutex<State>,
@@ -108,8 +110,6 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Whether the task that asks the store is there.
-    polling: bool,
     watched: HashMap<Key, watch::Sender<Option<StoredDoc>>>,
 }
 
@@ -118,7 +118,14 @@ type News = (watch::Receiver<Option<StoredDoc>>, OwnedSemaphorePermit);
 impl Watchers {
     pub(crate) fn new(store: Arc<dyn Store>, timing: Timing) -> Self {
         let places = Arc::new(Semaphore::new(timing.watch_limit));
-        Self(Arc::new(Inner { store, timing, places, closed: CancellationToken::new(), state: Mutex::default() }))
+        Self(Arc::new(Inner {
+            store,
+            timing,
+            places,
+            registered: Notify::new(),
+            closed: CancellationToken::new(),
+            state: Mutex::default(),
+        }))
     }
 
     fn register(&self, key: &Key) -> Result<News, WatchError> {
@@ -130,9 +137,8 @@ impl Watchers {
             return Err(WatchError::Stopping);
         }
         let news = state.watched.entry(key.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        if !std::mem::replace(&mut state.polling, true) {
-            tokio::spawn(self.clone().poll());
-        }
+        drop(state);
+        inner.registered.notify_one();
         Ok((news, place))
     }
 
@@ -143,15 +149,20 @@ impl Watchers {
         state.watched.clear();
     }
 
-    /// Asks the store until nobody watches any more.
-    async fn poll(self) {
+    /// Asks the store while anybody watches, until the service stops.
+    pub(crate) async fn run(self) {
         let inner = &self.0;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(inner.timing.watch_every) => {}
                 () = inner.closed.cancelled() => return,
             }
-            let Some(docs) = inner.wanted() else { return };
+            let Some(docs) = inner.wanted() else {
+                tokio::select! {
+                    () = inner.registered.notified() => continue,
+                    () = inner.closed.cancelled() => return,
+                }
+            };
             // A store that is away takes its time; meanwhile there is nothing to tell.
             let loaded = tokio::select! {
                 loaded = inner.store.load(Wanted { docs, ..Wanted::default() }) => loaded,
@@ -171,12 +182,11 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is watched, sorted; `None` if nothing is, and then the asking has ended.
+    /// What is watched, sorted; `None` if nothing is.
     fn wanted(&self) -> Option<Vec<Key>> {
         let mut state = self.state();
         state.watched.retain(|_, news| news.receiver_count() > 0);
         if state.watched.is_empty() {
-            state.polling = false;
             return None;
         }
         let mut docs: Vec<Key> = state.watched.keys().cloned().collect();

@@ -26,6 +26,8 @@ mod single_writer;
 mod sqlite;
 mod status;
 mod store_away;
+#[cfg(feature = "failpoints")]
+mod supervised;
 mod tail;
 mod timers;
 mod traces;
