@@ -11,10 +11,11 @@ use crate::answers::Answers;
 use crate::broker::{Broker, DeclareError};
 use crate::commands::Context;
 use crate::config::Config;
-use crate::consumer::{Acker, Consumer};
+use crate::consumer::Consumer;
 use crate::discovery::Discovery;
 use crate::durable::Declared;
 use crate::engine::Engine;
+use crate::engine::acker::Acker;
 use crate::engine::board::Board;
 use crate::engine::input::{Input, Source};
 use crate::engine::instances::{Current, InstanceSweep};
@@ -210,16 +211,16 @@ impl Basis {
         tasks: &mut Tasks,
         supervisor: &Supervisor,
     ) {
-        for room in self.status.rooms() {
+        for capacity in self.status.capacities() {
             let trimmer = Trimmer {
                 broker: broker.clone(),
-                room: room.clone(),
+                capacity: capacity.clone(),
                 release: self.release.clone(),
                 clock: self.clock.clone(),
                 timing: self.timing.clone(),
                 meters: self.meters.clone(),
             };
-            supervisor.spawn(&mut tasks.helpers, format!("trimmer of {}", room.stream.name), trimmer.run());
+            supervisor.spawn(&mut tasks.helpers, format!("trimmer of {}", capacity.stream.name), trimmer.run());
         }
         let wakes = Sweep {
             service: self.service,

@@ -152,17 +152,9 @@ pub(crate) async fn declare_redrives(jetstream: &jetstream::Context) -> Result<(
     declare(jetstream, wanted, &Release::default()).await
 }
 
-/// Declares the stream of what operators do, which forgets the oldest when it is full.
-pub(crate) async fn declare_audit(jetstream: &jetstream::Context) -> Result<(), DeclareError> {
-    let mut wanted = limits(crate::operator::audit::STREAM, "audit.>".into());
-    wanted.max_bytes = 1 << 30;
-    wanted.discard = DiscardPolicy::Old;
-    declare(jetstream, wanted, &Release::default()).await
-}
-
 /// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
 /// the field.
-async fn declare(
+pub(crate) async fn declare(
     jetstream: &jetstream::Context,
     mut wanted: StreamConfig,
     release: &Release,
@@ -231,7 +223,8 @@ pub fn inbox_prefix(service: &str) -> String {
 /// In the metadata of a domain's stream: the number of its partitions.
 pub(crate) const PARTITIONS: &str = "millstream.partitions";
 
-fn limits(name: &str, subjects: String) -> StreamConfig {
+/// A stream in a file, without limits, that refuses what does not fit.
+pub(crate) fn limits(name: &str, subjects: String) -> StreamConfig {
     StreamConfig {
         name: name.into(),
         subjects: vec![subjects],

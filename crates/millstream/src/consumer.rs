@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::durable::{Declared, GROUP};
+use crate::engine::acker::Acker;
 use crate::engine::input::{Delivery, Input, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
@@ -29,38 +30,6 @@ use crate::redriven::Redriven;
 use crate::telemetry::metrics::UNKNOWN_EVENT;
 use crate::unit::{Unread, Work, panic_text};
 use crate::work::{AnyHandler, Nothing};
-
-/// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
-#[derive(Clone)]
-pub(crate) struct Acker(mpsc::UnboundedSender<Vec<(Subject, AckKind)>>);
-
-impl Acker {
-    /// An acker and the task that sends for it until the last acker is dropped.
-    pub(crate) fn new(broker: &Broker, meters: Arc<Meters>) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (acks, mut queue) = mpsc::unbounded_channel::<Vec<(Subject, AckKind)>>();
-        let client = broker.client.clone();
-        let task = async move {
-            while let Some(batch) = queue.recv().await {
-                let started = Instant::now();
-                for (reply, kind) in batch {
-                    fail::fail_point!("before_ack");
-                    // A lost ack is a redelivery that the journal answers.
-                    if let Err(error) = client.publish(reply, kind.into()).await {
-                        tracing::debug!(%error, "an ack was not sent");
-                    }
-                    fail::fail_point!("after_ack");
-                }
-                meters.exchanged("ack", started);
-            }
-        };
-        (Self(acks), task)
-    }
-
-    pub(crate) fn send(&self, batch: Vec<(Subject, AckKind)>) {
-        // The task ends only after the last acker is gone.
-        let _ = self.0.send(batch);
-    }
-}
 
 /// A consumer's task.
 pub(crate) struct Consumer {

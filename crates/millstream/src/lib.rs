@@ -74,11 +74,15 @@ pub use millstream_core::{dead_letter, event, handler, ids, unit};
 pub(crate) use millstream_core::{redriven, work};
 
 #[cfg(feature = "service")]
+mod accepted;
+#[cfg(feature = "service")]
 mod answers;
 #[cfg(feature = "service")]
 mod assemble;
 #[cfg(feature = "service")]
 pub mod broker;
+#[cfg(feature = "service")]
+mod capacity;
 #[cfg(feature = "service")]
 pub mod commands;
 #[cfg(feature = "service")]
@@ -94,11 +98,15 @@ pub mod embedded;
 #[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
+mod flag;
+#[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
 #[cfg(feature = "service")]
 mod progress;
+#[cfg(feature = "service")]
+mod protocol;
 #[cfg(feature = "service")]
 mod rebuild;
 #[cfg(feature = "service")]
@@ -127,6 +135,8 @@ pub mod testing;
 mod trim;
 #[cfg(feature = "service")]
 pub mod watch;
+#[cfg(feature = "service")]
+mod watchers;
 #[cfg(feature = "testing")]
 pub mod workbench;
 

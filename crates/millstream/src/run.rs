@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::assemble::{Basis, Parts, Started};
+use crate::capacity::Capacity;
 use crate::commands::{Context, Shared};
 use crate::config::Config;
 use crate::engine::meters::Meters;
@@ -27,8 +28,7 @@ use crate::stopping::stop;
 use crate::store::StoreError;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
-use crate::trim::Room;
-use crate::watch::Watchers;
+use crate::watchers::Watchers;
 
 /// How long requests may take to end once the engine has stopped.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -88,8 +88,8 @@ impl Running {
         };
         let (telemetry, meters) = measures(&service, &kinds);
         let (outbox, publisher) = Outbox::new();
-        let rooms = service.publishes.iter().map(|stream| Arc::new(Room::new(*stream))).collect();
-        let status = Arc::new(Status::new(outbox.clone(), rooms));
+        let capacities = service.publishes.iter().map(|stream| Arc::new(Capacity::new(*stream))).collect();
+        let status = Arc::new(Status::new(outbox.clone(), capacities));
         let (commands_in, commands) = mpsc::channel(timing.command_queue);
         let watchers = Watchers::new(store.clone(), timing.clone());
         let context = Context(Arc::new(Shared {

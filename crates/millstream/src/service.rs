@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use crate::commands::Context;
+pub use crate::durable::Start;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::{Event, Stream};
 use crate::handler::{Document, Handler, Timer, Wake};
@@ -15,15 +16,6 @@ pub use crate::supervisor::TaskEnd;
 use crate::telemetry::Metric;
 use crate::unit::Rules;
 use crate::work::{AnyHandler, AnyTimer, AnyWake};
-
-/// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the stream's first message: for participants of a saga.
-    Beginning,
-    /// After the stream's last message: for onlookers with effects, who must not mail last week's customers.
-    Now,
-}
 
 /// A service: what it publishes, what it reads and how it reacts, its wakes, its routes.
 ///

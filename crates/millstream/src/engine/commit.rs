@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use fail::fail_point;
 
-use crate::commands::CommandError;
+use crate::accepted::CommandError;
 use crate::engine::Engine;
 use crate::engine::input::Input;
 use crate::engine::plan::Plan;

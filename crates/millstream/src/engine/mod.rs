@@ -3,6 +3,7 @@
 //! drain (`intake`) → load and handle (`plan`) → commit (`commit`) → ack, answer, publish, run effects (`after`).
 //! After a conflict nothing of an attempt is kept: `plan` is made anew.
 
+pub(crate) mod acker;
 pub(crate) mod after;
 pub(crate) mod board;
 pub(crate) mod claims;
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Link;
-use crate::consumer::Acker;
+use crate::engine::acker::Acker;
 use crate::engine::board::Board;
 use crate::engine::commit::Failed;
 use crate::engine::input::{Input, Source};

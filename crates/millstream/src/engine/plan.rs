@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::commands::{Accepted, CommandError};
+use crate::accepted::{Accepted, CommandError};
 use crate::dead_letter::Reason;
 use crate::engine::Engine;
 use crate::engine::input::{CommandInput, Delivery, Idempotency, Input};
