@@ -107,6 +107,139 @@ fn crates_know_only_those_below_them() {
     none("arrows that do not point down", wrong);
 }
 
+/// The modules of the toolkit from the ground up, and what each may know beside the core: only what stands before it.
+const MODULES: [(&str, &[&str]); 33] = [
+    // Leaves.
+    ("accepted", &[]),
+    ("capacity", &[]),
+    ("embedded", &[]),
+    ("flag", &[]),
+    ("progress", &[]),
+    ("protocol", &[]),
+    ("refusals", &[]),
+    ("release", &[]),
+    ("retry", &[]),
+    ("signals", &[]),
+    ("supervisor", &[]),
+    // The store, telemetry, the broker and what is seen through it.
+    ("store", &[]),
+    ("telemetry", &["flag"]),
+    ("config", &["flag", "store", "telemetry"]),
+    ("broker", &["config", "refusals", "release", "retry"]),
+    ("operator", &["broker", "protocol", "release"]),
+    // The engine and its feeders.
+    ("engine", &["accepted", "broker", "capacity", "progress", "refusals", "store", "telemetry"]),
+    ("durable", &["broker", "progress", "release", "store"]),
+    ("trim", &["broker", "capacity", "durable", "engine", "release"]),
+    ("consumer", &["broker", "durable", "engine", "progress", "telemetry"]),
+    // What callers meet.
+    ("watchers", &["store"]),
+    ("commands", &["accepted", "engine", "store", "watchers"]),
+    ("watch", &["commands", "store", "watchers"]),
+    ("http", &["commands", "engine", "progress", "store", "telemetry", "watch"]),
+    ("answers", &["commands", "engine", "protocol", "store"]),
+    ("discovery", &["answers", "broker", "engine", "http", "protocol", "release", "telemetry"]),
+    // A service, and running it.
+    ("service", &["commands", "durable", "release", "store", "supervisor", "telemetry"]),
+    ("rebuild", &["broker", "service", "store"]),
+    ("stopping", &["broker", "engine"]),
+    (
+        "assemble",
+        &[
+            "answers",
+            "broker",
+            "commands",
+            "config",
+            "consumer",
+            "discovery",
+            "durable",
+            "engine",
+            "http",
+            "progress",
+            "rebuild",
+            "release",
+            "retry",
+            "service",
+            "stopping",
+            "store",
+            "supervisor",
+            "trim",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "assemble",
+            "capacity",
+            "commands",
+            "config",
+            "engine",
+            "http",
+            "rebuild",
+            "service",
+            "stopping",
+            "store",
+            "supervisor",
+            "telemetry",
+            "watchers",
+        ],
+    ),
+    // For tests.
+    ("testing", &["broker", "commands", "config", "embedded", "http", "release", "run", "service", "telemetry"]),
+    ("workbench", &["service", "store", "telemetry"]),
+];
+
+/// The sources of the toolkit by their path below its `src`, without comments, tests and the suite for stores.
+fn toolkit() -> impl Iterator<Item = (String, String)> {
+    sources().into_iter().filter_map(|(path, text)| {
+        let path = path.strip_prefix("crates/millstream/src/")?;
+        let code = text.split("#[cfg(test)]").next()?;
+        let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        let left_out = path == "lib.rs" || path.ends_with("/tests.rs") || path.starts_with("store/conformance/");
+        (!left_out).then(|| (path.to_owned(), code.join("\n")))
+    })
+}
+
+#[test]
+fn modules_of_the_toolkit_know_only_those_below_them() {
+    // Of the crate below.
+    let core = ["dead_letter", "event", "handler", "ids", "redriven", "unit", "view", "work"];
+    let place = |module: &str| MODULES.iter().position(|(name, _)| *name == module);
+    let mut wrong = vec![];
+    for (at, (module, may)) in MODULES.iter().enumerate() {
+        let above = may.iter().filter(|other| place(other).is_none_or(|other| other >= at));
+        wrong.extend(above.map(|other| format!("{module} may not be allowed to know {other}, which is not before it")));
+    }
+    for (path, code) in toolkit() {
+        let this = path.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(at) = place(this) else {
+            wrong.push(format!("{path}: {this} has no place in the order of modules: give it one here"));
+            continue;
+        };
+        // In a file at the top, `super` is the crate.
+        let code = if path.contains('/') { code } else { code.replace("super::", "crate::") };
+        for known in code.split("crate::").skip(1).filter(|known| !known.starts_with("engine::timing")) {
+            let other: String = known.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            let may = other == this || core.contains(&other.as_str()) || MODULES[at].1.contains(&other.as_str());
+            if !may {
+                wrong.push(format!("{path}: {this} must not know {other}: `crate::{}`", known.lines().next().unwrap()));
+            }
+        }
+    }
+    none("arrows between modules that do not point down", wrong);
+}
+
+/// An unwatched task that panics leaves a service that is ready and deaf.
+#[test]
+fn tasks_of_a_service_are_watched() {
+    // `run` watches what it spawns itself; an effect ends with an input, and its panics are caught.
+    let may = ["run.rs", "engine/wakes.rs"];
+    let spawning = toolkit().filter(|(path, code)| {
+        code.contains("tokio::spawn(") && !path.starts_with("testing") && !may.contains(&path.as_str())
+    });
+    none("tasks that nobody watches: spawn them with the supervisor", spawning.map(|(path, _)| path).collect());
+}
+
 /// The identifiers of a source in lower case, without what is in comments, literals and tests.
 fn words(source: &str) -> Vec<String> {
     let code = source.split("#[cfg(test)]").next().unwrap();

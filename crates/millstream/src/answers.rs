@@ -10,107 +10,28 @@
 //! it meets a change of its document as a conflict and is in the journal.
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::commands::{Caller, CommandError, Context};
-use crate::discovery::subject;
 use crate::handler::{Fault, Key, Keys, WakeInfo};
 use crate::ids::{Id, Timestamp};
-use crate::operator::wakes::{PendingWake, WakeAct};
+use crate::protocol::{
+    ActQuestion, Asked, JournalAnswer, JournalQuestion, Journalled, MOST_IDS, MOST_WAKES, PendingWake, WakeAct,
+    WakesQuestion, subject,
+};
 use crate::store::{Entry, State, StoreError, StoredDoc, Wanted};
 use crate::unit::{Unit, WakeChange, Work};
 use millstream_core::planner::Kinds;
 
-/// The most ids in one question.
-pub(crate) const MOST_IDS: usize = 256;
-/// The most wakes in one answer.
-pub(crate) const MOST_WAKES: usize = 1000;
 /// Every wake is due by then.
 const FAR_FUTURE: Timestamp = Timestamp(253_402_300_799_000);
-
-/// What became of these?
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct JournalQuestion {
-    pub(crate) ids: Vec<Id>,
-}
-
-/// What the journal has of what was asked for, in any order.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct JournalAnswer {
-    pub(crate) entries: Vec<Journalled>,
-}
-
-/// What became of an input.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Journalled {
-    pub(crate) id: Id,
-    /// `open`, `done` or `parked`.
-    pub(crate) state: String,
-    pub(crate) attempts: u32,
-    pub(crate) started: u32,
-    pub(crate) redrives: u32,
-    pub(crate) error: Option<String>,
-    pub(crate) first_failure: Option<Timestamp>,
-    pub(crate) last_failure: Option<Timestamp>,
-    pub(crate) at: Timestamp,
-    pub(crate) instance: Id,
-    pub(crate) stream: String,
-    pub(crate) seq: u64,
-}
-
-/// What waits?
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct WakesQuestion {
-    /// Only of this kind.
-    pub(crate) kind: Option<String>,
-    /// Only of this document.
-    pub(crate) document: Option<String>,
-    pub(crate) limit: Option<usize>,
-}
-
-/// Do this to a wake, if it is still the one that was seen.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ActQuestion {
-    pub(crate) collection: String,
-    pub(crate) document: String,
-    pub(crate) kind: String,
-    pub(crate) generation: u64,
-    pub(crate) attempt: u32,
-    pub(crate) act: WakeAct,
-    pub(crate) who: String,
-    pub(crate) why: String,
-}
 
 /// Why there is no answer: an HTTP status and a sentence.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) code: usize,
     pub(crate) text: String,
-}
-
-/// What can be asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Asked {
-    Journal,
-    Wakes,
-    Act,
-}
-
-impl Asked {
-    pub(crate) const ALL: [Self; 3] = [Self::Journal, Self::Wakes, Self::Act];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Journal => "journal",
-            Self::Wakes => "wakes",
-            Self::Act => "act",
-        }
-    }
 }
 
 /// Answers for one service.
@@ -150,7 +71,7 @@ impl Answers {
         }
         let wanted = Wanted { journal: question.ids, ..Wanted::default() };
         let loaded = self.context.in_time(self.context.0.store.load(wanted)).await?;
-        Ok(JournalAnswer { entries: loaded.journal.into_iter().map(Journalled::of).collect() })
+        Ok(JournalAnswer { entries: loaded.journal.into_iter().map(Journalled::from).collect() })
     }
 
     async fn wakes(&self, question: WakesQuestion) -> Result<Vec<PendingWake>, Problem> {
@@ -235,8 +156,8 @@ fn json(answer: &impl Serialize) -> Result<Bytes, Problem> {
     Ok(written.into())
 }
 
-impl Journalled {
-    fn of(entry: Entry) -> Self {
+impl From<Entry> for Journalled {
+    fn from(entry: Entry) -> Self {
         let state = match entry.state {
             State::Open => "open",
             State::Done => "done",

@@ -16,7 +16,7 @@ use crate::dead_letter;
 use crate::event::Stream;
 use crate::refusals::{Refusals, is_refusal};
 use crate::release::Release;
-use crate::retry::{Retry, forever};
+use crate::retry::{Retry, forever, once_per_text};
 
 /// Publishes that may be unacked at once; unbounded they starve the consumers on the same connection.
 pub(crate) const IN_FLIGHT: usize = 1000;
@@ -40,17 +40,13 @@ pub(crate) struct Link {
 
 impl Broker {
     /// Connects, trying again with growing delays for as long as it takes, and says why when that changes.
-    pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry, say: impl Fn(String)) -> Self {
-        let mut told = None;
+    pub(crate) async fn connect(service: &'static str, config: &Config, retry: Retry, say: impl Fn(&str)) -> Self {
         let attempt = || Self::try_connect(service, config);
-        forever(retry, attempt, |error: String, _| {
-            if told.as_ref() != Some(&error) {
-                tracing::warn!(error, user = config.broker_user(), "the broker cannot be reached; trying on");
-                say(format!("the broker (as user {}): {error}", config.broker_user()));
-                told = Some(error);
-            }
-        })
-        .await
+        let failed = once_per_text(|error| {
+            tracing::warn!(error, user = config.broker_user(), "the broker cannot be reached; retrying");
+            say(&format!("the broker (as user {}): {error}", config.broker_user()));
+        });
+        forever(retry, attempt, failed).await
     }
 
     async fn try_connect(service: &'static str, config: &Config) -> Result<Self, String> {
@@ -156,17 +152,9 @@ pub(crate) async fn declare_redrives(jetstream: &jetstream::Context) -> Result<(
     declare(jetstream, wanted, &Release::default()).await
 }
 
-/// Declares the stream of what operators do, which forgets the oldest when it is full.
-pub(crate) async fn declare_audit(jetstream: &jetstream::Context) -> Result<(), DeclareError> {
-    let mut wanted = limits(crate::operator::audit::STREAM, "audit.>".into());
-    wanted.max_bytes = 1 << 30;
-    wanted.discard = DiscardPolicy::Old;
-    declare(jetstream, wanted, &Release::default()).await
-}
-
 /// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
 /// the field.
-async fn declare(
+pub(crate) async fn declare(
     jetstream: &jetstream::Context,
     mut wanted: StreamConfig,
     release: &Release,
@@ -235,7 +223,8 @@ pub fn inbox_prefix(service: &str) -> String {
 /// In the metadata of a domain's stream: the number of its partitions.
 pub(crate) const PARTITIONS: &str = "millstream.partitions";
 
-fn limits(name: &str, subjects: String) -> StreamConfig {
+/// A stream in a file, without limits, that refuses what does not fit.
+pub(crate) fn limits(name: &str, subjects: String) -> StreamConfig {
     StreamConfig {
         name: name.into(),
         subjects: vec![subjects],

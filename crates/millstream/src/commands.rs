@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millstream_core::planner::{CommandInput, Idempotency};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::accepted::stopping;
+pub use crate::accepted::{Accepted, CommandError};
 use crate::engine::arrival::{Arrival, Ticket};
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Meta;
-use crate::handler::{Command, Document, Key, Reject};
+use crate::handler::{Command, Document, Key};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
 use crate::unit::Work;
-use crate::watch::Watchers;
+use crate::watchers::Watchers;
 use crate::work::CommandWork;
 
 /// The service, as its routes see it. Cheap to clone.
@@ -45,45 +46,6 @@ pub struct Caller {
     pub method: String,
     /// The route's template, `/orders/{id}`.
     pub route: String,
-}
-
-/// A command that is durably done.
-#[derive(Clone, Debug)]
-pub struct Accepted {
-    /// The command's id; of the first one, if this is a repeat under its idempotency key.
-    pub id: Id,
-    /// The reply as JSON.
-    pub reply: Bytes,
-    /// Whether this repeats an earlier command.
-    pub repeated: bool,
-}
-
-/// Why a command is not done, or not known to be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// The command's own decision.
-    #[error("{}", .0.detail)]
-    Rejected(Reject),
-    /// The idempotency key stands for a different command.
-    #[error("this Idempotency-Key was used for a different request")]
-    KeyReused,
-    /// An event it would emit is larger than the broker takes.
-    #[error("{0}")]
-    TooLarge(String),
-    /// Not now; nothing was done.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The store did not say whether the commit happened; a repeat under the same idempotency key will tell.
-    #[error("outcome unknown: repeat with the same Idempotency-Key")]
-    OutcomeUnknown,
-    /// It panicked.
-    #[error("internal error")]
-    Panicked,
-}
-
-/// What a command is told that comes while the service stops.
-pub(crate) fn stopping() -> CommandError {
-    CommandError::Unavailable("the service is shutting down".into())
 }
 
 impl Context {

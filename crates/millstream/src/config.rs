@@ -1,6 +1,5 @@
 //! The configuration of a service: flag, then environment, then default. Only `main` reads it; a bad value ends the start.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -9,13 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
-use clap::builder::TypedValueParser;
-use clap::error::ErrorKind;
-use clap::{Arg, Command};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::telemetry::LogFormat;
+use crate::flag::Checked;
+pub use crate::store::StoreUrl;
+pub use crate::telemetry::Logs;
 
 /// What every service can be told. Printing it shows no secret.
 #[derive(clap::Args, Clone, Debug)]
@@ -74,25 +72,6 @@ pub struct Config {
     pub journal_retention: Duration,
 }
 
-/// What a process logs, and how.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Logs {
-    /// How log lines look, `pretty` or `json`. Default: pretty on a terminal, json elsewhere.
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = Checked(str::parse::<LogFormat>))]
-    pub log_format: Option<LogFormat>,
-
-    /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
-    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,async_nats=warn", value_parser = Checked(read_filter))]
-    pub log: String,
-}
-
-impl Logs {
-    /// How log lines look.
-    pub fn log_format(&self) -> LogFormat {
-        self.log_format.unwrap_or_else(LogFormat::detect)
-    }
-}
-
 impl Config {
     /// The store to use: as told, or the service's own file.
     pub fn store(&self, service: &str) -> StoreUrl {
@@ -149,28 +128,6 @@ pub async fn listen(address: SocketAddr, flag: &str) -> io::Result<tokio::net::T
         };
         io::Error::new(error.kind(), text)
     })
-}
-
-/// A value parser whose errors name the flag and the variable, and never the value: it may hold a secret.
-#[derive(Clone)]
-struct Checked<T>(fn(&str) -> Result<T, String>);
-
-impl<T: Clone + Send + Sync + 'static> TypedValueParser for Checked<T> {
-    type Value = T;
-
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
-        let read = match value.to_str() {
-            Some("") => Err("the value is empty".into()),
-            Some(text) => (self.0)(text),
-            None => Err("the value is not UTF-8".into()),
-        };
-        read.map_err(|wrong| {
-            let flag = arg.and_then(Arg::get_long).unwrap_or_default();
-            let variable = arg.and_then(Arg::get_env).unwrap_or_default().to_string_lossy();
-            let text = format!("--{flag} (environment {variable}): {wrong}\n");
-            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
-        })
-    }
 }
 
 /// Where the broker is, and as whom we come. Printing it shows neither user nor password.
@@ -272,48 +229,6 @@ fn decode(text: &str) -> Result<String, String> {
     decoded.map(Into::into).map_err(|_| "user and password must be percent-encoded UTF-8: `%` is %25".into())
 }
 
-/// Where a service keeps its data. Printing it shows neither user nor password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreUrl {
-    /// A SQLite file.
-    Sqlite(PathBuf),
-    /// A MongoDB replica set.
-    #[cfg(feature = "mongodb")]
-    Mongo(crate::store::mongo::MongoUrl),
-}
-
-impl StoreUrl {
-    /// Reads `sqlite://PATH`, where the path is relative (`sqlite://data/orders.db`) or absolute (`sqlite:///var/orders.db`), or
-    /// `mongodb://…` where there is the feature for it.
-    ///
-    /// # Errors
-    /// Says what would be right, without the URL.
-    pub fn read(text: &str) -> Result<Self, String> {
-        match text.split_once("://") {
-            Some(("sqlite", path)) if !path.is_empty() && !path.contains(['?', '#']) => Ok(Self::Sqlite(path.into())),
-            Some(("sqlite", _)) => Err("expected the path of a file after sqlite://, without `?` or `#`".into()),
-            #[cfg(feature = "mongodb")]
-            Some(("mongodb" | "mongodb+srv", _)) => crate::store::mongo::MongoUrl::read(text).map(Self::Mongo),
-            #[cfg(not(feature = "mongodb"))]
-            Some(("mongodb" | "mongodb+srv", _)) => Err("this program was built without MongoDB: build it with \
-                 `--features mongodb`, or use sqlite://PATH"
-                .into()),
-            _ => Err("expected sqlite://PATH, for example sqlite://data/orders.db, or mongodb://HOST/DATABASE".into()),
-        }
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(url) => fmt::Display::fmt(url, f),
-        }
-    }
-}
-
 fn read_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
@@ -330,11 +245,6 @@ fn read_ip(text: &str) -> Result<IpAddr, String> {
 
 fn read_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("`{text}` is no port: expected a whole number up to 65535; 0 takes any free one"))
-}
-
-fn read_filter(text: &str) -> Result<String, String> {
-    crate::telemetry::check_filter(text).map_err(|error| error.to_string())?;
-    Ok(text.into())
 }
 
 fn read_count(text: &str) -> Result<u64, String> {

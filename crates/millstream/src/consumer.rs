@@ -13,48 +13,17 @@ use futures_util::StreamExt;
 use millstream_core::planner::{Decoder, Incoming};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::durable::{Declared, GROUP};
+use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, MessageReceipt, NatsWire, Source};
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::{decode_header, header};
 use crate::ids::Timestamp;
 use crate::progress::{InEngine, Progress};
-use crate::running::told;
-
-/// Sends acks and naks from a task of its own, so that the loop never waits for the connection.
-#[derive(Clone)]
-pub(crate) struct Acker(mpsc::UnboundedSender<Vec<(Subject, AckKind)>>);
-
-impl Acker {
-    /// An acker and the task that sends for it until the last acker is dropped.
-    pub(crate) fn new(broker: &Broker, meters: Arc<Meters>) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (acks, mut queue) = mpsc::unbounded_channel::<Vec<(Subject, AckKind)>>();
-        let client = broker.client.clone();
-        let task = async move {
-            while let Some(batch) = queue.recv().await {
-                let started = Instant::now();
-                for (reply, kind) in batch {
-                    fail::fail_point!("before_ack");
-                    // A lost ack is a redelivery that the journal answers.
-                    if let Err(error) = client.publish(reply, kind.into()).await {
-                        tracing::debug!(%error, "an ack was not sent");
-                    }
-                    fail::fail_point!("after_ack");
-                }
-                meters.exchanged("ack", started);
-            }
-        };
-        (Self(acks), task)
-    }
-
-    pub(crate) fn send(&self, batch: Vec<(Subject, AckKind)>) {
-        // The task ends only after the last acker is gone.
-        let _ = self.0.send(batch);
-    }
-}
 
 /// A consumer's task.
 pub(crate) struct Consumer {
@@ -67,7 +36,7 @@ pub(crate) struct Consumer {
     pub(crate) acker: Acker,
     /// Whether the engine takes messages now.
     pub(crate) gate: watch::Receiver<bool>,
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: CancellationToken,
     pub(crate) timing: Timing,
     pub(crate) meters: Arc<Meters>,
 }
@@ -76,7 +45,7 @@ impl Consumer {
     /// Pulls until told to stop, then hands back what the engine has not taken.
     pub(crate) async fn run(self) {
         let mut link = self.broker.link.clone();
-        let mut stop = self.stop.clone();
+        let stop = &self.stop;
         let mut gate = self.gate.clone();
         let inbox = self.broker.client.new_inbox();
         let mut subscription = loop {
@@ -92,7 +61,7 @@ impl Consumer {
             // The floor may be that of a stream that is gone; by it entries of the one in its place would expire.
             self.progress.ack_floor.store(0, Ordering::Release);
             let declared = tokio::select! {
-                () = told(&mut stop) => break,
+                () = stop.cancelled() => break,
                 declared = self.declared.ensure(&self.broker) => declared,
             };
             match declared {
@@ -103,7 +72,7 @@ impl Consumer {
                     self.progress.set_waits_for(Some(error));
                     let delay = self.timing.gate_retry.delay(failures);
                     tokio::select! {
-                        () = told(&mut stop) => break,
+                        () = stop.cancelled() => break,
                         () = tokio::time::sleep(delay) => continue,
                     }
                 }
@@ -111,7 +80,7 @@ impl Consumer {
             pull = Pull { back: pull.back, ..Pull::new() };
             link.borrow_and_update();
             loop {
-                if *stop.borrow() {
+                if stop.is_cancelled() {
                     break 'declare;
                 }
                 let open = *gate.borrow_and_update();
@@ -121,7 +90,7 @@ impl Consumer {
                 let silence = pull.heard + self.timing.pull_heartbeat * 2;
                 tokio::select! {
                     biased;
-                    () = told(&mut stop) => break 'declare,
+                    () = stop.cancelled() => break 'declare,
                     message = subscription.next() => {
                         let Some(message) = message else { break 'declare };
                         pull.heard = Instant::now();
@@ -133,7 +102,7 @@ impl Consumer {
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
                                 tokio::select! {
-                                    () = told(&mut stop) => break 'declare,
+                                    () = stop.cancelled() => break 'declare,
                                     () = tokio::time::sleep(self.timing.gate_retry.delay(failures)) => continue 'declare,
                                 }
                             }
@@ -199,7 +168,6 @@ impl Consumer {
     }
 
     async fn receive(&self, message: async_nats::Message, pull: &mut Pull) -> Received {
-        let mut stop = self.stop.clone();
         match message.status {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
@@ -228,7 +196,7 @@ impl Consumer {
                 let permit = tokio::select! {
                     biased;
                     permit = self.inputs.reserve() => permit.ok(),
-                    () = told(&mut stop) => None,
+                    () = self.stop.cancelled() => None,
                 };
                 match permit {
                     Some(permit) => permit.send(arrival),

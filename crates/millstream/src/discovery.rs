@@ -13,12 +13,13 @@ use futures_util::{FutureExt, StreamExt};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::answers::{Answers, Asked, Problem};
+use crate::answers::{Answers, Problem};
 use crate::broker::Broker;
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
+use crate::protocol::{Asked, subject};
 use crate::release::Release;
 use crate::telemetry::REVISION;
 
@@ -35,12 +36,6 @@ pub(crate) struct Discovery {
     pub(crate) meters: Arc<Meters>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) timing: Timing,
-}
-
-/// Where an instance of a service answers: how it is (`status`), and what [`Answers`] knows. Not below the service's own domain,
-/// which is a stream's.
-pub(crate) fn subject(endpoint: &str, service: &str) -> String {
-    format!("millstream.{endpoint}.{service}")
 }
 
 /// Questions that are answered at a time; further ones wait.

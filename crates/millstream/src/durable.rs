@@ -17,12 +17,22 @@ use crate::dead_letter::REDRIVE;
 use crate::engine::timing::Timing;
 use crate::progress::Progress;
 use crate::release::Release;
-use crate::service::Start;
 use crate::store::{Settled, Store};
-use crate::trim::BEST_EFFORT;
 
 /// The group that the pulls of a single writer belong to: the broker pins one of those that pull.
 pub(crate) const GROUP: &str = "writer";
+
+/// In a durable's metadata: `true` if what it has not read yet may be taken away.
+pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
+
+/// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the stream's first message: for participants of a saga.
+    Beginning,
+    /// After the stream's last message: for onlookers with effects, who must not mail last week's customers.
+    Now,
+}
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {

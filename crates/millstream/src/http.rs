@@ -10,6 +10,7 @@ mod shell;
 
 pub use extract::{BODY_LIMIT, Body, Query};
 pub use follow::LastEventId;
+pub(crate) use health::EngineProbe;
 pub use health::{ConsumerHealth, Health, Probe};
 pub use page::{Filter, List, MAX_PAGE, Page};
 pub use problem::Problem;

@@ -74,9 +74,15 @@ pub(crate) use millstream_core::work;
 pub use millstream_core::{dead_letter, event, handler, ids, unit};
 
 #[cfg(feature = "service")]
+mod accepted;
+#[cfg(feature = "service")]
 mod answers;
 #[cfg(feature = "service")]
+mod assemble;
+#[cfg(feature = "service")]
 pub mod broker;
+#[cfg(feature = "service")]
+mod capacity;
 #[cfg(feature = "service")]
 pub mod commands;
 #[cfg(feature = "service")]
@@ -90,11 +96,15 @@ mod durable;
 #[cfg(feature = "service")]
 pub mod engine;
 #[cfg(feature = "service")]
+mod flag;
+#[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
 #[cfg(feature = "service")]
 mod progress;
+#[cfg(feature = "service")]
+mod protocol;
 #[cfg(feature = "service")]
 mod rebuild;
 #[cfg(feature = "service")]
@@ -104,7 +114,7 @@ mod release;
 #[cfg(feature = "service")]
 pub mod retry;
 #[cfg(feature = "service")]
-mod running;
+mod run;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]
@@ -116,6 +126,8 @@ mod stopping;
 #[cfg(feature = "service")]
 pub mod store;
 #[cfg(feature = "service")]
+mod supervisor;
+#[cfg(feature = "service")]
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -123,6 +135,8 @@ pub mod testing;
 mod trim;
 #[cfg(feature = "service")]
 pub mod watch;
+#[cfg(feature = "service")]
+mod watchers;
 #[cfg(feature = "testing")]
 pub mod workbench;
 

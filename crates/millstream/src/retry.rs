@@ -1,5 +1,6 @@
 //! Repeating what needs a dependency until the dependency is there.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -25,5 +26,33 @@ where
                 tokio::time::sleep(delay).await;
             }
         }
+    }
+}
+
+/// For [`forever`]: passes an error on only when its text differs from the one before, so that a long outage fills no log.
+pub(crate) fn once_per_text<E: Display>(mut say: impl FnMut(&str)) -> impl FnMut(E, Duration) {
+    let mut last = None;
+    move |error, _| {
+        let text = error.to_string();
+        if last.as_ref() != Some(&text) {
+            say(&text);
+            last = Some(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_passed_on_when_its_text_changes() {
+        let mut said = vec![];
+        let mut failed = once_per_text(|error| said.push(error.to_owned()));
+        for error in ["refused", "refused", "timed out", "timed out", "refused"] {
+            failed(error, Duration::ZERO);
+        }
+        drop(failed);
+        assert_eq!(said, ["refused", "timed out", "refused"]);
     }
 }

@@ -1,32 +1,21 @@
 //! [`Service`]: what a service is made of, declared in one place.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use tokio::net::TcpListener;
 
 use crate::commands::Context;
-use crate::config::Config;
+pub use crate::durable::Start;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::{Event, Stream};
 use crate::handler::{Document, Handler, Timer, Wake};
 use crate::release::Release;
-use crate::running::Running;
 use crate::store::{Collection, Store, StoreError};
+pub use crate::supervisor::TaskEnd;
 use crate::telemetry::Metric;
 use crate::unit::Rules;
 use crate::work::{AnyHandler, AnyTimer, AnyWake};
-
-/// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the stream's first message: for participants of a saga.
-    Beginning,
-    /// After the stream's last message: for onlookers with effects, who must not mail last week's customers.
-    Now,
-}
 
 /// A service: what it publishes, what it reads and how it reacts, its wakes, its routes.
 ///
@@ -262,23 +251,6 @@ impl Service {
             collections: Some(self.collections.iter().map(|collection| collection.name).collect()),
         }
     }
-
-    /// Runs the service on `listener` until `shutdown`, then stops it in order: what is begun is finished, what is prefetched is
-    /// handed back, what is committed is published, within ten seconds.
-    ///
-    /// It starts before its broker and other services, and waits for them unready.
-    ///
-    /// # Errors
-    /// When the store cannot be opened, HTTP cannot be served, or the engine dies.
-    pub async fn run(
-        self,
-        config: Config,
-        options: Options,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), RunError> {
-        Running::start(self, config, options, listener)?.until(shutdown).await
-    }
 }
 
 /// What a service runs with beside its configuration: for tests mostly.
@@ -309,7 +281,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Why a service has not run.
+/// Why a service failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It is to be rebuilt and cannot be; nothing was touched.
@@ -328,11 +300,15 @@ pub enum RunError {
         /// Why.
         error: StoreError,
     },
-    /// The engine has died of a defect of its own; a process that lived on would only look healthy.
-    #[error("the engine of `{service}` has died: start the service again; the log has the reason")]
-    Engine {
+    /// A task of the service panicked or ended before it was stopped; a process that lived on would only look healthy.
+    #[error("`{service}` stopped because its task `{task}` {end}")]
+    Task {
         /// The service.
         service: &'static str,
+        /// The task: `publisher`, `consumer of ORDERS`.
+        task: String,
+        /// How it ended.
+        end: TaskEnd,
     },
     /// HTTP cannot be served.
     #[error("`{service}` cannot serve HTTP: {error}")]

@@ -9,19 +9,60 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
+use crate::engine::publisher::Outbox;
 use crate::handler::{Key, WakeInfo};
 use crate::unit::outcome_meta;
 
-/// Hands back, lets running effects end, publishes the rest, and takes the instance row away.
-pub(crate) async fn stop_engine(
-    mut engine: Engine,
-    broker: &Broker,
-    mut consumers: JoinSet<()>,
-    mut helpers: JoinSet<()>,
-    publisher: tokio::task::JoinHandle<()>,
-    acker: tokio::task::JoinHandle<()>,
-) {
+/// The tasks around the engine. Dropped, they are aborted.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    pub(crate) consumers: JoinSet<()>,
+    pub(crate) helpers: JoinSet<()>,
+    pub(crate) publisher: JoinSet<()>,
+    pub(crate) acker: JoinSet<()>,
+}
+
+/// Stops a service whose engine has left its loop; without the engine, which has panicked, what it had in hand is left to the next
+/// instance.
+pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker, tasks: Tasks) {
     fail::fail_point!("stopping");
+    let Tasks { mut consumers, mut helpers, mut publisher, mut acker } = tasks;
+    let engine = match engine {
+        Some(engine) => Some(finish(engine, &mut consumers).await),
+        None => {
+            while consumers.join_next().await.is_some() {}
+            None
+        }
+    };
+    helpers.shutdown().await;
+    // A publisher that has failed publishes nothing more; the next instance does.
+    while outbox.queued() > 0 && broker.is_up() && publisher.try_join_next().is_none() {
+        if tokio::time::timeout(Duration::from_millis(100), outbox.progress()).await.is_err() {
+            tracing::debug!("publishing the last events");
+        }
+    }
+    if let Some(mut engine) = engine {
+        engine.write_watermark().await;
+        if let Err(error) = engine.delete_own_row().await {
+            tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
+        }
+    }
+    // Without the broker the publisher has work that cannot be done now, and nothing can be flushed.
+    publisher.shutdown().await;
+    if !broker.is_up() {
+        return;
+    }
+    let flushed = async {
+        while acker.join_next().await.is_some() {}
+        broker.client.flush().await.is_ok()
+    };
+    if !tokio::time::timeout(FLUSH, flushed).await.unwrap_or_default() {
+        tracing::debug!("the last acks may be lost: their messages are redelivered and answered from the journal");
+    }
+}
+
+/// Hands back what is not begun, lets running effects end, and gives back the rest.
+async fn finish(mut engine: Engine, consumers: &mut JoinSet<()>) -> Engine {
     // The consumers hand back what the loop has not taken from them; what is in its channel is handed back here.
     // Nothing is given back to the broker before the consumers have ended: it would come again at once, to them.
     let rest = engine.intake.rest();
@@ -57,27 +98,7 @@ pub(crate) async fn stop_engine(
     if !given_back.is_empty() {
         engine.process(given_back).await;
     }
-    helpers.shutdown().await;
-    while engine.outbox.queued() > 0 && broker.is_up() {
-        if tokio::time::timeout(Duration::from_millis(100), engine.outbox.progress()).await.is_err() {
-            tracing::debug!("the last events are on their way");
-        }
-    }
-    engine.write_watermark().await;
-    if let Err(error) = engine.delete_own_row().await {
-        tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
-    }
-    drop(engine);
-    // Without the broker the publisher has work that cannot be done now, and nothing can be flushed.
-    publisher.abort();
-    if !broker.is_up() {
-        acker.abort();
-        return;
-    }
-    let flushed = async { acker.await.is_ok() && broker.client.flush().await.is_ok() };
-    if !tokio::time::timeout(FLUSH, flushed).await.unwrap_or_default() {
-        tracing::debug!("the last acks may be lost: their messages come again and are answered from the journal");
-    }
+    engine
 }
 
 /// How long the last acks may take to go out.

@@ -5,10 +5,9 @@ pub mod metrics;
 mod recorder;
 mod snapshot;
 
-pub(crate) use logs::check_filter;
 pub use millstream_core::metric::{Kind, Metric};
 
-pub use logs::{BadFilter, LogFormat, init_logs, init_logs_to};
+pub use logs::{BadFilter, LogFormat, Logs, init_logs, init_logs_to};
 pub use recorder::{CONTENT_TYPE, Labels, Telemetry, record};
 pub use snapshot::Snapshot;
 

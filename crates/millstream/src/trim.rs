@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::jetstream::stream::{Config as StreamConfig, Info};
 use fail::fail_point;
@@ -14,39 +13,20 @@ use futures_util::TryStreamExt;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::capacity::Capacity;
+use crate::durable::BEST_EFFORT;
 use crate::engine::meters::Meters;
 use crate::engine::timing::{Clock, Timing};
-use crate::event::Stream;
 use crate::ids::Timestamp;
 use crate::release::Release;
 
-/// In a durable's metadata: `true` if what it has not read yet may be taken away.
-pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
 /// In a stream's metadata: the durables that hold it, separated by commas.
 const READERS: &str = "millstream.readers";
-
-/// Whether a stream takes more from the edge.
-#[derive(Debug)]
-pub(crate) struct Room {
-    pub(crate) stream: Stream,
-    full: AtomicBool,
-}
-
-impl Room {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, full: AtomicBool::new(false) }
-    }
-
-    /// What was last read; so it stays while the broker is away.
-    pub(crate) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire)
-    }
-}
 
 /// The task that looks after one stream.
 pub(crate) struct Trimmer {
     pub(crate) broker: Broker,
-    pub(crate) room: Arc<Room>,
+    pub(crate) capacity: Arc<Capacity>,
     pub(crate) release: Release,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
@@ -67,7 +47,7 @@ struct Reader {
 impl Trimmer {
     /// Looks at the stream again and again, until it is dropped. Every replica of the owner does: trimming twice is trimming once.
     pub(crate) async fn run(self) {
-        let (stream, mut held, mut told_at) = (self.room.stream.name, None, Instant::now());
+        let (stream, mut held, mut told_at) = (self.capacity.stream.name, None, Instant::now());
         let mut last = 0;
         loop {
             let why = self.tick(&mut last).await.err();
@@ -88,13 +68,13 @@ impl Trimmer {
     /// `last` is the stream's last sequence, here of the tick before: the broker stores a message a moment before a durable
     /// counts it as pending.
     async fn tick(&self, last: &mut u64) -> Result<(), String> {
-        let name = self.room.stream.name;
+        let name = self.capacity.stream.name;
         let stream = self.broker.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
         let info = stream.cached_info();
         // A stream that was made anew begins anew.
         let before = std::mem::replace(last, info.state.last_sequence).min(info.state.last_sequence);
         let full = fullness(info);
-        let was_full = self.room.full.swap(full >= self.timing.admit_below, Ordering::AcqRel);
+        let was_full = self.capacity.set_full(full >= self.timing.admit_below);
         // Named for the stream, so that a test stops the one that it is about.
         fail_point!(format!("stream_read_{name}").as_str());
         let durables: Vec<Reader> = stream
@@ -103,7 +83,7 @@ impl Trimmer {
             .try_collect()
             .await
             .map_err(|error| format!("its durables cannot be read: {error}"))?;
-        if self.room.is_full() && !was_full {
+        if self.capacity.is_full() && !was_full {
             let slowest = durables.iter().filter(|reader| !reader.best_effort && !reader.idle);
             let slowest = slowest.min_by_key(|reader| reader.ack_floor).map(|reader| reader.name.as_str());
             tracing::warn!(
@@ -164,7 +144,7 @@ impl Trimmer {
             return Ok(info.state.first_sequence);
         }
         let wanted = serde_json::json!({ "start_time": cut, "next_by_subj": ">" }).to_string();
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.room.stream.name);
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.capacity.stream.name);
         let found = self.broker.client.request(subject, wanted.into()).await;
         let found = found.map_err(|error| format!("its first young message cannot be found: {error}"))?;
         let sequence = found.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));

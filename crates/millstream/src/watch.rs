@@ -4,17 +4,14 @@
 //! all watched documents in one query. So neither an event nor a commit costs a query, a change by another replica is seen like
 //! one's own, and the broker has no part in it.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::commands::{self, Context};
-use crate::engine::timing::Timing;
 use crate::handler::{Document, Key};
-use crate::running::told;
-use crate::store::{Store, StoreError, StoredDoc, Wanted};
+use crate::store::StoredDoc;
+pub use crate::watchers::WatchError;
 
 /// A document as it stands, and its version: raised by one with each commit that changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,20 +20,6 @@ pub struct Watched<D> {
     pub version: u64,
     /// The document.
     pub document: D,
-}
-
-/// Why a document cannot be watched.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WatchError {
-    /// As many as may be are watched already.
-    #[error("{0} requests watch a document, which is the limit: try again, or ask for the document from time to time")]
-    TooMany(usize),
-    /// The service stops.
-    #[error("the service is shutting down")]
-    Stopping,
-    /// The store does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Tells how a document stands, and then each time that it has changed. It ends when the service stops.
@@ -89,114 +72,6 @@ impl<D: Document> Watch<D> {
             }
             self.news.changed().await.ok()?;
             self.present.clone_from(&self.news.borrow_and_update());
-        }
-    }
-}
-
-/// All who watch in this process.
-#[derive(Clone)]
-pub(crate) struct Watchers(Arc<Inner>);
-
-struct Inner {
-    store: Arc<dyn Store>,
-    timing: Timing,
-    places: Arc<Semaphore>,
-    /// Raised for good when the service stops.
-    closed: watch::Sender<bool>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Whether the task that asks the store is there.
-    polling: bool,
-    watched: HashMap<Key, watch::Sender<Option<StoredDoc>>>,
-}
-
-type News = (watch::Receiver<Option<StoredDoc>>, OwnedSemaphorePermit);
-
-impl Watchers {
-    pub(crate) fn new(store: Arc<dyn Store>, timing: Timing) -> Self {
-        let places = Arc::new(Semaphore::new(timing.watch_limit));
-        Self(Arc::new(Inner { store, timing, places, closed: watch::Sender::new(false), state: Mutex::default() }))
-    }
-
-    fn register(&self, key: &Key) -> Result<News, WatchError> {
-        let inner = &self.0;
-        let place = inner.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| WatchError::TooMany(inner.timing.watch_limit))?;
-        let mut state = inner.state();
-        if *inner.closed.borrow() {
-            return Err(WatchError::Stopping);
-        }
-        let news = state.watched.entry(key.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        if !std::mem::replace(&mut state.polling, true) {
-            tokio::spawn(self.clone().poll());
-        }
-        Ok((news, place))
-    }
-
-    /// Ends all watches, and refuses new ones.
-    pub(crate) fn close(&self) {
-        let mut state = self.0.state();
-        self.0.closed.send_replace(true);
-        state.watched.clear();
-    }
-
-    /// Asks the store until nobody watches any more.
-    async fn poll(self) {
-        let inner = &self.0;
-        let mut closed = inner.closed.subscribe();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(inner.timing.watch_every) => {}
-                () = told(&mut closed) => return,
-            }
-            let Some(docs) = inner.wanted() else { return };
-            // A store that is away takes its time; meanwhile there is nothing to tell.
-            let loaded = tokio::select! {
-                loaded = inner.store.load(Wanted { docs, ..Wanted::default() }) => loaded,
-                () = told(&mut closed) => return,
-            };
-            match loaded {
-                Ok(loaded) => inner.tell(loaded.docs),
-                Err(error) => tracing::debug!(%error, "watched documents cannot be looked at now"),
-            }
-        }
-    }
-}
-
-impl Inner {
-    /// No panic under the lock leaves anything half done.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is watched, sorted; `None` if nothing is, and then the asking has ended.
-    fn wanted(&self) -> Option<Vec<Key>> {
-        let mut state = self.state();
-        state.watched.retain(|_, news| news.receiver_count() > 0);
-        if state.watched.is_empty() {
-            state.polling = false;
-            return None;
-        }
-        let mut docs: Vec<Key> = state.watched.keys().cloned().collect();
-        docs.sort();
-        Some(docs)
-    }
-
-    fn tell(&self, docs: Vec<StoredDoc>) {
-        let state = self.state();
-        for doc in docs {
-            if let Some(news) = state.watched.get(&doc.key) {
-                news.send_if_modified(|known| {
-                    let changed = known.as_ref().is_none_or(|known| known.version != doc.version);
-                    if changed {
-                        *known = Some(doc);
-                    }
-                    changed
-                });
-            }
         }
     }
 }

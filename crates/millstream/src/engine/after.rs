@@ -4,7 +4,7 @@ use async_nats::jetstream::AckKind;
 use fail::fail_point;
 use millstream_core::planner::{Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Input, OutcomeInput, Reply};
 
-use crate::commands::{Accepted, CommandError};
+use crate::accepted::{Accepted, CommandError};
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::{Done, Job};

@@ -9,7 +9,7 @@ use millstream_core::planner::{CommandInput, Delivery, DueInput, Input, OutcomeI
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::commands::{Accepted, CommandError};
+use crate::accepted::{Accepted, CommandError};
 use crate::event::decode_header;
 use crate::progress::InEngine;
 use crate::store::Settled;

@@ -132,7 +132,7 @@ impl Engine {
         loop {
             let decided = {
                 let mut slots = self.slots.lock();
-                if *self.stop.borrow() {
+                if self.stop.is_cancelled() {
                     slots.close();
                 }
                 self.planner.decide(batch, facts, doomed, &slots, now)

@@ -6,10 +6,9 @@ use async_nats::jetstream::AckKind;
 use fail::fail_point;
 use millstream_core::planner::{Input, Write};
 
-use crate::commands::{CommandError, stopping};
+use crate::accepted::{CommandError, stopping};
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt, Ticket};
-use crate::running::told;
 use crate::store::{Batch, CommitError, Entry, Wanted};
 
 /// Why an attempt has to be made anew; nothing of it is kept.
@@ -94,11 +93,10 @@ impl Engine {
     /// are kept: no nak, no attempt is counted. Commands are taken back by their callers.
     pub(crate) async fn store_is_away(&mut self, error: &str) -> Aborted {
         self.store_is_down(error);
-        let mut stop = self.stop.clone();
         loop {
             self.store_tries = self.store_tries.saturating_add(1);
             tokio::select! {
-                () = told(&mut stop) => return Aborted::Stopped,
+                () = self.stop.cancelled() => return Aborted::Stopped,
                 () = tokio::time::sleep(self.planner.timing.gate_retry.delay(self.store_tries)) => {}
             }
             if self.store.ping().await.is_ok() {

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::engine::publisher::{Done, Job, Outbox, Watermark};
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
-use crate::running::told;
 use crate::store::{Batch, CommitError, Entry, Store, StoreError};
 
 /// The instance that this engine commits as.
@@ -113,11 +113,11 @@ const PAGE: usize = 1000;
 impl InstanceSweep {
     /// Sweeps until told to stop. A row counts as dead when it has stood unchanged for a while of this observer's own monotonic
     /// clock, in which every read succeeded.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut seen: HashMap<Id, (u64, Instant)> = HashMap::new();
         loop {
             tokio::select! {
-                () = told(&mut stop) => return,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.timing.instance_sweep) => {}
             }
             let Ok(rows) = self.store.instances().await else {

@@ -3,6 +3,7 @@
 //! drain (`intake`) → load and decide (`attempt`) → commit (`commit`) → ack, answer, publish, run effects (`after`). What is decided
 //! is decided by the planner of `millstream-core`, without I/O; this is the shell around it.
 
+pub(crate) mod acker;
 pub(crate) mod after;
 pub(crate) mod arrival;
 mod attempt;
@@ -24,9 +25,10 @@ use fail::fail_point;
 use millstream_core::planner::Planner;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Link;
-use crate::consumer::Acker;
+use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, Source};
 use crate::engine::instances::Current;
 use crate::engine::intake::Intake;
@@ -36,7 +38,6 @@ use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
 use crate::engine::timing::Clock;
 use crate::progress::Progress;
-use crate::running::told;
 use crate::store::{Expiry, Settled, Store};
 
 /// How many old journal entries go at once: some milliseconds' work.
@@ -67,8 +68,8 @@ pub(crate) struct Engine {
     pub(crate) link: watch::Receiver<Link>,
     /// Tells the consumers whether messages are taken.
     pub(crate) gate: watch::Sender<bool>,
-    /// Raised when the service is to stop.
-    pub(crate) stop: watch::Receiver<bool>,
+    /// Cancelled when the service is to stop.
+    pub(crate) stop: CancellationToken,
     /// The row that this engine commits under.
     pub(crate) instance: Current,
     /// Until when the journal is asked for every delivery, and in which connection.
@@ -82,7 +83,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Handles inputs until told to stop; then what is in its hands is finished and the rest handed back.
     pub(crate) async fn run(mut self) -> Self {
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         let outbox = self.outbox.clone();
         let mut heartbeat = Instant::now() + self.planner.timing.heartbeat;
         loop {
@@ -91,7 +92,7 @@ impl Engine {
             let idle = (Instant::now() + idle).min(heartbeat);
             let taken = tokio::select! {
                 biased;
-                () = told(&mut stop) => break,
+                () = stop.cancelled() => break,
                 inputs = self.intake.drain(&self.planner.timing, &self.meters) => Some(inputs),
                 () = outbox.progress(), if !risen => continue,
                 () = tokio::time::sleep_until(idle) => None,

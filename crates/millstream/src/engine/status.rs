@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::capacity::Capacity;
 use crate::engine::arrival::Source;
 use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
 use crate::progress::Progress;
 use crate::refusals::Refusals;
-use crate::trim::Room;
 
 pub(crate) struct Status {
     pub(crate) store_up: AtomicBool,
@@ -20,7 +20,7 @@ pub(crate) struct Status {
     pub(crate) draining: AtomicBool,
     pub(crate) outbox: Outbox,
     /// The streams that the service publishes to.
-    rooms: Vec<Arc<Room>>,
+    capacities: Vec<Arc<Capacity>>,
     /// Set once the broker was reached for the first time.
     online: OnceLock<Online>,
     /// What the broker refuses for lack of rights, from the first connection on.
@@ -37,13 +37,13 @@ struct Online {
 }
 
 impl Status {
-    pub(crate) fn new(outbox: Outbox, rooms: Vec<Arc<Room>>) -> Self {
+    pub(crate) fn new(outbox: Outbox, capacities: Vec<Arc<Capacity>>) -> Self {
         Self {
             store_up: AtomicBool::new(false),
             unpublished: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             outbox,
-            rooms,
+            capacities,
             online: OnceLock::new(),
             refusals: OnceLock::new(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
@@ -92,7 +92,7 @@ impl Status {
         if self.room(timing) == 0 {
             return Some("too many events wait for the broker".into());
         }
-        let full = self.rooms.iter().find(|room| room.is_full())?;
+        let full = self.capacities.iter().find(|stream| stream.is_full())?;
         Some(format!("the stream {} is nearly full: its readers are behind", full.stream.name))
     }
 
@@ -128,8 +128,8 @@ impl Status {
         waits
     }
 
-    pub(crate) fn rooms(&self) -> &[Arc<Room>] {
-        &self.rooms
+    pub(crate) fn capacities(&self) -> &[Arc<Capacity>] {
+        &self.capacities
     }
 
     pub(crate) fn consumers(&self) -> Vec<(Arc<Source>, Arc<Progress>)> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use fail::fail_point;
 use futures_util::FutureExt;
 use millstream_core::planner::{Claimed, DueInput, Ended, Kinds, OutcomeInput};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::engine::arrival::Arrival;
@@ -17,7 +18,6 @@ use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::handler::Outage;
 use crate::ids::Id;
-use crate::running::told;
 use crate::store::Store;
 use crate::store::StoredDoc;
 use crate::telemetry::Telemetry;
@@ -80,7 +80,7 @@ pub(crate) struct Sweep {
 const TIMERS: usize = 256;
 
 impl Sweep {
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let random = Id::random(self.clock.now());
         let mut phase = random.bytes().last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         loop {
@@ -99,7 +99,7 @@ impl Sweep {
             let jitter = f64::from(phase >> 16) / f64::from(u16::MAX);
             let pause = self.timing.wake_sweep.mul_f64(0.8 + 0.4 * jitter);
             tokio::select! {
-                () = told(&mut stop) => return,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(if full { pause / 10 } else { pause }) => {}
             }
         }

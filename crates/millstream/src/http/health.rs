@@ -4,6 +4,7 @@
 //! `/livez` never depends on anything outside, so that a healthy process is not restarted because its database is away.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +14,11 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::engine::arrival::Source;
+use crate::engine::status::Status;
+use crate::engine::timing::Timing;
 use crate::ids::Timestamp;
+use crate::progress::Progress;
 
 /// Tells how the engine is. It is asked for each health check, and so does no I/O.
 pub trait Probe: Send + Sync + 'static {
@@ -95,6 +100,44 @@ impl Health {
             "commandsAccepted": self.commands_free,
             "waitingFor": waiting,
         })
+    }
+}
+
+/// Tells the health routes how the engine is.
+pub(crate) struct EngineProbe {
+    status: Arc<Status>,
+    timing: Timing,
+}
+
+impl EngineProbe {
+    pub(crate) fn new(status: Arc<Status>, timing: Timing) -> Self {
+        Self { status, timing }
+    }
+}
+
+impl Probe for EngineProbe {
+    fn health(&self) -> Health {
+        let consumer = |(source, progress): (Arc<Source>, Arc<Progress>)| ConsumerHealth {
+            stream: source.stream.into(),
+            durable: source.consumer.into(),
+            pulling: progress.pulling.load(Ordering::Acquire),
+            standby: progress.stands_by(),
+            pending: progress.pending.load(Ordering::Acquire),
+            ack_pending: progress.ack_pending.load(Ordering::Acquire),
+        };
+        let refuses = self.status.refuses(&self.timing).is_some();
+        Health {
+            database: self.status.store_up.load(Ordering::Acquire),
+            broker: self.status.broker_up(),
+            waiting_for: self.status.waits(&self.timing),
+            consumers: self.status.consumers().into_iter().map(consumer).collect(),
+            commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
+            draining: self.draining(),
+        }
+    }
+
+    fn draining(&self) -> bool {
+        self.status.draining.load(Ordering::Acquire)
     }
 }
 

@@ -3,16 +3,17 @@
 use std::ops::ControlFlow;
 
 use async_nats::header::HeaderMap;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::DiscardPolicy;
+use async_nats::jetstream::{Context, ErrorCode};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::declare_audit;
+use crate::broker::{DeclareError, declare, limits};
 use crate::dead_letter::subject_token;
 use crate::ids::{Id, Timestamp};
 use crate::operator::read::From;
-use crate::operator::redrive::WINDOW;
-use crate::operator::{Operator, OperatorError};
+use crate::operator::{Operator, OperatorError, WINDOW};
+use crate::release::Release;
 
 /// The stream of audit entries; `audit.<service>.<action>.<subject's id>`.
 pub const STREAM: &str = "AUDIT";
@@ -101,4 +102,12 @@ impl Operator {
         .await?;
         Ok(entries)
     }
+}
+
+/// Declares the stream of what operators do, which forgets the oldest when it is full.
+async fn declare_audit(jetstream: &Context) -> Result<(), DeclareError> {
+    let mut wanted = limits(STREAM, "audit.>".into());
+    wanted.max_bytes = 1 << 30;
+    wanted.discard = DiscardPolicy::Old;
+    declare(jetstream, wanted, &Release::default()).await
 }

@@ -36,6 +36,9 @@ pub mod wakes;
 /// How long the broker, or a service behind it, may take to answer one question.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many are under way at once.
+pub(crate) const WINDOW: usize = 256;
+
 /// A connection to a system, for looking at it and for acting on it.
 #[derive(Clone, Debug)]
 pub struct Operator {

@@ -21,10 +21,7 @@ use crate::operator::audit::AuditEntry;
 use crate::operator::dead::{
     DeadFilter, DeadLetter, Fate, KEPT, LetterState, Letters, Outcome, Progress, REDRIVES, Redrive, Report,
 };
-use crate::operator::{By, Operator, OperatorError, PATIENCE};
-
-/// How many are under way at once.
-pub(crate) const WINDOW: usize = 256;
+use crate::operator::{By, Operator, OperatorError, PATIENCE, WINDOW};
 
 /// How long what is on its way back is left to its service before it may be discarded.
 const ON_ITS_WAY: Duration = Duration::from_secs(600);

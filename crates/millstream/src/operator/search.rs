@@ -10,7 +10,6 @@ use crate::event::{encode_header, header, partition};
 use crate::ids::{Id, Timestamp};
 use crate::operator::read::{From, Stored};
 use crate::operator::status::StreamStatus;
-use crate::operator::trace::Look;
 use crate::operator::{Operator, OperatorError};
 
 /// The most events of a story; a correlation id that thousands of requests share is none.
@@ -19,6 +18,21 @@ pub(crate) const MOST: usize = 1000;
 pub(crate) const MOST_KEYS: usize = 16;
 /// How far the clocks of services and broker may be apart.
 const SKEW: Duration = Duration::from_secs(5);
+
+/// How far a trace looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// How long before now a correlation id is searched for.
+    pub since: Duration,
+    /// How long after an order's beginning its events are looked for.
+    pub within: Duration,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { since: Duration::from_secs(3600), within: Duration::from_secs(3600) }
+    }
+}
 
 /// What was found.
 #[derive(Default)]

@@ -2,20 +2,19 @@
 //! seconds of one eighth of a stream are read; a correlation id is searched for. What was handled is asked of the services.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::answers::{Asked, JournalAnswer, JournalQuestion, Journalled, MOST_IDS};
-use crate::discovery::subject;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadFilter, DeadLetter, LetterState, Letters};
 use crate::operator::read::From;
+pub use crate::operator::search::Look;
 use crate::operator::search::{MOST, MOST_KEYS};
 use crate::operator::status::{ConsumerStatus, SystemStatus};
 use crate::operator::tail::Shown;
 use crate::operator::wakes::{PendingWake, WakeFilter};
 use crate::operator::{Operator, OperatorError};
+use crate::protocol::{Asked, JournalAnswer, JournalQuestion, Journalled, MOST_IDS, subject};
 
 /// What one order or request set off.
 #[derive(Clone, Debug, Serialize)]
@@ -66,21 +65,6 @@ pub struct Handled {
     pub error: Option<String>,
     /// The instance that wrote it.
     pub instance: Option<String>,
-}
-
-/// How far a trace looks.
-#[derive(Clone, Copy, Debug)]
-pub struct Look {
-    /// How long before now a correlation id is searched for.
-    pub since: Duration,
-    /// How long after an order's beginning its events are looked for.
-    pub within: Duration,
-}
-
-impl Default for Look {
-    fn default() -> Self {
-        Self { since: Duration::from_secs(3600), within: Duration::from_secs(3600) }
-    }
 }
 
 impl Operator {

@@ -4,55 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::{ActQuestion, Asked, WakesQuestion};
-use crate::discovery::subject;
 use crate::ids::Timestamp;
 use crate::operator::audit::AuditEntry;
 use crate::operator::{By, Operator, OperatorError};
-
-/// A wake that waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PendingWake {
-    /// The service.
-    pub service: String,
-    /// The collection of its document.
-    pub collection: String,
-    /// The document's id.
-    pub document: String,
-    /// What it is for: `deadline`, `charge`.
-    pub kind: String,
-    /// When it was set.
-    pub opened: Timestamp,
-    /// When it is due.
-    pub at: Timestamp,
-    /// How often it was tried.
-    pub attempt: u32,
-    /// Until when the instance that tries it has it to itself; none while no attempt is under way.
-    #[serde(default)]
-    pub lease: Option<Timestamp>,
-    /// Tells one wake of a document from the next.
-    pub generation: u64,
-    /// Whether it may be cancelled.
-    pub cancellable: bool,
-    /// The correlation id of what set it.
-    pub correlation: String,
-}
-
-/// What is done to a wake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "action")]
-pub enum WakeAct {
-    /// It is due at another time.
-    Move {
-        /// When.
-        to: Timestamp,
-    },
-    /// It is due now.
-    Fire,
-    /// It is not due any more. Only what its kind allows: a deadline, never a charge that may have been sent.
-    Cancel,
-}
+use crate::protocol::{ActQuestion, Asked, WakesQuestion, subject};
+pub use crate::protocol::{PendingWake, WakeAct};
 
 /// Which wakes are meant; what is not named is not filtered by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,16 +96,5 @@ impl Operator {
             why: by.why.clone(),
         };
         self.ask(&wake.service, subject(Asked::Act.name(), &wake.service), &question).await
-    }
-}
-
-impl WakeAct {
-    /// As the audit names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Move { .. } => "move",
-            Self::Fire => "fire",
-            Self::Cancel => "cancel",
-        }
     }
 }

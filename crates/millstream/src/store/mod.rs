@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::config::StoreUrl;
 use crate::ids::{Id, Timestamp};
 pub use millstream_core::record::{
     Batch, Collection, CommitError, DocWrite, Entry, Expiry, IdempotencyKey, Instance, Key, KeyHash, Loaded, NewDoc,
@@ -19,6 +18,9 @@ pub mod memory;
 pub mod mongo;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod url;
+
+pub use url::StoreUrl;
 
 /// Opens the store that a URL names: `sqlite:///absolute/path.db`, `sqlite://relative/path.db`, or a plain path to such a file;
 /// `mongodb://host/database?replicaSet=name` in a build with the feature `mongodb`.

@@ -17,8 +17,27 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::Logs;
+use crate::flag::Checked;
 use crate::ids::Timestamp;
+
+/// What a process logs, and how.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Logs {
+    /// How log lines look, `pretty` or `json`. Default: pretty on a terminal, json elsewhere.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = Checked(str::parse::<LogFormat>))]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,async_nats=warn", value_parser = Checked(checked_filter))]
+    pub log: String,
+}
+
+impl Logs {
+    /// How log lines look.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format.unwrap_or_else(LogFormat::detect)
+    }
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +107,9 @@ fn init_json(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + '
     Ok(())
 }
 
-/// Whether a filter can be read.
-pub(crate) fn check_filter(filter: &str) -> Result<(), BadFilter> {
-    read_filter(filter).map(drop)
+/// A filter as it is, if it can be read.
+fn checked_filter(filter: &str) -> Result<String, String> {
+    read_filter(filter).map(|_| filter.to_owned()).map_err(|error| error.to_string())
 }
 
 fn read_filter(filter: &str) -> Result<EnvFilter, BadFilter> {

@@ -21,7 +21,7 @@ use crate::handler::{Command, Document};
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
 use crate::release::Release;
-use crate::running::Running;
+use crate::run::Running;
 use crate::service::{Options, RunError, Service};
 use crate::telemetry::Telemetry;
 
@@ -61,7 +61,7 @@ impl Bench {
         let broker = Broker::start().await;
         let timing = Timing::short();
         let config = config(&broker, &store, "bench", &timing);
-        let link = Link::connect("bench", &config, timing.gate_retry, drop).await;
+        let link = Link::connect("bench", &config, timing.gate_retry, |_| ()).await;
         Self { broker, store, link }
     }
 

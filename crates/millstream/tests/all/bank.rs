@@ -358,7 +358,12 @@ impl Timer for Deadline {
 
 /// The service.
 pub(crate) fn ledger(world: &World) -> Service {
-    Service::new(SERVICE)
+    ledger_named(SERVICE, world)
+}
+
+/// The service under another name, for a test with several of them.
+pub(crate) fn ledger_named(name: &'static str, world: &World) -> Service {
+    Service::new(name)
         .publishes(LEDGER)
         .keeps::<Account>()
         .reads(BANK, Start::Beginning)

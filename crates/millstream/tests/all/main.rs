@@ -29,6 +29,8 @@ mod sqlite;
 mod status;
 mod store_away;
 mod stores_agree;
+#[cfg(feature = "failpoints")]
+mod supervised;
 mod tail;
 mod timers;
 mod traces;

@@ -1,0 +1,332 @@
+//! Assembling a service: what it depends on is waited for, in any order, and then its parts are put together.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use millstream_core::planner::{Decoder, Kinds, Planner, Slots};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::answers::Answers;
+use crate::broker::{Broker, DeclareError};
+use crate::commands::Context;
+use crate::config::Config;
+use crate::consumer::Consumer;
+use crate::discovery::Discovery;
+use crate::durable::Declared;
+use crate::engine::Engine;
+use crate::engine::acker::Acker;
+use crate::engine::arrival::{Arrival, Source};
+use crate::engine::instances::{Current, InstanceSweep};
+use crate::engine::intake::Intake;
+use crate::engine::meters::Meters;
+use crate::engine::publisher::{Outbox, Publisher};
+use crate::engine::slots::SharedSlots;
+use crate::engine::status::Status;
+use crate::engine::timing::{Clock, Timing};
+use crate::engine::wakes::Sweep;
+use crate::event::Stream;
+use crate::http::Probe;
+use crate::progress::Progress;
+use crate::rebuild;
+use crate::release::Release;
+use crate::retry::{forever, once_per_text};
+use crate::service::Reading;
+use crate::stopping::Tasks;
+use crate::store::{Collection, PrepareError, Store, StoreError};
+use crate::supervisor::Supervisor;
+use crate::trim::Trimmer;
+use crate::unit::Rules;
+
+/// What a service is put together from.
+pub(crate) struct Parts {
+    pub(crate) basis: Basis,
+    pub(crate) single_writer: bool,
+    pub(crate) config: Config,
+    pub(crate) collections: Vec<Collection>,
+    pub(crate) publishes: Vec<Stream>,
+    pub(crate) reads: Vec<Reading>,
+    /// Whether all is forgotten before anything is read.
+    pub(crate) rebuild: bool,
+    /// Whether that could be done.
+    pub(crate) rebuildable: bool,
+    pub(crate) rules: Rules,
+    pub(crate) probe: Arc<dyn Probe>,
+    pub(crate) outbox: Outbox,
+    pub(crate) publisher: Publisher,
+    pub(crate) commands: mpsc::Receiver<Arrival>,
+    pub(crate) context: Context,
+}
+
+/// What nearly every task of a service works with.
+#[derive(Clone)]
+pub(crate) struct Basis {
+    pub(crate) service: &'static str,
+    pub(crate) release: Release,
+    pub(crate) timing: Timing,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) kinds: Kinds,
+    pub(crate) status: Arc<Status>,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// An assembled service: the engine, which is to be run, and the tasks around it, which run already.
+pub(crate) struct Started {
+    pub(crate) engine: Engine,
+    pub(crate) broker: Broker,
+    pub(crate) tasks: Tasks,
+}
+
+impl Parts {
+    /// Brings up store, broker, streams and consumers, however long that takes. An error says that the store can never be used.
+    pub(crate) async fn start(mut self, supervisor: &Supervisor) -> Result<Started, StoreError> {
+        self.basis.prepare(&self.collections).await?;
+        let broker = self.connect().await;
+        self.rules.max_message = broker.max_message();
+        let Basis { store, clock, timing, .. } = &self.basis;
+        let instance = forever(timing.gate_retry, || Current::insert(&**store, clock.now()), |_, _| ()).await;
+        let started = self.assemble(broker, instance, supervisor);
+        tracing::info!("started");
+        Ok(started)
+    }
+
+    /// Connects, declares what the service publishes, and forgets what it has if it is to be rebuilt.
+    async fn connect(&self) -> Broker {
+        let Basis { service, release, timing, status, store, .. } = &self.basis;
+        let retry = timing.gate_retry;
+        let waits_for = |what: &str| status.set_waits_for(Some(what.into()));
+        waits_for("the broker");
+        let broker = Broker::connect(service, &self.config, retry, waits_for).await;
+        status.connected(broker.refusals());
+        let declare = || declare(&broker, service, release, &self.publishes);
+        let failed = once_per_text(|error| {
+            tracing::warn!(error, "a stream cannot be declared; retrying");
+            waits_for(error);
+        });
+        forever(retry, declare, failed).await;
+        if self.rebuild {
+            waits_for("its rebuild");
+            let streams: Vec<&str> = self.reads.iter().map(|reading| reading.stream.name).collect();
+            let forget = || rebuild::forget(&**store, &broker, service, &streams, timing);
+            let failed = once_per_text(|error| {
+                tracing::warn!(error, "the rebuild cannot begin; retrying");
+                waits_for(error);
+            });
+            forever(retry, forget, failed).await;
+        }
+        broker
+    }
+
+    /// Puts the engine together, and starts the tasks around it.
+    fn assemble(self, broker: Broker, instance: Current, supervisor: &Supervisor) -> Started {
+        let Self { basis, outbox, publisher, .. } = self;
+        let Basis { timing, meters, status, .. } = &basis;
+        let mut tasks = Tasks::default();
+        let (acker, acks) = Acker::new(&broker, meters.clone());
+        supervisor.spawn(&mut tasks.acker, "acker", acks);
+        let publishing = publisher.run(broker.clone(), timing.clone(), meters.clone());
+        supervisor.spawn(&mut tasks.publisher, "publisher", publishing);
+
+        let discovery = Discovery {
+            service: basis.service,
+            release: basis.release.clone(),
+            instance: instance.id,
+            broker: broker.clone(),
+            probe: self.probe,
+            meters: meters.clone(),
+            answers: Arc::new(Answers { context: self.context, kinds: basis.kinds.clone() }),
+            timing: timing.clone(),
+        };
+        supervisor.spawn(&mut tasks.helpers, "discovery", discovery.run());
+
+        let (messages_in, messages) = mpsc::channel(timing.batch_inputs);
+        let (gate, open) = watch::channel(true);
+        let reads = Reads {
+            broker: &broker,
+            single_writer: self.single_writer,
+            rebuildable: self.rebuildable,
+            inputs: messages_in,
+            acker: acker.clone(),
+            open,
+        };
+        let progress = reads.start(&basis, self.reads, &mut tasks, supervisor);
+        status.go_online(broker.clone(), progress);
+
+        let slots = SharedSlots::new(Slots::new(timing.effect_slots, timing.effect_gate));
+        let (due_in, due) = mpsc::channel(timing.batch_inputs);
+        basis.sweep(&broker, &slots, due_in, outbox.clone(), &mut tasks, supervisor);
+
+        let (ends_in, ends) = mpsc::unbounded_channel();
+        let Basis { timing, clock, store, kinds, status, meters, .. } = basis;
+        let engine = Engine {
+            planner: Planner { rules: self.rules, kinds, timing },
+            store,
+            clock,
+            intake: Intake { commands: self.commands, ends, due, messages },
+            ends: ends_in,
+            outbox,
+            acker,
+            slots,
+            status,
+            meters,
+            link: broker.link.clone(),
+            gate,
+            stop: supervisor.stop().clone(),
+            instance,
+            distrust: (0, Instant::now()),
+            expire_at: Instant::now(),
+            store_tries: 0,
+        };
+        Started { engine, broker, tasks }
+    }
+}
+
+impl Basis {
+    /// Waits for the store, and creates what is missing there.
+    async fn prepare(&self, collections: &[Collection]) -> Result<(), StoreError> {
+        self.status.set_waits_for(Some("the store".into()));
+        let prepare = || async {
+            match self.store.prepare(collections).await {
+                Ok(()) => Ok(Ok(())),
+                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError(why))),
+                Err(PrepareError::Away(error)) => Err(error),
+            }
+        };
+        let failed = once_per_text(|error| tracing::warn!(error, "the store cannot be prepared; retrying"));
+        forever(self.timing.gate_retry, prepare, failed).await?;
+        self.status.store_up.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Starts what looks after streams, due wakes and dead instances from time to time.
+    fn sweep(
+        &self,
+        broker: &Broker,
+        slots: &SharedSlots,
+        due: mpsc::Sender<Arrival>,
+        outbox: Outbox,
+        tasks: &mut Tasks,
+        supervisor: &Supervisor,
+    ) {
+        for capacity in self.status.capacities() {
+            let trimmer = Trimmer {
+                broker: broker.clone(),
+                capacity: capacity.clone(),
+                release: self.release.clone(),
+                clock: self.clock.clone(),
+                timing: self.timing.clone(),
+                meters: self.meters.clone(),
+            };
+            supervisor.spawn(&mut tasks.helpers, format!("trimmer of {}", capacity.stream.name), trimmer.run());
+        }
+        let wakes = Sweep {
+            service: self.service,
+            store: self.store.clone(),
+            kinds: self.kinds.clone(),
+            slots: slots.clone(),
+            due,
+            clock: self.clock.clone(),
+            timing: self.timing.clone(),
+            status: self.status.clone(),
+            meters: self.meters.clone(),
+        };
+        supervisor.spawn(&mut tasks.helpers, "wake sweep", wakes.run(supervisor.stop().clone()));
+        let instances = InstanceSweep { store: self.store.clone(), outbox, timing: self.timing.clone() };
+        supervisor.spawn(&mut tasks.helpers, "instance sweep", instances.run(supervisor.stop().clone()));
+    }
+}
+
+/// What the consumers of a service share.
+struct Reads<'a> {
+    broker: &'a Broker,
+    single_writer: bool,
+    rebuildable: bool,
+    inputs: mpsc::Sender<Arrival>,
+    acker: Acker,
+    /// Whether the engine takes messages now.
+    open: watch::Receiver<bool>,
+}
+
+/// A durable, the handlers of its events, and the events that are only acked.
+type Feed = (Declared, HashMap<&'static str, Arc<dyn crate::work::AnyHandler>>, HashSet<&'static str>);
+
+impl Reads<'_> {
+    /// Starts a consumer for each stream that is read, and one for redrives.
+    fn start(
+        self,
+        basis: &Basis,
+        reads: Vec<Reading>,
+        tasks: &mut Tasks,
+        supervisor: &Supervisor,
+    ) -> Vec<(Arc<Source>, Arc<Progress>)> {
+        let mut all = Vec::new();
+        for (declared, handlers, ignored) in self.feeds(basis, reads) {
+            let stream = declared.stream;
+            let source = Arc::new(Source::new(stream, basis.service));
+            let progress = Arc::new(Progress::default());
+            all.push((source.clone(), progress.clone()));
+            let declared = Arc::new(declared);
+            let durable = declared.clone().watch(self.broker.clone(), progress.clone());
+            supervisor.spawn(&mut tasks.helpers, format!("watch of the durable on {stream}"), durable);
+            let redrives = declared.start.is_none();
+            let decoder = Decoder { stream, consumer: basis.service, handlers, ignored, redrives };
+            let consumer = Consumer {
+                broker: self.broker.clone(),
+                declared,
+                decoder,
+                source,
+                progress,
+                inputs: self.inputs.clone(),
+                acker: self.acker.clone(),
+                gate: self.open.clone(),
+                stop: supervisor.stop().clone(),
+                timing: basis.timing.clone(),
+                meters: basis.meters.clone(),
+            };
+            supervisor.spawn(&mut tasks.consumers, format!("consumer of {stream}"), consumer.run());
+        }
+        all
+    }
+
+    fn feeds(&self, basis: &Basis, reads: Vec<Reading>) -> Vec<Feed> {
+        let Basis { service, release, timing, store, .. } = basis;
+        let (mut all_handlers, mut all_ignored) = (HashMap::new(), HashSet::new());
+        let mut feeds = Vec::new();
+        for reading in reads {
+            let filters = reading.events().map(|event| format!("{event}.*")).collect();
+            let declared = Declared {
+                stream: reading.stream.name,
+                start: Some(reading.start),
+                durable: service,
+                rebuildable: self.rebuildable,
+                best_effort: reading.best_effort,
+                release: release.clone(),
+                single_writer: self.single_writer,
+                ensured: AtomicBool::new(false),
+                lost: Notify::new(),
+                filters,
+                store: store.clone(),
+                timing: timing.clone(),
+            };
+            let handlers: HashMap<_, _> =
+                reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect();
+            let ignored: HashSet<_> = reading.ignored.into_iter().collect();
+            all_handlers.extend(handlers.iter().map(|(event, handler)| (*event, handler.clone())));
+            all_ignored.extend(ignored.iter().copied());
+            feeds.push((declared, handlers, ignored));
+        }
+        // A redriven message may be of any stream.
+        let redrives = Declared::redrives(service, release.clone(), store.clone(), timing.clone());
+        feeds.push((redrives, all_handlers, all_ignored));
+        feeds
+    }
+}
+
+async fn declare(broker: &Broker, service: &str, release: &Release, streams: &[Stream]) -> Result<(), DeclareError> {
+    for stream in streams {
+        broker.declare(stream, release).await?;
+    }
+    broker.declare_dead_letters(service, release).await
+}

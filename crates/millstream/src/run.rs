@@ -1,0 +1,221 @@
+//! Running a service: HTTP is served from the first moment, unready; the engine starts when what it depends on is there.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::assemble::{Basis, Parts, Started};
+use crate::capacity::Capacity;
+use crate::commands::{Context, Shared};
+use crate::config::Config;
+use crate::engine::meters::Meters;
+use crate::engine::publisher::Outbox;
+use crate::engine::status::Status;
+use crate::engine::timing::Timing;
+use crate::event::Stream;
+use crate::http::{EngineProbe, MAX_IN_FLIGHT, Probe, shell};
+use crate::rebuild;
+use crate::service::{Options, Reading, RunError, Service};
+use crate::stopping::stop;
+use crate::store::StoreError;
+use crate::supervisor::Supervisor;
+use crate::telemetry::Telemetry;
+use crate::watchers::Watchers;
+use millstream_core::planner::Kinds;
+
+/// How long requests may take to end once the engine has stopped.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// Runs the service on `listener` until `shutdown`, then stops it in order: what is begun is finished, what is prefetched is
+    /// handed back, what is committed is published, within ten seconds.
+    ///
+    /// It starts before its broker and other services, and waits for them unready.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, HTTP cannot be served, or a task of the service panics or ends before `shutdown`; the
+    /// others are stopped in order then.
+    pub async fn run(
+        self,
+        config: Config,
+        options: Options,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), RunError> {
+        Running::start(self, config, options, listener)?.until(shutdown).await
+    }
+}
+
+/// A service before its engine has started: HTTP is served already, unready.
+pub(crate) struct Running {
+    parts: Parts,
+    router: Router,
+    listener: TcpListener,
+    telemetry: Telemetry,
+    watchers: Watchers,
+}
+
+impl Running {
+    pub(crate) fn start(
+        service: Service,
+        config: Config,
+        options: Options,
+        listener: TcpListener,
+    ) -> Result<Self, RunError> {
+        let name = service.name;
+        let timing = Timing {
+            unpublished_limit: config.unpublished_limit,
+            journal_retention: config.journal_retention,
+            ..options.timing
+        };
+        let obstacle = rebuild::obstacle(&service);
+        let rebuildable = obstacle.is_none();
+        if let Some(why) = obstacle.filter(|_| options.rebuild) {
+            return Err(RunError::Rebuild { service: name, why });
+        }
+        let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
+        let store = store.map_err(|error| RunError::Store { service: name, error })?;
+        let kinds = Kinds {
+            wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
+            timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
+        };
+        let (telemetry, meters) = measures(&service, &kinds);
+        let (outbox, publisher) = Outbox::new();
+        let capacities = service.publishes.iter().map(|stream| Arc::new(Capacity::new(*stream))).collect();
+        let status = Arc::new(Status::new(outbox.clone(), capacities));
+        let (commands_in, commands) = mpsc::channel(timing.command_queue);
+        let watchers = Watchers::new(store.clone(), timing.clone());
+        let context = Context(Arc::new(Shared {
+            service: name,
+            store: store.clone(),
+            commands: commands_in,
+            status: status.clone(),
+            timing: timing.clone(),
+            clock: options.clock.clone(),
+            watchers: watchers.clone(),
+        }));
+        let probe: Arc<dyn Probe> = Arc::new(EngineProbe::new(status.clone(), timing.clone()));
+        // What the broker takes is known with the first connection, and before that no command is.
+        let rules = service.rules(0);
+        let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
+        let (release, clock) = (service.release, options.clock);
+        let parts = Parts {
+            basis: Basis { service: name, release, timing, clock, store, kinds, status, meters },
+            single_writer: service.single_writer,
+            config,
+            collections: service.collections,
+            publishes: service.publishes,
+            reads: service.reads,
+            rebuild: options.rebuild,
+            rebuildable,
+            rules,
+            probe,
+            outbox,
+            publisher,
+            commands,
+            context,
+        };
+        Ok(Self { parts, router, listener, telemetry, watchers })
+    }
+
+    /// What a test in the same process looks at.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inside(&self) -> (Context, Arc<dyn Probe>, Telemetry) {
+        (self.parts.context.clone(), self.parts.probe.clone(), self.telemetry.clone())
+    }
+
+    /// Runs until `shutdown`, or until a task fails; then stops.
+    pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
+        let Self { parts, router, listener, telemetry, watchers } = self;
+        let (service, status) = (parts.basis.service, parts.basis.status.clone());
+        let supervisor = Supervisor::new(service);
+        let serving = CancellationToken::new();
+        // A service that nobody waits for any more stops too.
+        let _dropped = (supervisor.stop().clone().drop_guard(), serving.clone().drop_guard());
+        let span = telemetry.span();
+        async {
+            let http = axum::serve(listener, router).with_graceful_shutdown(serving.clone().cancelled_owned());
+            let http = supervisor.clone().watch("http", async move { http.await });
+            let http = tokio::spawn(http.in_current_span());
+            let mut helpers = JoinSet::new();
+            let upkeep = telemetry.clone();
+            let upkeep = async move { upkeep.upkeep(std::future::pending()).await };
+            supervisor.spawn(&mut helpers, "telemetry", upkeep);
+            supervisor.spawn(&mut helpers, "watchers", watchers.clone().run());
+            let lifecycle = supervisor.clone().watch("lifecycle", parts.run(supervisor.clone()));
+            let lifecycle = tokio::spawn(lifecycle.in_current_span());
+            tokio::select! {
+                () = shutdown => {}
+                () = supervisor.stop().cancelled() => {}
+            }
+            tracing::info!("stopping");
+            status.draining.store(true, Ordering::Release);
+            supervisor.stop().cancel();
+            // Answers that go on for as long as somebody listens would hold up the end; their clients find another replica.
+            watchers.close();
+            let ended = lifecycle.await;
+            serving.cancel();
+            let served = tokio::time::timeout(LAST_REQUESTS, http).await;
+            helpers.shutdown().await;
+            tracing::info!("stopped");
+            if let Ok(Some(Err(error))) = ended {
+                return Err(RunError::Store { service, error });
+            }
+            // Idle connections that their clients keep open do not hold up the end.
+            if let Ok(Ok(Some(Err(error)))) = served {
+                return Err(RunError::Http { service, error });
+            }
+            supervisor.failed().map_or(Ok(()), |(task, end)| Err(RunError::Task { service, task, end }))
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+/// The metrics of a service; every series whose labels are known begins at 0.
+fn measures(service: &Service, kinds: &Kinds) -> (Telemetry, Arc<Meters>) {
+    let telemetry = Telemetry::new(service.name, &service.metrics);
+    for (metric, labels) in &service.series {
+        telemetry.declare(metric, &[&labels.iter().map(String::as_str).collect::<Vec<_>>()]);
+    }
+    let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();
+    let events: Vec<&'static str> = service.reads.iter().flat_map(Reading::events).collect();
+    let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
+    let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
+    let meters = Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers);
+    (telemetry, Arc::new(meters))
+}
+
+impl Parts {
+    /// Runs until told to stop; errors are permanent: the store cannot be used.
+    async fn run(self, supervisor: Supervisor) -> Result<(), StoreError> {
+        let (limit, outbox) = (self.basis.timing.shutdown, self.outbox.clone());
+        let started = tokio::select! {
+            biased;
+            () = supervisor.stop().cancelled() => return Ok(()),
+            started = self.start(&supervisor) => started?,
+        };
+        let Started { engine, broker, tasks } = started;
+        let work = async {
+            let engine = supervisor.clone().watch("engine", engine.run()).await;
+            stop(engine, outbox, &broker, tasks).await;
+        };
+        // The batch in hand counts too: a store that is locked or hangs must not hold up the end.
+        let late = async {
+            supervisor.stop().cancelled().await;
+            tokio::time::sleep(limit).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = late => tracing::warn!("stopping took too long; the next instance sweeps what is left"),
+        }
+        Ok(())
+    }
+}
