@@ -1,7 +1,5 @@
 //! Each event is added to the figures. Adding is the same in any order: OrderConfirmed may come before OrderCreated.
 
-use std::marker::PhantomData;
-
 use contracts::OrderId;
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
 use millstream::{Event, Fault, Handler, Id, Keys, Meta, Received, Unit};
@@ -21,17 +19,9 @@ pub(crate) trait Counted: Event {
 }
 
 /// Adds an event to the figures.
-pub(crate) struct Add<E>(PhantomData<fn() -> E>);
+pub(crate) struct Add;
 
-impl<E> Add<E> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E: Counted> Handler for Add<E> {
-    type On = E;
-
+impl<E: Counted> Handler<E> for Add {
     fn touches(&self, event: &Received<E>) -> Keys {
         Keys::one::<Totals>(Totals::ID).and_all::<Sold>(event.products())
     }

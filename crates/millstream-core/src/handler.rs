@@ -41,7 +41,7 @@ pub struct Key {
     pub id: String,
 }
 
-/// The documents a handler wants loaded before it runs: reading another one is a programming error.
+/// The documents that a handler is known to need before it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys(pub Vec<Key>);
 
@@ -71,19 +71,21 @@ impl Keys {
     }
 }
 
-/// Reacts to one type of event. A service has one handler for an event type.
-pub trait Handler: Send + Sync + 'static {
-    /// The event.
-    type On: Event;
-
-    /// Which documents [`Handler::handle`] reads or writes.
-    fn touches(&self, event: &Received<Self::On>) -> Keys;
+/// Reacts to a type of event. A service has one handler for an event type; one handler may serve several.
+pub trait Handler<E: Event>: Send + Sync + 'static {
+    /// Which documents [`Handler::handle`] reads or writes, as far as the event tells: they are loaded before it runs, with those
+    /// of the whole batch in one read. This is an optimisation and no promise. When `handle` uses a document that is not named
+    /// here, the handling is dropped, the document loaded, and the event handled again with it.
+    fn touches(&self, event: &Received<E>) -> Keys {
+        let _ = event;
+        Keys::none()
+    }
 
     /// Decides: reads and stages documents, emits events. What it staged is dropped when it fails.
     ///
     /// # Errors
     /// [`Fault::Retry`] to be tried again later, [`Fault::Reject`] to be parked as a dead letter.
-    fn handle(&self, event: &Received<Self::On>, unit: &mut Unit<'_>) -> Result<(), Fault>;
+    fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
 /// Something a caller asks for. It is serialized to compare a repeat under one `Idempotency-Key` with the original, by
@@ -92,8 +94,12 @@ pub trait Command: Serialize + Send + Sync + 'static {
     /// What is answered, once the commit is durable.
     type Reply: Serialize;
 
-    /// Which documents [`Command::handle`] reads or writes; `id` is this command's own, made of arrival time and randomness.
-    fn touches(&self, id: Id) -> Keys;
+    /// Which documents [`Command::handle`] reads or writes, as far as the command tells; an optimisation, as
+    /// [`Handler::touches`] is. `id` is this command's own, made of arrival time and randomness.
+    fn touches(&self, id: Id) -> Keys {
+        let _ = id;
+        Keys::none()
+    }
 
     /// Decides.
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Emitted, Event, Meta, Stream};
+use crate::event::{Emitted, Event, Meta, Stream, assert_type_in_stream};
 use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::metric::Metric;
@@ -281,7 +281,9 @@ impl<'a> Unit<'a> {
     /// Stages an event. Its id is derived from the input's, so handling the input again gives the same one.
     ///
     /// Refused when it is larger than the broker takes, or its stream is not one that the service publishes.
+    /// An event whose type does not lie in its stream does not compile.
     pub fn emit<E: Event>(&mut self, event: &E) {
+        const { assert_type_in_stream::<E>() };
         let rules = self.cx.rules;
         if !rules.streams.contains(&E::STREAM) {
             self.refuse(Refusal::Wrong(format!("`{}` does not publish `{}`", rules.service, E::STREAM.name)));

@@ -1,13 +1,14 @@
 //! Handlers, commands, wakes and timers of any type, made into work of one type for the engine.
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{Event, Meta, Received, Stream};
+use crate::event::{Event, Meta, Received, Stream, assert_type_in_stream};
 use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
 use crate::metric::Metric;
@@ -21,22 +22,35 @@ pub trait AnyHandler: Send + Sync {
     fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread>;
 }
 
-struct HandlerWork<H: Handler> {
-    handler: Arc<H>,
-    event: Received<H::On>,
+/// A handler, as far as it is one of this event.
+pub struct HandlerOf<E, H> {
+    handler: H,
+    event: PhantomData<fn() -> E>,
 }
 
-impl<H: Handler> AnyHandler for H {
+impl<E: Event, H: Handler<E>> HandlerOf<E, H> {
+    pub fn new(handler: H) -> Self {
+        const { assert_type_in_stream::<E>() };
+        Self { handler, event: PhantomData }
+    }
+}
+
+struct HandlerWork<E, H> {
+    handler: Arc<HandlerOf<E, H>>,
+    event: Received<E>,
+}
+
+impl<E: Event, H: Handler<E>> AnyHandler for HandlerOf<E, H> {
     fn event_type(&self) -> &'static str {
-        H::On::TYPE
+        E::TYPE
     }
 
     fn stream(&self) -> Stream {
-        H::On::STREAM
+        E::STREAM
     }
 
     fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread> {
-        let event = read::<H::On>(version, payload)?;
+        let event = read::<E>(version, payload)?;
         Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
     }
 }
@@ -60,13 +74,13 @@ fn read<E: Event>(version: u32, payload: &[u8]) -> Result<E, Unread> {
     })
 }
 
-impl<H: Handler> Work for HandlerWork<H> {
+impl<E: Event, H: Handler<E>> Work for HandlerWork<E, H> {
     fn touches(&self) -> Keys {
-        self.handler.touches(&self.event)
+        self.handler.handler.touches(&self.event)
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        self.handler.handle(&self.event, unit).map(|()| None)
+        self.handler.handler.handle(&self.event, unit).map(|()| None)
     }
 }
 

@@ -44,8 +44,7 @@
 //!
 //! struct Note;
 //!
-//! impl Handler for Note {
-//!     type On = Measured;
+//! impl Handler<Measured> for Note {
 //!     fn touches(&self, event: &Received<Measured>) -> Keys { Keys::one::<Highest>(&event.sensor) }
 //!     fn handle(&self, event: &Received<Measured>, unit: &mut Unit<'_>) -> Result<(), Fault> {
 //!         let Measured { sensor, celsius } = &event.event;

@@ -10,14 +10,14 @@ use tokio::net::TcpListener;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::engine::timing::{Clock, Timing};
-use crate::event::{Event, Stream};
+use crate::event::{Event, Stream, assert_type_in_stream};
 use crate::handler::{Document, Handler, Timer, Wake};
 use crate::release::Release;
 use crate::running::Running;
 use crate::store::{Collection, Store, StoreError};
 use crate::telemetry::Metric;
 use crate::unit::Rules;
-use crate::work::{AnyHandler, AnyTimer, AnyWake};
+use crate::work::{AnyHandler, AnyTimer, AnyWake, HandlerOf};
 
 /// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +140,16 @@ impl Service {
     }
 
     /// Reads a stream; the `on` that follow say what of it.
+    ///
+    /// # Panics
+    /// When the stream is read already.
     #[must_use]
     pub fn reads(mut self, stream: Stream, start: Start) -> Self {
+        assert!(
+            self.reads.iter().all(|reading| reading.stream.name != stream.name),
+            "stream {} is read already: say `reads` once",
+            stream.name
+        );
         self.reads.push(Reading { stream, start, best_effort: false, handlers: vec![], ignored: vec![] });
         self
     }
@@ -161,15 +169,14 @@ impl Service {
         self.reads.last_mut().unwrap_or_else(|| panic!("`{what}` is about a stream: name it with `reads` first"))
     }
 
-    /// Reacts to a type of event of the stream last named by [`Service::reads`].
+    /// Reacts to a type of event of a stream that [`Service::reads`] has named. A handler of several events says of which:
+    /// `.on::<OrderConfirmed>(Tell).on::<OrderCancelled>(Tell)`. An event whose type does not lie in its stream does not compile.
     ///
     /// # Panics
-    /// When no stream was named, the event is of another one, or has a handler already.
+    /// When the event's stream was not named, or the event has a handler already.
     #[must_use]
-    pub fn on<H: Handler>(mut self, handler: H) -> Self {
-        let handler: Arc<dyn AnyHandler> = Arc::new(handler);
-        let (event, stream) = (handler.event_type(), handler.stream());
-        self.reading_of(event, stream).handlers.push(handler);
+    pub fn on<E: Event>(mut self, handler: impl Handler<E>) -> Self {
+        self.reading_of(E::TYPE, E::STREAM).handlers.push(Arc::new(HandlerOf::new(handler)));
         self
     }
 
@@ -178,9 +185,10 @@ impl Service {
     /// because the broker goes on delivering what a durable was once asked to deliver.
     ///
     /// # Panics
-    /// When no stream was named, the event is of another one, or has a handler.
+    /// When the event's stream was not named, or the event has a handler.
     #[must_use]
     pub fn ignores<E: Event>(mut self) -> Self {
+        const { assert_type_in_stream::<E>() };
         self.reading_of(E::TYPE, E::STREAM).ignored.push(E::TYPE);
         self
     }
@@ -190,7 +198,7 @@ impl Service {
             !self.reads.iter().flat_map(Reading::events).any(|have| have == event),
             "`{event}` has a handler already, or is ignored"
         );
-        let reading = self.reads.last_mut().filter(|reading| reading.stream == stream);
+        let reading = self.reads.iter_mut().find(|reading| reading.stream == stream);
         reading.unwrap_or_else(|| panic!("`{event}` is on stream {}: name it with `reads`", stream.name))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::event::{Emitted, Event, Meta, Received, Stream, header, split_type};
+use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header, split_type};
 use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::service::Service;
@@ -103,6 +103,7 @@ impl Workbench {
 
     /// An event as it would be received, with an id derived from its type and key.
     pub fn received<E: Event>(&self, event: E) -> Received<E> {
+        const { assert_type_in_stream::<E>() };
         let id = Id::derived(self.now, E::TYPE, event.key().as_bytes(), 0);
         Received { meta: self.meta(id), event }
     }
@@ -114,7 +115,8 @@ impl Workbench {
     ///
     /// # Panics
     /// When the handler panics or stages what it must not.
-    pub fn handle<H: Handler>(&mut self, handler: &H, event: &Received<H::On>) -> Result<Vec<Emitted>, Fault> {
+    pub fn handle<E: Event>(&mut self, handler: &impl Handler<E>, event: &Received<E>) -> Result<Vec<Emitted>, Fault> {
+        const { assert_type_in_stream::<E>() };
         let touches = handler.touches(event);
         let done = self.run(&event.meta, touches, None, |unit| handler.handle(event, unit).map(|()| None))?;
         Ok(done.1)

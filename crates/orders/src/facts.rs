@@ -1,6 +1,5 @@
 //! What other services tell about an order, and its deadline.
 
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use contracts::inventory::{InventoryRejected, InventoryReserved};
@@ -44,17 +43,9 @@ impl Tells for PaymentRefunded {
 }
 
 /// Takes in what an event tells.
-pub(crate) struct Learn<E>(PhantomData<fn() -> E>);
+pub(crate) struct Learn;
 
-impl<E> Learn<E> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E: Tells> Handler for Learn<E> {
-    type On = E;
-
+impl<E: Tells> Handler<E> for Learn {
     fn touches(&self, event: &Received<E>) -> Keys {
         Keys::one::<Order>(event.key())
     }

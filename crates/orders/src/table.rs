@@ -45,11 +45,11 @@ fn bench(status: Status) -> (Workbench, OrderId) {
 fn tell(bench: &mut Workbench, id: &OrderId, fact: Fact) -> Result<Vec<Emitted>, Fault> {
     fn on<E>(bench: &mut Workbench, event: E) -> Result<Vec<Emitted>, Fault>
     where
-        Learn<E>: Handler<On = E>,
+        Learn: Handler<E>,
         E: millstream::Event,
     {
         let event = bench.received(event);
-        bench.handle(&Learn::<E>::new(), &event)
+        bench.handle(&Learn, &event)
     }
     let (order_id, amount, currency) = (id.clone(), Money::from_minor(900).unwrap(), Currency::Eur);
     let processed = |status| PaymentProcessed {

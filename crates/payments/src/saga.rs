@@ -11,9 +11,7 @@ use crate::payment::{Payment, State, Terms};
 /// The goods are set aside: the money is to be charged, unless the order was cancelled already.
 pub(crate) struct Charge;
 
-impl Handler for Charge {
-    type On = InventoryReserved;
-
+impl Handler<InventoryReserved> for Charge {
     fn touches(&self, reserved: &Received<InventoryReserved>) -> Keys {
         Keys::one::<Payment>(&reserved.order_id)
     }
@@ -33,9 +31,7 @@ impl Handler for Charge {
 /// The order was cancelled: nothing is charged any more, and what was comes back.
 pub(crate) struct Cancel;
 
-impl Handler for Cancel {
-    type On = OrderCancelled;
-
+impl Handler<OrderCancelled> for Cancel {
     fn touches(&self, order: &Received<OrderCancelled>) -> Keys {
         Keys::one::<Payment>(&order.order_id)
     }

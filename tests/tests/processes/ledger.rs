@@ -150,9 +150,7 @@ impl OnAsked {
     }
 }
 
-impl Handler for OnAsked {
-    type On = Asked;
-
+impl Handler<Asked> for OnAsked {
     fn touches(&self, asked: &Received<Asked>) -> Keys {
         touches(asked.n)
     }

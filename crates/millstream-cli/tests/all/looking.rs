@@ -54,8 +54,7 @@ impl Document for Parcel {
 
 struct Pack;
 
-impl Handler for Pack {
-    type On = Placed;
+impl Handler<Placed> for Pack {
     fn touches(&self, event: &Received<Placed>) -> Keys {
         Keys::one::<Parcel>(&event.order)
     }

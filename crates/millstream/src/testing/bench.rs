@@ -16,7 +16,7 @@ use crate::commands::{Accepted, Caller, CommandError, Context};
 use crate::config::{Config, Logs, NatsUrl, StoreUrl};
 use crate::dead_letter;
 use crate::engine::timing::Timing;
-use crate::event::{Emitted, Event, Meta, Received, Stream, header};
+use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header};
 use crate::handler::{Command, Document};
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
@@ -92,6 +92,7 @@ impl Bench {
     /// # Panics
     /// When the broker does not take one.
     pub async fn publish_all<'a, E: Event>(&self, events: impl IntoIterator<Item = (Meta, &'a E)>) {
+        const { assert_type_in_stream::<E>() };
         let mut acks = Vec::new();
         for (meta, event) in events {
             let event = Emitted::event("bench", &meta, event).expect("an event can be written");
@@ -121,6 +122,7 @@ impl Bench {
     /// # Panics
     /// When one cannot be read.
     pub async fn events<E: Event>(&self) -> Vec<Received<E>> {
+        const { assert_type_in_stream::<E>() };
         let found = self.messages(E::STREAM.name, &format!("{}.*", E::TYPE)).await;
         found.into_iter().flatten().map(|message| received(&message)).collect()
     }

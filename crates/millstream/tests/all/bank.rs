@@ -164,8 +164,7 @@ fn touched(moved: &Moved) -> Keys {
 
 struct OnMoved(World);
 
-impl Handler for OnMoved {
-    type On = Moved;
+impl Handler<Moved> for OnMoved {
     fn touches(&self, event: &Received<Moved>) -> Keys {
         touched(event)
     }

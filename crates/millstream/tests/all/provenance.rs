@@ -43,8 +43,7 @@ impl Document for File {
 
 struct Open;
 
-impl Handler for Open {
-    type On = Noted;
+impl Handler<Noted> for Open {
     fn touches(&self, event: &Received<Noted>) -> Keys {
         Keys::one::<File>(&event.account)
     }

@@ -29,8 +29,7 @@ impl Document for Count {
 
 struct CountNotes(World);
 
-impl Handler for CountNotes {
-    type On = Noted;
+impl Handler<Noted> for CountNotes {
     fn touches(&self, event: &Received<Noted>) -> Keys {
         Keys::one::<Count>(&event.account)
     }

@@ -58,8 +58,7 @@ fn add(unit: &mut Unit<'_>, id: &str, note: &str, amount: i64) -> Result<(), Fau
 
 struct OnPaid;
 
-impl Handler for OnPaid {
-    type On = Paid;
+impl Handler<Paid> for OnPaid {
     fn touches(&self, paid: &Received<Paid>) -> Keys {
         Keys::one::<Account>(&paid.account)
     }
@@ -274,8 +273,7 @@ impl Command for Overwrite {
 
 struct OnMovedNow;
 
-impl Handler for OnMovedNow {
-    type On = Moved;
+impl Handler<Moved> for OnMovedNow {
     fn touches(&self, moved: &Received<Moved>) -> Keys {
         Keys::one::<NewAccount>(&moved.account)
     }
