@@ -51,9 +51,8 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
 fn by(who: &str, why: &str) -> Result<By, Problem> {
     let (who, why) = (who.trim(), why.trim());
     let fits = |text: &str, most| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    let problem = |field, wanted| {
-        Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}"), vec![]).at(field, wanted))
-    };
+    let problem =
+        |field, wanted| Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}")).at(field, wanted));
     if !fits(who, WHO) {
         return problem("who", "say who you are, in up to 64 characters");
     }
@@ -167,7 +166,7 @@ struct Edit {
 
 async fn edit(State(console): State<Arc<Console>>, Body(edit): Body<Edit>) -> Result<Json<Edited>, Problem> {
     let by = by(&edit.who, &edit.why)?;
-    let wrong = |what: String| Problem::unprocessable(format!("`payload` {what}"), vec![]).at("payload", what);
+    let wrong = |what: String| Problem::unprocessable(format!("`payload` {what}")).at("payload", what);
     let original = letter(&console, &edit.service, edit.id).await?;
     if serde_json::from_slice::<Value>(&original.payload).is_ok() {
         serde_json::from_str::<Value>(&edit.payload).map_err(|error| wrong(format!("is not JSON: {error}")))?;

@@ -5,6 +5,7 @@
 //! clock or randomness: they may be run again after a conflict, and are tested without a mock.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -106,6 +107,39 @@ pub trait Command: Serialize + Send + Sync + 'static {
     /// # Errors
     /// [`Fault::Reject`] is the caller's fault (4xx), [`Fault::Retry`] a passing one (503).
     fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
+}
+
+/// Handles commands of a type that is only data, with what is not part of them: settings, a clock, a port. A [`Command`] is its
+/// own handler; one of these goes in with `Context::submit_to`.
+///
+/// A repeat under an `Idempotency-Key` is compared by the command alone: it stays one when the handler's settings have changed.
+pub trait CommandHandler<C>: Send + Sync + 'static {
+    /// What is answered, once the commit is durable.
+    type Reply: Serialize;
+
+    /// As [`Command::touches`].
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        let _ = (command, id);
+        Keys::none()
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// As [`Command::handle`].
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
+}
+
+impl<C, H: CommandHandler<C>> CommandHandler<C> for Arc<H> {
+    type Reply = H::Reply;
+
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        (**self).touches(command, id)
+    }
+
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<H::Reply, Fault> {
+        (**self).handle(command, id, unit)
+    }
 }
 
 /// A document's due time without anything outside: an order's deadline.
@@ -213,6 +247,25 @@ impl Fault {
     /// A rejection with HTTP status 404 (Not Found).
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::Reject(Reject { status: 404, detail: detail.into(), errors: vec![] })
+    }
+
+    /// A rejection with HTTP status 422 (Unprocessable Content): it breaks a rule; [`Fault::at`] says where.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::Reject(Reject { status: 422, detail: detail.into(), errors: vec![] })
+    }
+
+    /// Adds a field at fault to a rejection:
+    ///
+    /// ```
+    /// # use millstream_core::Fault;
+    /// Fault::unprocessable("this is no review").at("stars", "must be 1 to 5");
+    /// ```
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        if let Self::Reject(reject) = &mut self {
+            reject.errors.push(FieldError { field: field.into(), message: message.into() });
+        }
+        self
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::event::{Event, Meta, Received, Stream, assert_type_in_stream};
-use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
+use crate::handler::{Command, CommandHandler, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
 use crate::ids::Id;
 use crate::metric::Metric;
 use crate::unit::{Unit, Unread, Work, end_wake, parse};
@@ -97,18 +97,35 @@ impl Work for Nothing {
     }
 }
 
-pub struct CommandWork<C> {
+/// Handles commands that are their own handlers.
+#[derive(Clone)]
+pub struct Itself;
+
+impl<C: Command> CommandHandler<C> for Itself {
+    type Reply = C::Reply;
+
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        command.touches(id)
+    }
+
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<C::Reply, Fault> {
+        command.handle(id, unit)
+    }
+}
+
+pub struct CommandWork<H, C> {
     pub id: Id,
+    pub handler: H,
     pub command: C,
 }
 
-impl<C: Command> Work for CommandWork<C> {
+impl<H: CommandHandler<C>, C: Send + Sync> Work for CommandWork<H, C> {
     fn touches(&self) -> Keys {
-        self.command.touches(self.id)
+        self.handler.touches(&self.command, self.id)
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        let reply = self.command.handle(self.id, unit)?;
+        let reply = self.handler.handle(&self.command, self.id, unit)?;
         let reply = serde_json::to_vec(&reply).unwrap_or_else(|error| panic!("a reply cannot be written: {error}"));
         Ok(Some(reply.into()))
     }

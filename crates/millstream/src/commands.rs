@@ -1,8 +1,12 @@
 //! What a route handler works with: commands go in through the engine, reads go to the store.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -10,12 +14,12 @@ use crate::engine::input::{CommandInput, Idempotency, Input, Ticket};
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Meta;
-use crate::handler::{Command, Document, Key, Reject};
+use crate::handler::{Command, CommandHandler, Document, Key, Reject};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
 use crate::unit::Work;
 use crate::watch::Watchers;
-use crate::work::CommandWork;
+use crate::work::{CommandWork, Itself};
 
 /// The service, as its routes see it. Cheap to clone.
 #[derive(Clone)]
@@ -46,15 +50,63 @@ pub struct Caller {
     pub route: String,
 }
 
-/// A command that is durably done.
-#[derive(Clone, Debug)]
-pub struct Accepted {
+/// A command that is durably done, and its reply of type `R`.
+///
+/// As an answer to a request it is 200 with the reply as JSON, byte for byte the same when a request is repeated, and the header
+/// `idempotency-replayed: true` with a repeat. Another status is put before it: `(StatusCode::ACCEPTED, accepted)`.
+pub struct Accepted<R> {
     /// The command's id; of the first one, if this is a repeat under its idempotency key.
     pub id: Id,
-    /// The reply as JSON.
-    pub reply: Bytes,
     /// Whether this repeats an earlier command.
     pub repeated: bool,
+    pub(crate) json: Bytes,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<R> Accepted<R> {
+    pub(crate) fn new(Done { id, reply, repeated }: Done) -> Self {
+        Self { id, repeated, json: reply, reply: PhantomData }
+    }
+
+    /// The reply as JSON, as it was committed.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+}
+
+impl<R: DeserializeOwned> Accepted<R> {
+    /// The reply.
+    ///
+    /// # Errors
+    /// [`CommandError::Unreadable`] when it repeats a command of another release, whose reply looked different.
+    pub fn reply(&self) -> Result<R, CommandError> {
+        serde_json::from_slice(&self.json).map_err(|error| CommandError::Unreadable(error.to_string()))
+    }
+}
+
+impl<R> Clone for Accepted<R> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, repeated: self.repeated, json: self.json.clone(), reply: PhantomData }
+    }
+}
+
+impl<R> fmt::Debug for Accepted<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accepted")
+            .field("id", &self.id)
+            .field("repeated", &self.repeated)
+            .field("json", &self.json)
+            .finish()
+    }
+}
+
+/// A command that is durably done, as the engine knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) id: Id,
+    /// The reply as JSON.
+    pub(crate) reply: Bytes,
+    pub(crate) repeated: bool,
 }
 
 /// Why a command is not done, or not known to be.
@@ -78,6 +130,9 @@ pub enum CommandError {
     /// It panicked.
     #[error("internal error")]
     Panicked,
+    /// It is done, and its reply is not of the type expected.
+    #[error("the reply cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// What a command is told that comes while the service stops.
@@ -90,11 +145,28 @@ impl Context {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
-        let shared = &self.0;
-        let id = Id::random(shared.clock.now());
+    pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted<C::Reply>, CommandError> {
+        self.submit_to(caller, &Itself, command).await
+    }
+
+    /// Executes a command by a handler that has what the command does not carry: answers once its commit is durable.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn submit_to<C, H>(
+        &self,
+        caller: &Caller,
+        handler: &H,
+        command: C,
+    ) -> Result<Accepted<H::Reply>, CommandError>
+    where
+        C: Serialize + Send + Sync + 'static,
+        H: CommandHandler<C> + Clone,
+    {
+        let id = Id::random(self.0.clock.now());
         let idempotency = caller.idempotency_key.as_deref().map(|key| self.idempotency(caller, key, &command));
-        self.submit_work(caller, id, Box::new(CommandWork { id, command }), idempotency).await
+        let work = Box::new(CommandWork { id, handler: handler.clone(), command });
+        self.submit_work(caller, id, work, idempotency).await.map(Accepted::new)
     }
 
     /// Executes whatever work as a command.
@@ -104,7 +176,7 @@ impl Context {
         id: Id,
         work: Box<dyn Work>,
         idempotency: Option<Idempotency>,
-    ) -> Result<Accepted, CommandError> {
+    ) -> Result<Done, CommandError> {
         let shared = &self.0;
         if let Some(why) = shared.status.refuses(&shared.timing) {
             return Err(CommandError::Unavailable(why));
@@ -133,7 +205,7 @@ impl Context {
     }
 
     /// The key with its scope, and what it stands for. The caller is `-`: there are no API keys that would tell one from another.
-    fn idempotency<C: Command>(&self, caller: &Caller, key: &str, command: &C) -> Idempotency {
+    fn idempotency(&self, caller: &Caller, key: &str, command: &impl Serialize) -> Idempotency {
         let mut scope = Sha256::new();
         for part in [self.0.service, "-", &caller.method, &caller.route, key] {
             scope.update(part.as_bytes());

@@ -126,7 +126,9 @@ pub mod watch;
 pub mod workbench;
 
 pub use event::{Event, Meta, Received, Stream};
-pub use handler::{Command, Document, Fault, FieldError, Handler, Keys, Outage, Reject, Timer, Wake, WakeInfo};
+pub use handler::{
+    Command, CommandHandler, Document, Fault, FieldError, Handler, Keys, Outage, Reject, Timer, Wake, WakeInfo,
+};
 pub use ids::{Id, Timestamp};
 #[cfg(feature = "service")]
 pub use service::{Service, Start};

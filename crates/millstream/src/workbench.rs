@@ -9,14 +9,14 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header, split_type};
-use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
+use crate::handler::{Command, CommandHandler, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
 use crate::ids::{Id, Timestamp};
 use crate::service::Service;
 use crate::store::StoredDoc;
 use crate::telemetry::Metric;
 use crate::unit::{Context, Ran, Rules, Unit, run};
 use crate::view::View;
-use crate::work::AnyHandler;
+use crate::work::{AnyHandler, Itself};
 
 /// A document as JSON, and the kind of its wake and whether that was claimed.
 pub type DocumentState = (Key, Bytes, Option<(String, bool)>);
@@ -173,9 +173,25 @@ impl Workbench {
     /// # Panics
     /// When the command panics or stages what it must not.
     pub fn command<C: Command>(&mut self, id: Id, command: &C) -> Result<(Value, Vec<Emitted>), Fault> {
-        let touches = command.touches(id);
+        self.command_to(&Itself, id, command)
+    }
+
+    /// Executes a command by a handler of its own; see [`Workbench::command`].
+    ///
+    /// # Errors
+    /// As the handler; then nothing has changed.
+    ///
+    /// # Panics
+    /// When the handler panics or stages what it must not.
+    pub fn command_to<C>(
+        &mut self,
+        handler: &impl CommandHandler<C>,
+        id: Id,
+        command: &C,
+    ) -> Result<(Value, Vec<Emitted>), Fault> {
+        let touches = handler.touches(command, id);
         let (reply, emitted) = self.run(&self.meta(id), touches, None, |unit| {
-            let reply = command.handle(id, unit)?;
+            let reply = handler.handle(command, id, unit)?;
             Ok(Some(serde_json::to_vec(&reply).expect("a reply is written as JSON").into()))
         })?;
         let reply = reply.map(|reply| serde_json::from_slice(&reply).expect("a reply parses"));

@@ -15,12 +15,7 @@ use crate::{CancelOrder, Deadline, INVARIANT_VIOLATIONS, PlaceOrder, Settings, s
 
 fn place() -> PlaceOrder {
     let line = Line { product_id: "chai".parse().unwrap(), quantity: 2, price: Money::from_minor(450).unwrap() };
-    PlaceOrder {
-        user_id: customer(),
-        total: Line::total(std::slice::from_ref(&line)).unwrap(),
-        lines: vec![line],
-        settings: Settings::default(),
-    }
+    PlaceOrder { user_id: customer(), total: Line::total(std::slice::from_ref(&line)).unwrap(), lines: vec![line] }
 }
 
 fn customer() -> UserId {
@@ -31,7 +26,7 @@ fn customer() -> UserId {
 fn bench(status: Status) -> (Workbench, OrderId) {
     let mut bench = Workbench::of(&service(Settings::default()));
     let command = Id::random(Timestamp(1_767_225_600_000));
-    bench.command(command, &place()).unwrap();
+    bench.command_to(&Settings::default(), command, &place()).unwrap();
     let id = OrderId::from(command);
     match status {
         Status::Pending => {}
@@ -171,7 +166,7 @@ fn a_new_order_is_pending_with_a_deadline_and_told() {
     assert_eq!((order.status, order.created_at, order.currency), (Status::Pending, bench.now, Currency::Eur));
     let wake = bench.wake_of::<Order>(&id).unwrap();
     assert_eq!((wake.kind.as_str(), wake.at), ("deadline", bench.now + Settings::default().deadline));
-    let (reply, emitted) = bench.clone().command(Id::random(bench.now), &place()).unwrap();
+    let (reply, emitted) = bench.clone().command_to(&Settings::default(), Id::random(bench.now), &place()).unwrap();
     assert_eq!(reply["status"], "PENDING");
     assert_eq!(reply["totalAmount"].to_string(), "9.0");
     assert!(emitted[0].subject.starts_with("orders.created."));

@@ -1,7 +1,6 @@
 //! The routes.
 
 use axum::extract::{Path, State as Service};
-use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{Currency, Money, OrderId, UserId};
@@ -85,9 +84,7 @@ async fn show(Service(cx): Service<Context>, Path(id): Path<String>) -> Result<J
         Ok(id) => cx.get::<Payment>(&id).await?,
         Err(_) => None,
     };
-    payment.map(|payment| Json(payment.into())).ok_or_else(|| Problem {
-        status: StatusCode::NOT_FOUND,
-        detail: format!("there is no payment for an order {id}"),
-        errors: vec![],
-    })
+    payment
+        .map(|payment| Json(payment.into()))
+        .ok_or_else(|| Problem::not_found(format!("there is no payment for an order {id}")))
 }

@@ -78,12 +78,7 @@ fn order_id() -> Id {
 fn place() -> PlaceOrder {
     let price = Money::from_minor(450).unwrap();
     let lines = vec![Line { product_id: "chai".parse().unwrap(), quantity: QUANTITY, price }];
-    PlaceOrder {
-        user_id: "ALFKI".parse().unwrap(),
-        total: Line::total(&lines).unwrap(),
-        lines,
-        settings: Settings::default(),
-    }
+    PlaceOrder { user_id: "ALFKI".parse().unwrap(), total: Line::total(&lines).unwrap(), lines }
 }
 
 impl World {
@@ -164,7 +159,10 @@ impl World {
         let text = id.to_string();
         let mut add = |label: String, world| moves.push((label, world));
         match self.order() {
-            None => add("POST".into(), self.after(|world| commanded(world.bench(ORDERS).command(id, &place())))),
+            None => add(
+                "POST".into(),
+                self.after(|world| commanded(world.bench(ORDERS).command_to(&Settings::default(), id, &place()))),
+            ),
             Some(_) if self.cancel => {
                 let cancel = CancelOrder { id: id.into() };
                 let by = Id::derived(id.time(), "walk", b"cancel", 0);

@@ -8,7 +8,7 @@ use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::commands::{Accepted, CommandError};
+use crate::commands::{CommandError, Done as Accepted};
 use crate::dead_letter;
 use crate::event::Meta;
 use crate::handler::{Key, Outage, WakeInfo};

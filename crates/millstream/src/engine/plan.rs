@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::commands::{Accepted, CommandError};
+use crate::commands::{CommandError, Done as Accepted};
 use crate::dead_letter::Reason;
 use crate::engine::Engine;
 use crate::engine::input::{CommandInput, Delivery, Idempotency, Input};

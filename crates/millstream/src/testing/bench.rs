@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use futures_util::StreamExt;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ use crate::config::{Config, Logs, NatsUrl, StoreUrl};
 use crate::dead_letter;
 use crate::engine::timing::Timing;
 use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header};
-use crate::handler::{Command, Document};
+use crate::handler::{Command, CommandHandler, Document};
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
 use crate::release::Release;
@@ -268,6 +269,10 @@ fn received<E: Event>(message: &Emitted) -> Received<E> {
     Received { meta, event: serde_json::from_slice(&message.payload).expect("an event of its type") }
 }
 
+fn somebody() -> Caller {
+    Caller { correlation: "test".into(), ..Caller::default() }
+}
+
 /// A service that runs in the test's process.
 pub struct TestService {
     context: Context,
@@ -288,15 +293,27 @@ impl TestService {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit<C: Command>(&self, command: C) -> Result<Accepted, CommandError> {
-        self.submit_as(&Caller { correlation: "test".into(), ..Caller::default() }, command).await
+    pub async fn submit<C: Command>(&self, command: C) -> Result<Accepted<C::Reply>, CommandError> {
+        self.submit_as(&somebody(), command).await
+    }
+
+    /// Executes a command by a handler of its own.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn submit_to<C, H>(&self, handler: &H, command: C) -> Result<Accepted<H::Reply>, CommandError>
+    where
+        C: Serialize + Send + Sync + 'static,
+        H: CommandHandler<C> + Clone,
+    {
+        self.context.submit_to(&somebody(), handler, command).await
     }
 
     /// Executes a command for a caller.
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit_as<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
+    pub async fn submit_as<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted<C::Reply>, CommandError> {
         self.context.submit(caller, command).await
     }
 

@@ -9,8 +9,8 @@ use millstream::engine::timing::Timing;
 use millstream::telemetry::Metric;
 use millstream::testing::{Bench, eventually};
 use millstream::{
-    Command, Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream, Timer, Unit,
-    Wake, WakeInfo,
+    Command, CommandHandler, Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream,
+    Timer, Unit, Wake, WakeInfo,
 };
 use serde::{Deserialize, Serialize};
 
@@ -174,16 +174,13 @@ impl Handler<Moved> for OnMoved {
 }
 
 /// The same acts as commands; the reply is the account.
-#[derive(Serialize)]
-pub(crate) struct Do(pub(crate) Moved, #[serde(skip)] pub(crate) World);
-
-impl Command for Do {
+impl CommandHandler<Moved> for World {
     type Reply = Account;
-    fn touches(&self, _: Id) -> Keys {
-        touched(&self.0)
+    fn touches(&self, moved: &Moved, _: Id) -> Keys {
+        touched(moved)
     }
-    fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<Account, Fault> {
-        act(&self.0, &self.1, unit)
+    fn handle(&self, moved: &Moved, _: Id, unit: &mut Unit<'_>) -> Result<Account, Fault> {
+        act(moved, self, unit)
     }
 }
 
@@ -280,10 +277,6 @@ impl World {
 
     pub(crate) fn calls_of(&self, account: &str) -> Vec<Call> {
         self.outside().calls.iter().filter(|call| call.account == account).cloned().collect()
-    }
-
-    pub(crate) fn command(&self, moved: Moved) -> Do {
-        Do(moved, self.clone())
     }
 }
 

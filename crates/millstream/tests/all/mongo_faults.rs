@@ -141,7 +141,7 @@ async fn insist(service: &TestService, world: &World, ask: Moved) {
     };
     let deadline = Instant::now() + LONG;
     loop {
-        match service.submit_as(&caller, world.command(ask.clone())).await {
+        match service.context().submit_to(&caller, world, ask.clone()).await {
             Ok(_) => return,
             Err(CommandError::Unavailable(_) | CommandError::OutcomeUnknown) if Instant::now() < deadline => {}
             Err(error) => panic!("{error}"),

@@ -85,8 +85,8 @@ async fn correlation_and_causation_go_from_a_command_through_events_and_a_wake_a
         let account = format!("a{at}");
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let caller = Caller { correlation: correlation.into(), traceparent: Some(trace.into()), ..Caller::default() };
-        let command = world.command(moved(&account, "note", Act::Add(1)));
-        let accepted = ledger.submit_as(&caller, command).await.unwrap();
+        let command = moved(&account, "note", Act::Add(1));
+        let accepted = ledger.context().submit_to(&caller, &world, command).await.unwrap();
         let audited = bench.expect::<Audited>(2 * (at + 1)).await;
         let noted = bench.events::<Noted>().await.into_iter().find(|noted| noted.account == account).unwrap();
         let step = |step: &str| {

@@ -118,7 +118,7 @@ async fn a_commit_whose_answer_was_lost_is_looked_up_in_the_journal_and_done_onc
         let store = Lossy::new(&bench, commits, false);
         let service = run(&bench, &world, &store).await;
         store.lose.store(1, Ordering::Release);
-        service.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap();
+        service.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap();
         for at in 0..5 {
             store.lose.store(1, Ordering::Release);
             publish(&bench, "a", &format!("m{at}"), Act::Add(1)).await;
@@ -168,7 +168,7 @@ async fn a_command_in_a_commit_of_unknown_outcome_is_told_so_and_its_repeat_gets
         ..Default::default()
     };
     store.lose.store(1, Ordering::Release);
-    let submit = async || service.submit_as(&caller, world.command(moved("a", "command", Act::Add(1)))).await;
+    let submit = async || service.context().submit_to(&caller, &world, moved("a", "command", Act::Add(1))).await;
     assert_eq!(submit().await.unwrap_err(), CommandError::OutcomeUnknown);
     assert!(matches!(submit().await, Err(CommandError::Unavailable(_))), "the store is known to be away");
     store.away.store(false, Ordering::Release);
