@@ -1,10 +1,12 @@
 //! What a service is made of: documents, and pure functions from an input and documents to changed documents and events.
 //!
 //! A [`Handler`] reacts to events, a [`Command`] comes in over HTTP, a [`Timer`] fires at a document's due time, and a
-//! [`Wake`] does something outside and settles its outcome. All but [`Wake::run`] are plain synchronous functions without I/O,
+//! [`Effect`] does something outside and settles its outcome. All but [`Effect::run`] are plain synchronous functions without I/O,
 //! clock or randomness: they may be run again after a conflict, and are tested without a mock.
 
+use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,12 +144,67 @@ impl<C, H: CommandHandler<C>> CommandHandler<C> for Arc<H> {
     }
 }
 
+/// The kind of a wake: its name, unique within the service, and the documents that carry it. It ties what sets a wake to the
+/// [`Effect`] or [`Timer`] that it belongs to:
+///
+/// ```
+/// # use millstream_core::{Document, Kind, Timestamp, Unit};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Payment { id: String }
+/// # impl Document for Payment {
+/// #     const COLLECTION: &'static str = "payments";
+/// #     fn id(&self) -> &str { &self.id }
+/// # }
+/// const CHARGE: Kind<Payment> = Kind::new("charge");
+///
+/// fn charge(payment: Payment, at: Timestamp, unit: &mut Unit<'_>) {
+///     unit.put_with_wake(payment, CHARGE, at);
+/// }
+/// ```
+pub struct Kind<D> {
+    name: &'static str,
+    document: PhantomData<fn() -> D>,
+}
+
+impl<D> Kind<D> {
+    /// A kind of this name.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, document: PhantomData }
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl<D> Clone for Kind<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Kind<D> {}
+
+impl<D> fmt::Debug for Kind<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kind").field(&self.name).finish()
+    }
+}
+
+impl<D> fmt::Display for Kind<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// A document's due time without anything outside: an order's deadline.
 pub trait Timer: Send + Sync + 'static {
     /// The document that carries the wake.
     type Document: Document;
     /// The wake's kind, unique within the service.
-    const KIND: &'static str;
+    const KIND: Kind<Self::Document>;
 
     /// The time has come. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn fire(&self, document: &mut Self::Document, unit: &mut Unit<'_>);
@@ -158,6 +215,11 @@ pub trait Timer: Send + Sync + 'static {
         None
     }
 
+    /// An operator has taken it away: the document may say so. The wake is cleared unless a new one is set.
+    fn cancelled(&self, document: &mut Self::Document, unit: &mut Unit<'_>) {
+        let _ = (document, unit);
+    }
+
     /// Whether an operator may take it away. Only where the document is in a sound state without it: an order without a deadline
     /// waits for as long as it takes.
     fn cancellable(&self) -> bool {
@@ -166,26 +228,28 @@ pub trait Timer: Send + Sync + 'static {
 }
 
 /// An effect on the outside: committed as an intent first, run after, settled by its outcome.
-pub trait Wake: Send + Sync + 'static {
+pub trait Effect: Send + Sync + 'static {
     /// The document that carries the intent.
     type Document: Document;
     /// What the outside answered, definite: a declined card is an outcome.
     type Outcome: Clone + Send + Sync + 'static;
     /// The wake's kind, unique within the service.
-    const KIND: &'static str;
+    const KIND: Kind<Self::Document>;
 
     /// Does it, under a key derived from the document so that doing it twice is doing it once.
     ///
     /// # Errors
     /// [`Outage`]: the outcome is unknown. It is tried again with backoff, for as long as it takes.
-    fn run(
-        &self,
-        document: &Self::Document,
-        wake: &WakeInfo,
-    ) -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
+    fn run(&self, document: &Self::Document, wake: &Wake)
+    -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
 
     /// Decides what the outcome means. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
+
+    /// An operator has taken it away: the document may say so. The wake is cleared unless a new one is set.
+    fn cancelled(&self, document: &mut Self::Document, unit: &mut Unit<'_>) {
+        let _ = (document, unit);
+    }
 
     /// Whether an operator may take it away before it was tried for the first time. Only where the document is in a sound state
     /// without its outcome: never a charge that others wait for.
@@ -202,8 +266,8 @@ pub struct Outage(pub String);
 /// A document's due time or open intent, as stored with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WakeInfo {
-    /// Which [`Wake`] or [`Timer`] it belongs to.
+pub struct Wake {
+    /// Which [`Effect`] or [`Timer`] it belongs to.
     pub kind: String,
     /// When it was first set; claims and backoff leave it.
     pub opened: Timestamp,

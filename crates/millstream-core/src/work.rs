@@ -1,4 +1,4 @@
-//! Handlers, commands, wakes and timers of any type, made into work of one type for the engine.
+//! Handlers, commands, effects and timers of any type, made into work of one type for the engine.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::event::{Event, Meta, Received, Stream, assert_type_in_stream};
-use crate::handler::{Command, CommandHandler, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
+use crate::handler::{Command, CommandHandler, Document, Effect, Fault, Handler, Keys, Outage, Timer, Wake};
 use crate::ids::Id;
 use crate::metric::Metric;
 use crate::unit::{Unit, Unread, Work, end_wake, parse};
@@ -134,73 +134,81 @@ impl<H: CommandHandler<C>, C: Send + Sync> Work for CommandWork<H, C> {
 pub type Outcome = Arc<dyn Any + Send + Sync>;
 pub type Running = Pin<Box<dyn Future<Output = Result<Outcome, Outage>> + Send>>;
 
-/// A wake with an effect.
-pub trait AnyWake: Send + Sync {
+/// An effect of any type.
+pub trait AnyEffect: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
-    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: Wake) -> Running;
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work>;
     fn cancellable(&self) -> bool;
+    /// Takes the wake of a document away.
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
-impl<W: Wake> AnyWake for W {
+impl<E: Effect> AnyEffect for E {
     fn kind(&self) -> &'static str {
-        W::KIND
+        E::KIND.name()
     }
 
     fn collection(&self) -> &'static str {
-        W::Document::COLLECTION
+        E::Document::COLLECTION
     }
 
-    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running {
-        let document = parse::<W::Document>(document, shape);
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: Wake) -> Running {
+        let document = parse::<E::Document>(document, shape);
         Box::pin(async move {
             let document = document.map_err(|fault| Outage(format!("{fault:?}")))?;
-            let outcome = Wake::run(&*self, &document, &wake).await?;
+            let outcome = Effect::run(&*self, &document, &wake).await?;
             Ok(Arc::new(outcome) as Outcome)
         })
     }
 
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work> {
-        Box::new(SettleWork { wake: self, id, outcome })
+        Box::new(SettleWork { effect: self, id, outcome })
     }
 
     fn cancellable(&self) -> bool {
-        Wake::cancellable(self)
+        Effect::cancellable(self)
+    }
+
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        end_wake::<E::Document>(unit, id, |document, unit| self.cancelled(document, unit)).map(drop)
     }
 }
 
-struct SettleWork<W> {
-    wake: Arc<W>,
+struct SettleWork<E> {
+    effect: Arc<E>,
     id: String,
     outcome: Outcome,
 }
 
-impl<W: Wake> Work for SettleWork<W> {
+impl<E: Effect> Work for SettleWork<E> {
     fn touches(&self) -> Keys {
-        Keys::one::<W::Document>(self.id.clone())
+        Keys::one::<E::Document>(self.id.clone())
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        let Some(outcome) = self.outcome.downcast_ref::<W::Outcome>() else { panic!("an outcome of another wake") };
-        end_wake::<W::Document>(unit, &self.id, |document, unit| {
-            Wake::settle(&*self.wake, document, outcome.clone(), unit)
+        let Some(outcome) = self.outcome.downcast_ref::<E::Outcome>() else { panic!("an outcome of another effect") };
+        end_wake::<E::Document>(unit, &self.id, |document, unit| {
+            Effect::settle(&*self.effect, document, outcome.clone(), unit)
         })
     }
 }
 
-/// A wake without an effect.
+/// A timer of any type.
 pub trait AnyTimer: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
     fn overdue(&self) -> Option<(&'static Metric, Duration)>;
     fn cancellable(&self) -> bool;
+    /// Takes the wake of a document away.
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
 impl<T: Timer> AnyTimer for T {
     fn kind(&self) -> &'static str {
-        T::KIND
+        T::KIND.name()
     }
 
     fn collection(&self) -> &'static str {
@@ -217,6 +225,10 @@ impl<T: Timer> AnyTimer for T {
 
     fn cancellable(&self) -> bool {
         Timer::cancellable(self)
+    }
+
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        end_wake::<T::Document>(unit, id, |document, unit| self.cancelled(document, unit)).map(drop)
     }
 }
 

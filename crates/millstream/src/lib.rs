@@ -127,7 +127,7 @@ pub mod workbench;
 
 pub use event::{Event, Meta, Received, Stream};
 pub use handler::{
-    Command, CommandHandler, Document, Fault, FieldError, Handler, Keys, Outage, Reject, Timer, Wake, WakeInfo,
+    Command, CommandHandler, Document, Effect, Fault, FieldError, Handler, Keys, Kind, Outage, Reject, Timer, Wake,
 };
 pub use ids::{Id, Timestamp};
 #[cfg(feature = "service")]

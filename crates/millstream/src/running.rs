@@ -108,7 +108,7 @@ impl Running {
             telemetry.declare(metric, &[&labels.iter().map(String::as_str).collect::<Vec<_>>()]);
         }
         let kinds = Kinds {
-            wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
+            wakes: service.effects.iter().map(|effect| (effect.kind(), effect.clone())).collect(),
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
         };
         let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();

@@ -11,13 +11,13 @@ use crate::commands::Context;
 use crate::config::Config;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::{Event, Stream, assert_type_in_stream};
-use crate::handler::{Document, Handler, Timer, Wake};
+use crate::handler::{Document, Effect, Handler, Timer};
 use crate::release::Release;
 use crate::running::Running;
 use crate::store::{Collection, Store, StoreError};
 use crate::telemetry::Metric;
 use crate::unit::Rules;
-use crate::work::{AnyHandler, AnyTimer, AnyWake, HandlerOf};
+use crate::work::{AnyEffect, AnyHandler, AnyTimer, HandlerOf};
 
 /// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Start {
     Now,
 }
 
-/// A service: what it publishes, what it reads and how it reacts, its wakes, its routes.
+/// A service: what it publishes, what it reads and how it reacts, its effects and timers, its routes.
 ///
 /// The name is its identity: its journal, its durables and its database belong to it.
 pub struct Service {
@@ -37,7 +37,7 @@ pub struct Service {
     pub(crate) single_writer: bool,
     pub(crate) publishes: Vec<Stream>,
     pub(crate) reads: Vec<Reading>,
-    pub(crate) wakes: Vec<Arc<dyn AnyWake>>,
+    pub(crate) effects: Vec<Arc<dyn AnyEffect>>,
     pub(crate) timers: Vec<Arc<dyn AnyTimer>>,
     pub(crate) collections: Vec<Collection>,
     pub(crate) metrics: Vec<&'static Metric>,
@@ -78,7 +78,7 @@ impl Service {
             single_writer: false,
             publishes: vec![],
             reads: vec![],
-            wakes: vec![],
+            effects: vec![],
             timers: vec![],
             collections: vec![],
             metrics: vec![],
@@ -202,31 +202,32 @@ impl Service {
         reading.unwrap_or_else(|| panic!("`{event}` is on stream {}: name it with `reads`", stream.name))
     }
 
-    /// Runs effects of a kind.
+    /// Runs effects of a kind, and keeps the documents that carry their intents as [`Service::keeps`] does.
     ///
     /// # Panics
     /// When the kind is taken.
     #[must_use]
-    pub fn wake<W: Wake>(mut self, wake: W) -> Self {
-        self.claim_kind(W::KIND);
-        self.wakes.push(Arc::new(wake));
-        self.keeps::<W::Document>()
+    pub fn effect<E: Effect>(mut self, effect: E) -> Self {
+        self.claim_kind(E::KIND.name());
+        self.effects.push(Arc::new(effect));
+        self.keeps::<E::Document>()
     }
 
-    /// Fires timers of a kind.
+    /// Fires timers of a kind, and keeps the documents that carry them as [`Service::keeps`] does.
     ///
     /// # Panics
     /// When the kind is taken.
     #[must_use]
     pub fn timer<T: Timer>(mut self, timer: T) -> Self {
-        self.claim_kind(T::KIND);
+        self.claim_kind(T::KIND.name());
         self.timers.push(Arc::new(timer));
         self.keeps::<T::Document>()
     }
 
     fn claim_kind(&self, kind: &str) {
-        let mut kinds = self.wakes.iter().map(|wake| wake.kind()).chain(self.timers.iter().map(|timer| timer.kind()));
-        assert!(kinds.all(|have| have != kind), "there is a wake or timer of kind `{kind}` already");
+        let mut kinds =
+            self.effects.iter().map(|effect| effect.kind()).chain(self.timers.iter().map(|timer| timer.kind()));
+        assert!(kinds.all(|have| have != kind), "there is an effect or timer of kind `{kind}` already");
     }
 
     /// Adds metrics of the service's own.
@@ -236,12 +237,12 @@ impl Service {
         self
     }
 
-    /// Lets series of a metric begin at 0 whose label values the metric's table cannot have.
+    /// Begins series of a metric at 0 whose label values are known only at run time, so that their first increase is seen as one.
     ///
     /// # Panics
     /// When a series has more or fewer values than the metric has labels.
     #[must_use]
-    pub fn begins<const N: usize>(
+    pub fn preset_series<const N: usize>(
         mut self,
         metric: &'static Metric,
         series: impl IntoIterator<Item = [impl Into<String>; N]>,
@@ -260,13 +261,13 @@ impl Service {
 
     /// What its handlers may stage.
     pub(crate) fn rules(&self, max_message: usize) -> Rules {
-        let wakes = self.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let effects = self.effects.iter().map(|effect| (effect.kind(), effect.collection()));
         let timers = self.timers.iter().map(|timer| (timer.kind(), timer.collection()));
         Rules {
             service: self.name,
             streams: self.publishes.clone(),
             max_message,
-            kinds: wakes.chain(timers).collect(),
+            kinds: effects.chain(timers).collect(),
             collections: Some(self.collections.iter().map(|collection| collection.name).collect()),
         }
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::engine::Engine;
 use crate::engine::input::{Ended, Input, OutcomeInput};
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::unit::outcome_meta;
 
 /// Hands back, lets running effects end, publishes the rest, and takes the instance row away.
@@ -80,7 +80,7 @@ pub(crate) async fn stop_engine(
 /// How long the last acks may take to go out.
 const FLUSH: Duration = Duration::from_secs(1);
 
-fn give_back(engine: &Engine, (key, wake): (Key, WakeInfo)) -> Input {
+fn give_back(engine: &Engine, (key, wake): (Key, Wake)) -> Input {
     let meta = outcome_meta(engine.rules.service, &key, &wake);
     Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended: Ended::GivenBack, took: Duration::ZERO }))
 }

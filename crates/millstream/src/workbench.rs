@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header, split_type};
-use crate::handler::{Command, CommandHandler, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
+use crate::handler::{Command, CommandHandler, Document, Effect, Fault, Handler, Key, Keys, Timer, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::service::Service;
 use crate::store::StoredDoc;
@@ -59,17 +59,17 @@ impl Workbench {
         bench
     }
 
-    /// Declares a wake.
+    /// Declares an effect.
     #[must_use]
-    pub fn wake<W: Wake>(mut self) -> Self {
-        self.rules.kinds.push((W::KIND, W::Document::COLLECTION));
+    pub fn effect<E: Effect>(mut self) -> Self {
+        self.rules.kinds.push((E::KIND.name(), E::Document::COLLECTION));
         self
     }
 
     /// Declares a timer.
     #[must_use]
     pub fn timer<T: Timer>(mut self) -> Self {
-        self.rules.kinds.push((T::KIND, T::Document::COLLECTION));
+        self.rules.kinds.push((T::KIND.name(), T::Document::COLLECTION));
         self
     }
 
@@ -83,7 +83,7 @@ impl Workbench {
     }
 
     /// The wake that a document carries.
-    pub fn wake_of<D: Document>(&self, id: &str) -> Option<&WakeInfo> {
+    pub fn wake_of<D: Document>(&self, id: &str) -> Option<&Wake> {
         self.docs.get(&Key { collection: D::COLLECTION, id: id.into() })?.wake.as_ref()
     }
 
@@ -199,9 +199,9 @@ impl Workbench {
     }
 
     /// Claims the wake of a document, as the engine does before it runs the effect; says whether there was one of the kind.
-    pub fn claim<W: Wake>(&mut self, id: &str) -> bool {
-        let doc = self.docs.get_mut(&Key { collection: W::Document::COLLECTION, id: id.into() });
-        let Some(doc) = doc.filter(|doc| doc.wake.as_ref().is_some_and(|wake| wake.kind == W::KIND)) else {
+    pub fn claim<E: Effect>(&mut self, id: &str) -> bool {
+        let doc = self.docs.get_mut(&Key { collection: E::Document::COLLECTION, id: id.into() });
+        let Some(doc) = doc.filter(|doc| doc.wake.as_ref().is_some_and(|wake| wake.kind == E::KIND.name())) else {
             return false;
         };
         doc.version += 1;
@@ -215,8 +215,8 @@ impl Workbench {
     ///
     /// # Panics
     /// When settling panics or stages what it must not.
-    pub fn settle<W: Wake>(&mut self, wake: &W, id: &str, outcome: W::Outcome) -> Vec<Emitted> {
-        self.end_wake::<W::Document>(W::KIND, id, |document, unit| wake.settle(document, outcome, unit))
+    pub fn settle<E: Effect>(&mut self, effect: &E, id: &str, outcome: E::Outcome) -> Vec<Emitted> {
+        self.end_wake::<E::Document>(E::KIND.name(), id, |document, unit| effect.settle(document, outcome, unit))
     }
 
     /// Fires the timer of a document and gives what was emitted; nothing if it has no such wake.
@@ -224,7 +224,7 @@ impl Workbench {
     /// # Panics
     /// When the timer panics or stages what it must not.
     pub fn fire<T: Timer>(&mut self, timer: &T, id: &str) -> Vec<Emitted> {
-        self.end_wake::<T::Document>(T::KIND, id, |document, unit| timer.fire(document, unit))
+        self.end_wake::<T::Document>(T::KIND.name(), id, |document, unit| timer.fire(document, unit))
     }
 
     fn end_wake<D: Document>(&mut self, kind: &str, id: &str, end: impl FnOnce(&mut D, &mut Unit<'_>)) -> Vec<Emitted> {

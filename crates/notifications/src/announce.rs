@@ -5,7 +5,7 @@ use std::sync::Arc;
 use contracts::orders::{CancelReason, OrderCancelled, OrderConfirmed};
 use contracts::payments::PaymentRefunded;
 use contracts::{Currency, Money, OrderId, UserId};
-use millstream::{Event, Fault, Handler, Keys, Received, Unit, Wake};
+use millstream::{Effect, Event, Fault, Handler, Keys, Received, Unit};
 
 use crate::notification::{Notification, Occasion, Status};
 use crate::send::Send;
@@ -83,7 +83,7 @@ impl<E: Told> Handler<E> for Announce {
             ended_at: None,
             error: None,
         };
-        unit.put_waking(notification, Send::KIND, unit.now());
+        unit.put_with_wake(notification, Send::KIND, unit.now());
         Ok(())
     }
 }

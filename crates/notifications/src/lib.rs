@@ -48,7 +48,7 @@ pub fn service(settings: &Settings) -> Result<Service, BadSettings> {
         .on::<OrderCancelled>(announce.clone())
         .reads(contracts::payments::STREAM, Start::Now)
         .on::<PaymentRefunded>(announce)
-        .wake(Send(channel))
+        .effect(Send(channel))
         .metrics([&NOTIFICATIONS])
         .routes(http::routes()))
 }

@@ -55,7 +55,7 @@ impl CommandHandler<PlaceOrder> for Settings {
         });
         unit.count(&ORDERS, &["accepted", "none"]);
         order.count_value("accepted", unit);
-        unit.put_waking(order.clone(), Deadline::KIND, unit.now() + self.deadline);
+        unit.put_with_wake(order.clone(), Deadline::KIND, unit.now() + self.deadline);
         Ok(order)
     }
 }

@@ -53,7 +53,7 @@ pub fn service(settings: Settings) -> Service {
         .on::<PaymentRefunded>(facts::Learn)
         .timer(Deadline)
         .metrics(metrics::ALL)
-        .begins(&HTTP_DURATION, http::ANSWERS)
+        .preset_series(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes(settings))
 }
 

@@ -5,32 +5,32 @@ use std::time::Duration;
 
 use contracts::OrderId;
 use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
-use millstream::{Outage, Timestamp, Unit, Wake, WakeInfo};
+use millstream::{Effect, Kind, Outage, Timestamp, Unit, Wake};
 
 use crate::gateway::{Charged, Gateway, Refunded};
 use crate::metrics::PAYMENTS;
 use crate::payment::{Payment, State, Terms};
 
-pub(crate) const CHARGE: &str = "charge";
-pub(crate) const REFUND: &str = "refund";
+pub(crate) const CHARGE: Kind<Payment> = Kind::new("charge");
+pub(crate) const REFUND: Kind<Payment> = Kind::new("refund");
 
 /// Gateways forget idempotency keys, often after 24 hours. Before that a repeat under the key is harmless; from then on the
 /// gateway is asked first what it has. One hour is left for clocks that differ and for answers on their way.
 const KEYS_KEPT: Duration = Duration::from_secs(23 * 60 * 60);
 
-fn key_may_be_forgotten(wake: &WakeInfo) -> bool {
+fn key_may_be_forgotten(wake: &Wake) -> bool {
     Timestamp::system().since(wake.opened) >= KEYS_KEPT
 }
 
 /// Takes the money for an order.
 pub struct ChargeCard<G>(pub Arc<G>);
 
-impl<G: Gateway> Wake for ChargeCard<G> {
+impl<G: Gateway> Effect for ChargeCard<G> {
     type Document = Payment;
     type Outcome = Charged;
-    const KIND: &'static str = CHARGE;
+    const KIND: Kind<Payment> = CHARGE;
 
-    async fn run(&self, payment: &Payment, wake: &WakeInfo) -> Result<Charged, Outage> {
+    async fn run(&self, payment: &Payment, wake: &Wake) -> Result<Charged, Outage> {
         let order = &payment.id;
         let State::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to charge", payment.state.name())));
@@ -60,7 +60,7 @@ impl<G: Gateway> Wake for ChargeCard<G> {
                 unit.emit(&PaymentProcessed { charge_id: Some(charge_id.clone()), ..processed });
                 payment.state = if cancel_requested {
                     unit.count(&PAYMENTS, &["refund_pending"]);
-                    unit.wake_next(REFUND, unit.now());
+                    unit.set_next_wake(REFUND, unit.now());
                     State::Refunding { terms, charge_id }
                 } else {
                     State::Captured { terms, charge_id }
@@ -90,12 +90,12 @@ async fn charged_before(gateway: &impl Gateway, order: &OrderId) -> Result<Optio
 /// Gives back what a cancelled order has paid.
 pub struct RefundCharge<G>(pub Arc<G>);
 
-impl<G: Gateway> Wake for RefundCharge<G> {
+impl<G: Gateway> Effect for RefundCharge<G> {
     type Document = Payment;
     type Outcome = ();
-    const KIND: &'static str = REFUND;
+    const KIND: Kind<Payment> = REFUND;
 
-    async fn run(&self, payment: &Payment, wake: &WakeInfo) -> Result<(), Outage> {
+    async fn run(&self, payment: &Payment, wake: &Wake) -> Result<(), Outage> {
         let order = &payment.id;
         let State::Refunding { terms, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to refund", payment.state.name())));

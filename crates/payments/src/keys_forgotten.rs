@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::{Currency, Money, OrderId, UserId};
-use millstream::{Id, Outage, Timestamp, Wake, WakeInfo};
+use millstream::{Effect, Id, Outage, Timestamp, Wake};
 
 use crate::gateway::{Capture, Charged, Gateway, Refunded};
 use crate::{ChargeCard, Payment, RefundCharge, State, Terms};
@@ -43,9 +43,9 @@ impl Gateway for Forgetful {
 const YOUNG: Duration = Duration::from_secs(22 * 3600 + 59 * 60);
 const OLD: Duration = Duration::from_secs(23 * 3600);
 
-fn wake(kind: &str, age: Duration) -> WakeInfo {
+fn wake(kind: &str, age: Duration) -> Wake {
     let opened = Timestamp::system() - age;
-    WakeInfo {
+    Wake {
         kind: kind.into(),
         opened,
         at: opened,

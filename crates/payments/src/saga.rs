@@ -22,7 +22,7 @@ impl Handler<InventoryReserved> for Charge {
             let terms =
                 Terms { amount: reserved.amount, currency: reserved.currency, customer: reserved.customer.clone() };
             let state = State::Charging { terms, cancel_requested: false };
-            unit.put_waking(Payment { id: id.clone(), state }, CHARGE, unit.now());
+            unit.put_with_wake(Payment { id: id.clone(), state }, CHARGE, unit.now());
         }
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Handler<OrderCancelled> for Cancel {
                 // Attempt 0: nothing was sent, for a claim would have changed the document's version, and this commit fails
                 // on any other version than the one read. From 1 on only the outcome tells whether there is money to return.
                 if unit.wake_of::<Payment>(id).is_some_and(|wake| wake.attempt == 0) {
-                    unit.put_resting(Payment { id: id.clone(), state: State::Never });
+                    unit.put_without_wake(Payment { id: id.clone(), state: State::Never });
                 } else {
                     unit.put(Payment { id: id.clone(), state: State::Charging { terms, cancel_requested: true } });
                 }
@@ -55,7 +55,7 @@ impl Handler<OrderCancelled> for Cancel {
             State::Captured { terms, charge_id } => {
                 unit.count(&PAYMENTS, &["refund_pending"]);
                 let state = State::Refunding { terms, charge_id };
-                unit.put_waking(Payment { id: id.clone(), state }, REFUND, unit.now());
+                unit.put_with_wake(Payment { id: id.clone(), state }, REFUND, unit.now());
             }
             State::Never | State::Declined { .. } | State::Refunding { .. } | State::Refunded { .. } => {}
         }

@@ -9,7 +9,7 @@ use crate::engine::plan::{End, Plan};
 use crate::engine::publisher::{Done, Job};
 use crate::engine::wakes::{self, Claimed};
 use crate::event::Emitted;
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 
 impl Engine {
     /// Lets the world know what was committed.
@@ -73,7 +73,7 @@ impl Engine {
         self.outbox.send(Job { messages, entries, done });
     }
 
-    fn gate_effects(&self, key: &Key, wake: &WakeInfo, end: &End, definite: bool) {
+    fn gate_effects(&self, key: &Key, wake: &Wake, end: &End, definite: bool) {
         let kind = wake.kind.as_str();
         match end {
             End::Outage(why) => {

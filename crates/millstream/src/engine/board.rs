@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 
 #[derive(Clone)]
 pub(crate) struct Board(Arc<Mutex<State>>);
@@ -13,7 +13,7 @@ struct State {
     slots: usize,
     gate_after: usize,
     /// Effects that run, with their wakes as claimed.
-    running: HashMap<Key, WakeInfo>,
+    running: HashMap<Key, Wake>,
     /// Due wakes on their way from the sweep to the loop.
     queued: HashSet<Key>,
     gates: HashMap<String, Gate>,
@@ -41,7 +41,7 @@ impl Board {
 
     /// Takes a slot for an effect if there is one and its kind is open, or this is the one probe of a closed kind. The claim
     /// still has to be committed.
-    pub(crate) fn claim(&self, key: &Key, wake: &WakeInfo) -> bool {
+    pub(crate) fn claim(&self, key: &Key, wake: &Wake) -> bool {
         let mut state = self.state();
         if state.running.len() >= state.slots || state.running.contains_key(key) {
             return false;
@@ -87,7 +87,7 @@ impl Board {
         was
     }
 
-    pub(crate) fn running(&self) -> Vec<(Key, WakeInfo)> {
+    pub(crate) fn running(&self) -> Vec<(Key, Wake)> {
         self.state().running.iter().map(|(key, wake)| (key.clone(), wake.clone())).collect()
     }
 

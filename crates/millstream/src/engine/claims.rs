@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::engine::input::{DueInput, Ended, OutcomeInput};
 use crate::engine::plan::{End, Plan};
 use crate::engine::wakes::Claimed;
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::unit::Ran;
 
 impl Engine {
@@ -49,7 +49,7 @@ impl Engine {
     pub(crate) fn due(&self, plan: &mut Plan, due: &DueInput) -> End {
         let DueInput { key, wake, meta, fires } = due;
         let Some(standing) = plan.view.wake(key) else { return End::Due };
-        let seen = |wake: &WakeInfo| (wake.kind.clone(), wake.generation, wake.attempt);
+        let seen = |wake: &Wake| (wake.kind.clone(), wake.generation, wake.attempt);
         if seen(standing) != seen(wake) || standing.at > plan.now {
             return End::Due;
         }
@@ -81,7 +81,7 @@ impl Engine {
         if *self.stop.borrow() {
             return;
         }
-        let fresh = |(key, wake): (&Key, &WakeInfo)| {
+        let fresh = |(key, wake): (&Key, &Wake)| {
             (wake.attempt == 0 && wake.at <= plan.now && self.kinds.wakes.contains_key(wake.kind.as_str()))
                 .then(|| key.clone())
         };
@@ -97,7 +97,7 @@ impl Engine {
         let attempt = wake.attempt.saturating_add(1);
         let lease = self.timing.lease.max(self.timing.effect_retry.delay(attempt));
         let at = plan.now + lease;
-        let wake = WakeInfo { attempt, at, lease: Some(at), ..wake };
+        let wake = Wake { attempt, at, lease: Some(at), ..wake };
         if !self.board.claim(key, &wake) {
             return;
         }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::commands::{CommandError, Done as Accepted};
 use crate::dead_letter;
 use crate::event::Meta;
-use crate::handler::{Key, Outage, WakeInfo};
+use crate::handler::{Key, Outage, Wake};
 use crate::ids::Id;
 use crate::progress::InEngine;
 use crate::redriven::Redriven;
@@ -140,7 +140,7 @@ impl Ticket {
 pub(crate) struct OutcomeInput {
     pub(crate) key: Key,
     /// The wake as it was claimed.
-    pub(crate) wake: WakeInfo,
+    pub(crate) wake: Wake,
     pub(crate) meta: Meta,
     pub(crate) ended: Ended,
     /// How long it ran.
@@ -160,7 +160,7 @@ pub(crate) enum Ended {
 pub(crate) struct DueInput {
     pub(crate) key: Key,
     /// The wake as the sweep saw it.
-    pub(crate) wake: WakeInfo,
+    pub(crate) wake: Wake,
     pub(crate) meta: Meta,
     /// Set for a timer.
     pub(crate) fires: Option<Box<dyn Work>>,

@@ -15,19 +15,19 @@ use crate::engine::input::{DueInput, Ended, Input, OutcomeInput};
 use crate::engine::meters::Meters;
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
-use crate::handler::{Key, Outage, WakeInfo};
+use crate::handler::{Fault, Key, Outage, Wake};
 use crate::ids::Id;
 use crate::running::told;
 use crate::store::Store;
 use crate::store::StoredDoc;
 use crate::telemetry::Telemetry;
-use crate::unit::{outcome_meta, panic_text};
-use crate::work::{AnyTimer, AnyWake};
+use crate::unit::{Unit, outcome_meta, panic_text};
+use crate::work::{AnyEffect, AnyTimer};
 
 /// The wakes and timers of a service, by kind.
 #[derive(Clone, Default)]
 pub(crate) struct Kinds {
-    pub(crate) wakes: HashMap<&'static str, Arc<dyn AnyWake>>,
+    pub(crate) wakes: HashMap<&'static str, Arc<dyn AnyEffect>>,
     pub(crate) timers: HashMap<&'static str, Arc<dyn AnyTimer>>,
 }
 
@@ -45,6 +45,15 @@ impl Kinds {
         wake.or_else(|| self.timers.get(kind).map(|timer| timer.collection()))
     }
 
+    /// Takes the wake of a document away, which may take notice of it.
+    pub(crate) fn cancel(&self, kind: &str, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        match (self.wakes.get(kind), self.timers.get(kind)) {
+            (Some(effect), _) => effect.cancel(id, unit),
+            (None, Some(timer)) => timer.cancel(id, unit),
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Whether an operator may take away wakes of a kind.
     pub(crate) fn cancellable(&self, kind: &str) -> bool {
         self.wakes.get(kind).is_some_and(|wake| wake.cancellable())
@@ -55,7 +64,7 @@ impl Kinds {
 /// A claim that was committed, to be run.
 pub(crate) struct Claimed {
     pub(crate) key: Key,
-    pub(crate) wake: WakeInfo,
+    pub(crate) wake: Wake,
     pub(crate) document: bytes::Bytes,
     pub(crate) shape: u32,
 }
@@ -64,7 +73,7 @@ pub(crate) struct Claimed {
 pub(crate) fn start(
     service: &'static str,
     claimed: Claimed,
-    effect: Arc<dyn AnyWake>,
+    effect: Arc<dyn AnyEffect>,
     ends: mpsc::UnboundedSender<Input>,
     timeout: Duration,
     telemetry: Telemetry,

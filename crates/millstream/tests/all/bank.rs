@@ -9,8 +9,8 @@ use millstream::engine::timing::Timing;
 use millstream::telemetry::Metric;
 use millstream::testing::{Bench, eventually};
 use millstream::{
-    Command, CommandHandler, Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream,
-    Timer, Unit, Wake, WakeInfo,
+    Command, CommandHandler, Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Meta, Outage, Received, Service,
+    Start, Stream, Timer, Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -131,9 +131,11 @@ fn act(moved: &Moved, world: &World, unit: &mut Unit<'_>) -> Result<Account, Fau
             unit.put(other);
         }
         Act::Mark => unit.put(account.clone()),
-        Act::Cancel => unit.put_resting(account.clone()),
-        Act::Charge => unit.put_waking(account.clone(), "charge", unit.now()),
-        Act::Deadline(ms) => unit.put_waking(account.clone(), "deadline", unit.now() + Duration::from_millis(*ms)),
+        Act::Cancel => unit.put_without_wake(account.clone()),
+        Act::Charge => unit.put_with_wake(account.clone(), Charge::KIND, unit.now()),
+        Act::Deadline(ms) => {
+            unit.put_with_wake(account.clone(), Deadline::KIND, unit.now() + Duration::from_millis(*ms))
+        }
         Act::Large(bytes) => unit.emit(&Noted { account: id.clone(), note: "x".repeat(*bytes) }),
         // What these stage before they fail must not be seen by anybody.
         Act::Reject => {
@@ -293,12 +295,12 @@ impl Drop for Running {
 
 struct Charge(World);
 
-impl Wake for Charge {
+impl Effect for Charge {
     type Document = Account;
     type Outcome = Answer;
-    const KIND: &str = "charge";
+    const KIND: Kind<Account> = Kind::new("charge");
 
-    async fn run(&self, account: &Account, wake: &WakeInfo) -> Result<Answer, Outage> {
+    async fn run(&self, account: &Account, wake: &Wake) -> Result<Answer, Outage> {
         let id = account.id.clone();
         let (_running, mut answer) = {
             let mut outside = self.0.outside();
@@ -336,11 +338,16 @@ struct Deadline;
 
 impl Timer for Deadline {
     type Document = Account;
-    const KIND: &'static str = "deadline";
+    const KIND: Kind<Account> = Kind::new("deadline");
 
     fn fire(&self, account: &mut Account, unit: &mut Unit<'_>) {
         account.log.push("expired".into());
         unit.emit(&Ended { account: account.id.clone(), how: "expired".into() });
+    }
+
+    fn cancelled(&self, account: &mut Account, unit: &mut Unit<'_>) {
+        account.log.push("cancelled".into());
+        unit.emit(&Ended { account: account.id.clone(), how: "cancelled".into() });
     }
 
     fn cancellable(&self) -> bool {
@@ -355,7 +362,7 @@ pub(crate) fn ledger(world: &World) -> Service {
         .keeps::<Account>()
         .reads(BANK, Start::Beginning)
         .on(OnMoved(world.clone()))
-        .wake(Charge(world.clone()))
+        .effect(Charge(world.clone()))
         .timer(Deadline)
         .metrics([&NOTED])
 }

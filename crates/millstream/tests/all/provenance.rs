@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use millstream::commands::Caller;
 use millstream::testing::fresh_meta;
 use millstream::{
-    Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream, Unit, Wake, WakeInfo,
+    Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Meta, Outage, Received, Service, Start, Stream, Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ impl Handler<Noted> for Open {
         Keys::one::<File>(&event.account)
     }
     fn handle(&self, event: &Received<Noted>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        unit.put_waking(File { account: event.account.clone() }, "look", unit.now());
+        unit.put_with_wake(File { account: event.account.clone() }, Look::KIND, unit.now());
         unit.emit(&Audited { account: event.account.clone(), step: "told".into() });
         Ok(())
     }
@@ -57,11 +57,11 @@ impl Handler<Noted> for Open {
 /// Fails once, so that the second attempt has to carry what the first had.
 struct Look(Arc<AtomicBool>);
 
-impl Wake for Look {
+impl Effect for Look {
     type Document = File;
     type Outcome = ();
-    const KIND: &'static str = "look";
-    async fn run(&self, _: &File, _: &WakeInfo) -> Result<(), Outage> {
+    const KIND: Kind<File> = Kind::new("look");
+    async fn run(&self, _: &File, _: &Wake) -> Result<(), Outage> {
         if self.0.swap(true, Ordering::AcqRel) { Ok(()) } else { Err(Outage("not now".into())) }
     }
     fn settle(&self, file: &mut File, (): (), unit: &mut Unit<'_>) {
@@ -70,7 +70,7 @@ impl Wake for Look {
 }
 
 fn auditor() -> Service {
-    Service::new("auditor").publishes(AUDIT).reads(LEDGER, Start::Beginning).on(Open).wake(Look(Arc::default()))
+    Service::new("auditor").publishes(AUDIT).reads(LEDGER, Start::Beginning).on(Open).effect(Look(Arc::default()))
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn an_effect_that_ends_within_the_grace_is_settled() {
     let file = rusqlite::Connection::open(bench.store.path(SERVICE)).unwrap();
     let (at, wake): (i64, String) =
         file.query_row("SELECT wake_at, wake FROM doc_accounts", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let wake: millstream::WakeInfo = serde_json::from_str(&wake).unwrap();
+    let wake: millstream::Wake = serde_json::from_str(&wake).unwrap();
     assert_eq!((wake.attempt, i64::try_from(wake.at.millis()).unwrap()), (1, at));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_waking};
+use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Query, Settled, State, Wanted};
 
@@ -165,7 +165,7 @@ pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
     before.store.init_settled(mark("S", 5, "monday")).await.unwrap();
     let key = || IdempotencyKey { hash: [1; 32], command: input(1), fingerprint: [0; 32], expires: NOW };
     let everything = |batch: &mut Batch| {
-        batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_waking("b", None, "look", 1)];
+        batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_with_wake("b", None, "look", 1)];
         (batch.journal, batch.keys) = (vec![entry(input(1)), old_message(2, "S", 6)], vec![key()]);
     };
     before.commit_with(everything).await.unwrap();

@@ -1,6 +1,6 @@
 //! Documents by field and by due time.
 
-use super::{ACCOUNTS, NOW, Subject, Writer, put, put_waking};
+use super::{ACCOUNTS, NOW, Subject, Writer, put, put_with_wake};
 use crate::ids::Timestamp;
 use crate::store::{Query, WakesDue};
 
@@ -56,11 +56,11 @@ async fn due(writer: &Writer, kinds: &[&'static str], now: u64, limit: usize) ->
 pub async fn due_wakes_come_earliest_first_and_only_of_the_kinds_asked_for(subject: Subject) {
     let mut writer = subject.writer().await;
     let docs = vec![
-        put_waking("a", None, "charge", 30),
-        put_waking("b", None, "refund", 20),
-        put_waking("c", None, "charge", 10),
-        put_waking("d", None, "deadline", 5),
-        put_waking("e", None, "charge", 41),
+        put_with_wake("a", None, "charge", 30),
+        put_with_wake("b", None, "refund", 20),
+        put_with_wake("c", None, "charge", 10),
+        put_with_wake("d", None, "deadline", 5),
+        put_with_wake("e", None, "charge", 41),
         put("f", None, "{}"),
     ];
     writer.commit(docs.clone(), vec![]).await.unwrap();
@@ -77,9 +77,9 @@ pub async fn due_wakes_come_earliest_first_and_only_of_the_kinds_asked_for(subje
 /// The wake is part of its document's state.
 pub async fn a_wake_that_was_moved_or_cleared_is_no_longer_due(subject: Subject) {
     let mut writer = subject.writer().await;
-    let docs = vec![put_waking("a", None, "charge", 10), put_waking("b", None, "charge", 10)];
+    let docs = vec![put_with_wake("a", None, "charge", 10), put_with_wake("b", None, "charge", 10)];
     writer.commit(docs, vec![]).await.unwrap();
-    let docs = vec![put_waking("a", Some(1), "charge", 50), put("b", Some(1), "{}")];
+    let docs = vec![put_with_wake("a", Some(1), "charge", 50), put("b", Some(1), "{}")];
     writer.commit(docs, vec![]).await.unwrap();
     assert_eq!(due(&writer, &["charge"], 20, 10).await, [""; 0]);
     assert_eq!(due(&writer, &["charge"], 60, 10).await, ["a"]);
@@ -90,10 +90,10 @@ pub async fn a_wake_that_was_moved_or_cleared_is_no_longer_due(subject: Subject)
 pub async fn due_wakes_are_counted_by_kind(subject: Subject) {
     let mut writer = subject.writer().await;
     let docs = vec![
-        put_waking("a", None, "charge", 30),
-        put_waking("b", None, "refund", 20),
-        put_waking("c", None, "charge", 10),
-        put_waking("d", None, "deadline", 50),
+        put_with_wake("a", None, "charge", 30),
+        put_with_wake("b", None, "refund", 20),
+        put_with_wake("c", None, "charge", 10),
+        put_with_wake("d", None, "deadline", 50),
     ];
     writer.commit(docs, vec![]).await.unwrap();
     let mut counted = writer.store.wakes_due(Timestamp(40)).await.unwrap();

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::commit::code;
 use super::schema::{field_value, int};
 use super::session::Failure;
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{
     Collection, Entry, IdempotencyKey, Instance, Loaded, Query, Settled, State, StoredDoc, WakesDue, Wanted,
@@ -171,7 +171,7 @@ fn doc(collection: &'static str, row: &Row<'_>) -> rusqlite::Result<StoredDoc> {
     })
 }
 
-fn wake(json: &str) -> rusqlite::Result<WakeInfo> {
+fn wake(json: &str) -> rusqlite::Result<Wake> {
     serde_json::from_str(json)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into()))
 }
