@@ -73,9 +73,7 @@ impl Counted for OrderCancelled {
 /// An order's id is that of the command that placed it, and begins with the time when that arrived. So how long its saga took can be
 /// told from the event of its end alone, also when that of its beginning is not there yet, or no longer.
 fn add_duration(spread: &mut Spread, order: &OrderId, meta: &Meta) {
-    if let Ok(id) = order.parse::<Id>()
-        && matches!(id.0.get_version_num(), 7 | 8)
-    {
-        spread.add(meta.time.since(id.time()));
+    if let Some(placed) = order.parse::<Id>().ok().and_then(Id::time) {
+        spread.add(meta.time.since(placed));
     }
 }

@@ -16,7 +16,7 @@ use millstream::http::{Body, Problem};
 use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
 use millstream::operator::personal::MASK;
-use millstream::operator::read::From as Start;
+use millstream::operator::read::ReadFrom;
 use millstream::operator::wakes::{PendingWake, WakeAct};
 use millstream::operator::{By, OperatorError};
 use millstream::{Id, Timestamp};
@@ -214,7 +214,7 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
             (service, id.to_string(), payload)
         }
         Reveal { stream: Some(stream), sequence: Some(sequence), .. } => {
-            let found = console.operator.first(&stream, ">", Start::Sequence(sequence)).await.map_err(problem)?;
+            let found = console.operator.first(&stream, ">", ReadFrom::Sequence(sequence)).await.map_err(problem)?;
             let found = found.filter(|stored| stored.sequence == sequence);
             let found =
                 found.ok_or_else(|| Problem::not_found(format!("{stream} has no message {sequence} any more")))?;

@@ -41,7 +41,7 @@ struct Products {
 }
 
 async fn list(State(cx): State<Context>, list: List) -> Result<Json<Products>, Problem> {
-    let page = cx.page::<Product>(list.query::<Product>(&[], false)?).await?;
+    let page = cx.page(list.query::<Product>(&[])?).await?;
     Ok(Json(Products { products: page.items.into_iter().map(Stock::from).collect(), next_cursor: page.next }))
 }
 
@@ -55,7 +55,7 @@ struct Reservations {
 }
 
 async fn reservations(State(cx): State<Context>, list: List) -> Result<Json<Reservations>, Problem> {
-    let page = cx.page::<Reservation>(list.query::<Reservation>(&[], true)?).await?;
+    let page = cx.page(list.query::<Reservation>(&[])?.newest_first()).await?;
     Ok(Json(Reservations { reservations: page.items, next_cursor: page.next }))
 }
 

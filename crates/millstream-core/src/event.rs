@@ -209,13 +209,13 @@ pub struct Received<E> {
     /// Id, time, correlation.
     pub meta: Meta,
     /// The body.
-    pub event: E,
+    pub body: E,
 }
 
 impl<E> Deref for Received<E> {
     type Target = E;
     fn deref(&self) -> &E {
-        &self.event
+        &self.body
     }
 }
 

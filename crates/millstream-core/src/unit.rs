@@ -378,6 +378,7 @@ pub enum Ran {
     Rejected(Reject),
     TooLarge(String),
     Panicked(String),
+    Misused(String),
 }
 
 #[doc(hidden)]
@@ -386,7 +387,11 @@ impl Ran {
     pub fn error(self) -> String {
         match self {
             Self::Handled { .. } => String::new(),
-            Self::Retry(error) | Self::Ahead(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
+            Self::Retry(error)
+            | Self::Ahead(error)
+            | Self::TooLarge(error)
+            | Self::Panicked(error)
+            | Self::Misused(error) => error,
             Self::Rejected(reject) => reject.detail,
         }
     }
@@ -402,7 +407,7 @@ pub fn run(view: &View, cx: &Context<'_>, work: impl FnOnce(&mut Unit<'_>) -> Re
         (Ok(Err(Fault::Ahead(why))), _) | (Ok(Ok(_)), Some(Refusal::Ahead(why))) => Ran::Ahead(why),
         (Ok(Err(Fault::Reject(reject))), _) => Ran::Rejected(reject),
         (Ok(Ok(_)), Some(Refusal::TooLarge(why))) => Ran::TooLarge(why),
-        (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Panicked(why),
+        (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Misused(why),
         (Ok(Ok(reply)), None) => match unit.staged.emitted.iter().map(Emitted::wire_size).sum::<usize>() {
             size if size > LARGEST => {
                 Ran::TooLarge(format!("it would emit {size} bytes at once, over the limit of {LARGEST}"))

@@ -51,7 +51,7 @@ impl<E: Event, H: Handler<E>> AnyHandler for HandlerOf<E, H> {
 
     fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread> {
         let event = read::<E>(version, payload)?;
-        Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
+        Ok(Box::new(HandlerWork { handler: self, event: Received { meta, body: event } }))
     }
 }
 

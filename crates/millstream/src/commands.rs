@@ -127,7 +127,7 @@ pub enum CommandError {
     /// The store did not say whether the commit happened; a repeat under the same idempotency key will tell.
     #[error("outcome unknown: repeat with the same Idempotency-Key")]
     OutcomeUnknown,
-    /// It panicked.
+    /// It panicked, or staged what it must not; the log says what.
     #[error("internal error")]
     Panicked,
     /// It is done, and its reply is not of the type expected.
@@ -185,7 +185,7 @@ impl Context {
         let ticket = Ticket::default();
         let meta = Meta {
             id,
-            time: id.time(),
+            time: id.time().unwrap_or_else(|| shared.clock.now()),
             correlation: caller.correlation.clone(),
             causation: None,
             traceparent: caller.traceparent.clone(),
@@ -226,12 +226,12 @@ impl Context {
         self.in_time(self.0.store.get(key)).await?.as_ref().map(read).transpose()
     }
 
-    /// Finds documents by equality of indexed fields, sorted by id.
+    /// Finds documents, sorted by id.
     ///
     /// # Errors
     /// When the store is away, or a document does not parse.
-    pub async fn find<D: Document>(&self, query: Query) -> Result<Vec<D>, StoreError> {
-        self.in_time(self.0.store.find(query)).await?.iter().map(read).collect()
+    pub async fn find<D: Document>(&self, query: Query<D>) -> Result<Vec<D>, StoreError> {
+        self.in_time(self.0.store.find(query.selection)).await?.iter().map(read).collect()
     }
 
     /// A read waits for the store no longer than a command does.

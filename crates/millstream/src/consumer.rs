@@ -299,7 +299,7 @@ impl Consumer {
             tracing::error!(subject = %message.subject, "what is no redrive is taken out of the queue of redrives");
             return None;
         }
-        let first_published = redriven.as_ref().map_or(published, |redriven| redriven.id.time());
+        let first_published = redriven.as_ref().and_then(|redriven| redriven.id.time()).unwrap_or(published);
         let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
         let id = match get(header::ID) {
             _ if let Some(redriven) = &redriven => redriven.id,

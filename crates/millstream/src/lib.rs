@@ -47,7 +47,7 @@
 //! impl Handler<Measured> for Note {
 //!     fn touches(&self, event: &Received<Measured>) -> Keys { Keys::one::<Highest>(&event.sensor) }
 //!     fn handle(&self, event: &Received<Measured>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-//!         let Measured { sensor, celsius } = &event.event;
+//!         let Measured { sensor, celsius } = &event.body;
 //!         if unit.get::<Highest>(sensor)?.is_none_or(|highest| highest.celsius < *celsius) {
 //!             unit.put(Highest { sensor: sensor.clone(), celsius: *celsius });
 //!         }

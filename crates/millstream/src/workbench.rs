@@ -105,7 +105,7 @@ impl Workbench {
     pub fn received<E: Event>(&self, event: E) -> Received<E> {
         const { assert_type_in_stream::<E>() };
         let id = Id::derived(self.now, E::TYPE, event.key().as_bytes(), 0);
-        Received { meta: self.meta(id), event }
+        Received { meta: self.meta(id), body: event }
     }
 
     /// Handles an event and gives what was emitted.
@@ -271,7 +271,7 @@ impl Workbench {
             Ran::Retry(why) => Err(Fault::Retry(why)),
             Ran::Ahead(why) => Err(Fault::Ahead(why)),
             Ran::Rejected(reject) => Err(Fault::Reject(reject)),
-            Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
+            Ran::TooLarge(why) | Ran::Panicked(why) | Ran::Misused(why) => panic!("{why}"),
         }
     }
 }

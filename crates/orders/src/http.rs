@@ -93,7 +93,7 @@ const STATUS: Filter = ("status", |value| {
 });
 
 async fn list(State(cx): State<Context>, list: List) -> Result<Json<Orders>, Problem> {
-    let page = cx.page::<Order>(list.query::<Order>(&[USER, STATUS], true)?).await?;
+    let page = cx.page(list.query::<Order>(&[USER, STATUS])?.newest_first()).await?;
     Ok(Json(Orders { orders: page.items, next_cursor: page.next }))
 }
 

@@ -9,7 +9,7 @@ use millstream::{Effect, Kind, Outage, Timestamp, Unit, Wake};
 
 use crate::gateway::{Charged, Gateway, Refunded};
 use crate::metrics::PAYMENTS;
-use crate::payment::{Payment, State, Terms};
+use crate::payment::{Payment, PaymentState, Terms};
 
 pub(crate) const CHARGE: Kind<Payment> = Kind::new("charge");
 pub(crate) const REFUND: Kind<Payment> = Kind::new("refund");
@@ -32,7 +32,7 @@ impl<G: Gateway> Effect for ChargeCard<G> {
 
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<Charged, Outage> {
         let order = &payment.id;
-        let State::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
+        let PaymentState::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to charge", payment.state.name())));
         };
         if key_may_be_forgotten(wake)
@@ -44,7 +44,7 @@ impl<G: Gateway> Effect for ChargeCard<G> {
     }
 
     fn settle(&self, payment: &mut Payment, charged: Charged, unit: &mut Unit<'_>) {
-        let State::Charging { terms, cancel_requested } = payment.state.clone() else { return };
+        let PaymentState::Charging { terms, cancel_requested } = payment.state.clone() else { return };
         let processed = PaymentProcessed {
             order_id: payment.id.clone(),
             status: PaymentStatus::Success,
@@ -61,16 +61,16 @@ impl<G: Gateway> Effect for ChargeCard<G> {
                 payment.state = if cancel_requested {
                     unit.count(&PAYMENTS, &["refund_pending"]);
                     unit.set_next_wake(REFUND, unit.now());
-                    State::Refunding { terms, charge_id }
+                    PaymentState::Refunding { terms, charge_id }
                 } else {
-                    State::Captured { terms, charge_id }
+                    PaymentState::Captured { terms, charge_id }
                 };
             }
             Charged::Declined { reason } => {
                 unit.count(&PAYMENTS, &["declined"]);
                 let status = PaymentStatus::Failed;
                 unit.emit(&PaymentProcessed { status, reason: Some(reason.clone()), ..processed });
-                payment.state = State::Declined { terms, reason };
+                payment.state = PaymentState::Declined { terms, reason };
             }
         }
     }
@@ -97,7 +97,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
 
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<(), Outage> {
         let order = &payment.id;
-        let State::Refunding { terms, .. } = &payment.state else {
+        let PaymentState::Refunding { terms, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to refund", payment.state.name())));
         };
         if key_may_be_forgotten(wake) && refunded_before(&*self.0, order).await? {
@@ -113,7 +113,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
     }
 
     fn settle(&self, payment: &mut Payment, (): (), unit: &mut Unit<'_>) {
-        let State::Refunding { terms, charge_id } = payment.state.clone() else { return };
+        let PaymentState::Refunding { terms, charge_id } = payment.state.clone() else { return };
         unit.count(&PAYMENTS, &["refunded"]);
         unit.emit(&PaymentRefunded {
             order_id: payment.id.clone(),
@@ -121,7 +121,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
             currency: terms.currency,
             customer: terms.customer.clone(),
         });
-        payment.state = State::Refunded { terms, charge_id };
+        payment.state = PaymentState::Refunded { terms, charge_id };
     }
 }
 

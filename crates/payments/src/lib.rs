@@ -25,7 +25,7 @@ mod saga;
 
 pub use effects::{ChargeCard, RefundCharge};
 pub use http::PaymentView;
-pub use payment::{Payment, State, Terms};
+pub use payment::{Payment, PaymentState, Terms};
 
 /// The payments service.
 pub fn service(gateway: impl Gateway) -> Service {

@@ -162,6 +162,7 @@ impl Engine {
                     Ran::Rejected(reject) => Failure { reason: Reason::Rejected, error: reject.detail, attempts },
                     Ran::TooLarge(error) => Failure { reason: Reason::TooLarge, error, attempts },
                     Ran::Panicked(error) => Failure { reason: Reason::Panic, error, attempts },
+                    Ran::Misused(error) => Failure { reason: Reason::Misuse, error, attempts },
                 }
             }
         };
@@ -238,6 +239,10 @@ impl Engine {
             Ran::TooLarge(why) => Err(CommandError::TooLarge(why)),
             Ran::Panicked(error) => {
                 tracing::error!(correlation = command.meta.correlation, error, "a command panicked");
+                Err(CommandError::Panicked)
+            }
+            Ran::Misused(error) => {
+                tracing::error!(correlation = command.meta.correlation, error, "a command staged what it must not");
                 Err(CommandError::Panicked)
             }
         }

@@ -266,7 +266,7 @@ fn received<E: Event>(message: &Emitted) -> Received<E> {
         causation: get(header::CAUSATION),
         traceparent: get(header::TRACEPARENT),
     };
-    Received { meta, event: serde_json::from_slice(&message.payload).expect("an event of its type") }
+    Received { meta, body: serde_json::from_slice(&message.payload).expect("an event of its type") }
 }
 
 fn somebody() -> Caller {

@@ -394,5 +394,5 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 /// The notes of all events `ledger.noted` of an account, in the order of the stream.
 pub(crate) async fn notes(bench: &Bench, account: &str) -> Vec<String> {
     let all = bench.events::<Noted>().await;
-    all.into_iter().filter(|noted| noted.account == account).map(|noted| noted.event.note).collect()
+    all.into_iter().filter(|noted| noted.account == account).map(|noted| noted.body.note).collect()
 }

@@ -49,7 +49,7 @@ async fn assert_each_once(bench: &Bench, service: &TestService, commands: usize)
         log.extend(account.log);
     }
     let events = bench.expect::<Noted>(MESSAGES + commands).await;
-    told.extend(events.into_iter().map(|noted| noted.event.note));
+    told.extend(events.into_iter().map(|noted| noted.body.note));
     log.sort_unstable();
     told.sort_unstable();
     assert_eq!(told, log, "every change is told once");

@@ -121,5 +121,5 @@ async fn what_follows_from_a_message_has_the_same_ids_however_often_it_is_handle
     let meta = fresh_meta();
     let (one, two) = (ids_of_what_follows(&meta).await, ids_of_what_follows(&meta).await);
     assert_eq!(one, two);
-    assert_eq!(one[0].time(), meta.time, "its time is the cause's");
+    assert_eq!(one[0].time(), Some(meta.time), "its time is the cause's");
 }

@@ -8,7 +8,7 @@ use millstream::commands::CommandError;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Query, Settled, Store,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Selection, Settled, Store,
     StoreError, StoredDoc, WakesDue, Wanted, open,
 };
 use millstream::testing::{Bench, TestService};
@@ -87,7 +87,7 @@ impl Store for Lossy {
     }
 
     pass_on! {
-        find(&'a self, query: Query) -> Vec<StoredDoc>;
+        find(&'a self, query: Selection) -> Vec<StoredDoc>;
         due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
         wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;
         insert_instance(&'a self, id: Id) -> ();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Query, Settled, State, Wanted};
+use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Selection, Settled, State, Wanted};
 
 const OLD: Timestamp = Timestamp(NOW.0 - 1);
 
@@ -186,7 +186,7 @@ pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
     assert_eq!(before.commit(vec![put("a", None, "{}")], vec![]).await, Err(CommitError::Fenced));
     let mut after = subject.writer().await;
     after.commit_with(everything).await.unwrap();
-    let query = Query {
+    let query = Selection {
         collection: ACCOUNTS.name,
         filters: vec![("owner", "ann".into())],
         after: None,

@@ -2,9 +2,9 @@
 
 use super::{ACCOUNTS, NOW, Subject, Writer, put, put_with_wake};
 use crate::ids::Timestamp;
-use crate::store::{Query, WakesDue};
+use crate::store::{Selection, WakesDue};
 
-async fn found(writer: &Writer, query: Query) -> Vec<String> {
+async fn found(writer: &Writer, query: Selection) -> Vec<String> {
     writer.store.find(query).await.unwrap().into_iter().map(|doc| doc.key.id).collect()
 }
 
@@ -22,19 +22,27 @@ pub async fn a_query_filters_by_fields_and_pages_both_ways(subject: Subject) {
         account("5", "o'neil \"x\"", "Oslo"),
     ];
     writer.commit(docs, vec![]).await.unwrap();
-    let all = || Query { collection: ACCOUNTS.name, filters: vec![], after: None, descending: false, limit: 10 };
-    let of = |owner: &str| Query { filters: vec![("owner", owner.into())], ..all() };
+    let all = || Selection { collection: ACCOUNTS.name, filters: vec![], after: None, descending: false, limit: 10 };
+    let of = |owner: &str| Selection { filters: vec![("owner", owner.into())], ..all() };
     assert_eq!(found(&writer, all()).await, ["1", "2", "3", "4", "5"]);
     assert_eq!(found(&writer, of("ann")).await, ["1", "3", "4"]);
     assert_eq!(found(&writer, of("o'neil \"x\"")).await, ["5"]);
     assert_eq!(found(&writer, of("nobody")).await, [""; 0]);
-    let both = Query { filters: vec![("owner", "ann".into()), ("city", "Oslo".into())], ..all() };
+    let both = Selection { filters: vec![("owner", "ann".into()), ("city", "Oslo".into())], ..all() };
     assert_eq!(found(&writer, both).await, ["1", "4"]);
-    assert_eq!(found(&writer, Query { filters: vec![("note", "2".into())], ..all() }).await, ["2"], "without an index");
-    assert_eq!(found(&writer, Query { filters: vec![("absent", "2".into())], ..all() }).await, [""; 0]);
+    assert_eq!(
+        found(&writer, Selection { filters: vec![("note", "2".into())], ..all() }).await,
+        ["2"],
+        "without an index"
+    );
+    assert_eq!(found(&writer, Selection { filters: vec![("absent", "2".into())], ..all() }).await, [""; 0]);
 
-    let page =
-        |after: Option<&str>, descending, limit| Query { after: after.map(Into::into), descending, limit, ..of("ann") };
+    let page = |after: Option<&str>, descending, limit| Selection {
+        after: after.map(Into::into),
+        descending,
+        limit,
+        ..of("ann")
+    };
     assert_eq!(found(&writer, page(None, false, 2)).await, ["1", "3"]);
     assert_eq!(found(&writer, page(Some("3"), false, 2)).await, ["4"]);
     assert_eq!(found(&writer, page(None, true, 2)).await, ["4", "3"]);

@@ -12,7 +12,7 @@ use super::session::Failure;
 use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Query, Settled, State, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, State, StoredDoc, WakesDue, Wanted,
 };
 
 const DOC: &str = "id, version, shape, body, wake";
@@ -64,7 +64,7 @@ fn by_id(collection: &str) -> String {
     format!("SELECT {DOC} FROM \"doc_{collection}\" WHERE id = ?")
 }
 
-pub(super) fn find(conn: &mut Connection, query: &Query) -> Result<Vec<StoredDoc>, Failure> {
+pub(super) fn find(conn: &mut Connection, query: &Selection) -> Result<Vec<StoredDoc>, Failure> {
     let mut sql = format!("SELECT {DOC} FROM \"doc_{}\" WHERE true", query.collection);
     let mut values: Vec<Value> = vec![];
     for (field, value) in &query.filters {
