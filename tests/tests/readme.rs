@@ -25,8 +25,7 @@ impl Document for Points {
 /// A point for each euro of a confirmed order.
 pub struct Earn;
 
-impl Handler for Earn {
-    type On = OrderConfirmed;
+impl Handler<OrderConfirmed> for Earn {
     fn touches(&self, order: &Received<OrderConfirmed>) -> Keys {
         Keys::one::<Points>(order.user_id.to_string())
     }

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use millstream::Document;
 use millstream::commands::Context;
 use millstream::http::{MAX_PAGE, Problem};
 use millstream::store::Query;
@@ -18,14 +17,11 @@ pub(crate) fn routes() -> Router<Context> {
 async fn summary(State(cx): State<Context>) -> Result<Json<Summary>, Problem> {
     let totals = cx.get::<Totals>(Totals::ID).await?.unwrap_or_default();
     let mut sold: Vec<Sold> = vec![];
-    let mut after = None;
+    let all = Query::<Sold>::all().limit(MAX_PAGE);
+    let mut page = cx.page(all.clone()).await?;
     loop {
-        let page = Query { collection: Sold::COLLECTION, filters: vec![], after, descending: false, limit: MAX_PAGE };
-        let page = cx.page::<Sold>(page).await?;
         sold.extend(page.items);
-        after = page.next;
-        if after.is_none() {
-            return Ok(Json(Summary::of(totals, sold)));
-        }
+        let Some(last) = page.next else { return Ok(Json(Summary::of(totals, sold))) };
+        page = cx.page(all.clone().after(last)).await?;
     }
 }

@@ -30,9 +30,9 @@ pub fn service() -> Service {
         .keeps::<Totals>()
         .keeps::<Sold>()
         .reads(contracts::orders::STREAM, Start::Beginning)
-        .on(projection::Add::<OrderCreated>::new())
-        .on(projection::Add::<OrderConfirmed>::new())
-        .on(projection::Add::<OrderCancelled>::new())
+        .on::<OrderCreated>(projection::Add)
+        .on::<OrderConfirmed>(projection::Add)
+        .on::<OrderCancelled>(projection::Add)
         .routes(http::routes())
 }
 

@@ -1,7 +1,5 @@
 //! Each event is added to the figures. Adding is the same in any order: OrderConfirmed may come before OrderCreated.
 
-use std::marker::PhantomData;
-
 use contracts::OrderId;
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
 use millstream::{Event, Fault, Handler, Id, Keys, Meta, Received, Unit};
@@ -21,17 +19,9 @@ pub(crate) trait Counted: Event {
 }
 
 /// Adds an event to the figures.
-pub(crate) struct Add<E>(PhantomData<fn() -> E>);
+pub(crate) struct Add;
 
-impl<E> Add<E> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E: Counted> Handler for Add<E> {
-    type On = E;
-
+impl<E: Counted> Handler<E> for Add {
     fn touches(&self, event: &Received<E>) -> Keys {
         Keys::one::<Totals>(Totals::ID).and_all::<Sold>(event.products())
     }
@@ -83,9 +73,7 @@ impl Counted for OrderCancelled {
 /// An order's id is that of the command that placed it, and begins with the time when that arrived. So how long its saga took can be
 /// told from the event of its end alone, also when that of its beginning is not there yet, or no longer.
 fn add_duration(spread: &mut Spread, order: &OrderId, meta: &Meta) {
-    if let Ok(id) = order.parse::<Id>()
-        && matches!(id.0.get_version_num(), 7 | 8)
-    {
-        spread.add(meta.time.since(id.time()));
+    if let Some(placed) = order.parse::<Id>().ok().and_then(Id::time) {
+        spread.add(meta.time.since(placed));
     }
 }

@@ -1,13 +1,11 @@
 //! The routes.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{OrderId, ProductId};
 use millstream::FieldError;
-use millstream::commands::{Caller, Context};
+use millstream::commands::{Accepted, Caller, Context};
 use millstream::http::{Body, List, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +41,7 @@ struct Products {
 }
 
 async fn list(State(cx): State<Context>, list: List) -> Result<Json<Products>, Problem> {
-    let page = cx.page::<Product>(list.query::<Product>(&[], false)?).await?;
+    let page = cx.page(list.query::<Product>(&[])?).await?;
     Ok(Json(Products { products: page.items.into_iter().map(Stock::from).collect(), next_cursor: page.next }))
 }
 
@@ -57,7 +55,7 @@ struct Reservations {
 }
 
 async fn reservations(State(cx): State<Context>, list: List) -> Result<Json<Reservations>, Problem> {
-    let page = cx.page::<Reservation>(list.query::<Reservation>(&[], true)?).await?;
+    let page = cx.page(list.query::<Reservation>(&[])?.newest_first()).await?;
     Ok(Json(Reservations { reservations: page.items, next_cursor: page.next }))
 }
 
@@ -66,7 +64,7 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
         Ok(id) => cx.get::<Product>(&id).await?,
         Err(_) => None,
     };
-    product.map(|product| Json(product.into())).ok_or_else(|| not_found(format!("there is no product {id}")))
+    product.map(|product| Json(product.into())).ok_or_else(|| Problem::not_found(format!("there is no product {id}")))
 }
 
 /// The body of `PUT /stock/{productId}`.
@@ -103,11 +101,11 @@ async fn set(
     caller: Caller,
     Path(id): Path<String>,
     Body(stock): Body<NewStock>,
-) -> Result<Response, Problem> {
-    let command = stock.check(&id).map_err(|errors| bad_request("the stock breaks the rules below", errors))?;
-    let accepted = cx.submit(&caller, command).await?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], accepted.reply).into_response())
+) -> Result<Accepted<Stock>, Problem> {
+    let command = stock
+        .check(&id)
+        .map_err(|errors| Problem::bad_request("the stock breaks the rules below").with_errors(errors))?;
+    Ok(cx.submit(&caller, command).await?)
 }
 
 async fn reservation(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<Reservation>, Problem> {
@@ -115,15 +113,7 @@ async fn reservation(State(cx): State<Context>, Path(id): Path<String>) -> Resul
         Ok(id) => cx.get::<Reservation>(&id).await?,
         Err(_) => None,
     };
-    found.map(Json).ok_or_else(|| not_found(format!("nothing was reserved or refused for an order {id}")))
-}
-
-fn bad_request(detail: &str, errors: Vec<FieldError>) -> Problem {
-    Problem { status: StatusCode::BAD_REQUEST, detail: detail.into(), errors }
-}
-
-fn not_found(detail: String) -> Problem {
-    Problem { status: StatusCode::NOT_FOUND, detail, errors: vec![] }
+    found.map(Json).ok_or_else(|| Problem::not_found(format!("nothing was reserved or refused for an order {id}")))
 }
 
 #[cfg(test)]

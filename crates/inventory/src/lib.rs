@@ -32,7 +32,7 @@ pub fn service() -> Service {
         .on(saga::Release)
         .on(saga::Sell)
         .metrics(metrics::ALL)
-        .begins(&HTTP_DURATION, http::ANSWERS)
+        .preset_series(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes())
 }
 

@@ -27,9 +27,7 @@ fn by_product(lines: &[Line]) -> BTreeMap<&ProductId, u64> {
 /// An order was placed: all its lines are set aside, or none.
 pub(crate) struct Reserve;
 
-impl Handler for Reserve {
-    type On = OrderCreated;
-
+impl Handler<OrderCreated> for Reserve {
     fn touches(&self, order: &Received<OrderCreated>) -> Keys {
         touches(&order.order_id, &order.lines)
     }
@@ -76,9 +74,7 @@ impl Handler for Reserve {
 /// An order was cancelled: what was set aside for it is available again, or never will be set aside.
 pub(crate) struct Release;
 
-impl Handler for Release {
-    type On = OrderCancelled;
-
+impl Handler<OrderCancelled> for Release {
     fn touches(&self, order: &Received<OrderCancelled>) -> Keys {
         touches(&order.order_id, &order.lines)
     }
@@ -109,9 +105,7 @@ impl Handler for Release {
 /// An order was confirmed: what was set aside for it is sold.
 pub(crate) struct Sell;
 
-impl Handler for Sell {
-    type On = OrderConfirmed;
-
+impl Handler<OrderConfirmed> for Sell {
     fn touches(&self, order: &Received<OrderConfirmed>) -> Keys {
         touches(&order.order_id, &order.lines)
     }

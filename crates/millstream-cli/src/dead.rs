@@ -103,7 +103,7 @@ pub(crate) struct Filter {
     /// Of this type of event, `orders.created`
     #[arg(long)]
     event: Option<String>,
-    /// Given up for this reason: rejected, exhausted, schema, ahead, panic, crash, too_large
+    /// Given up for this reason: rejected, exhausted, schema, ahead, panic, misuse, crash, too_large
     #[arg(long)]
     reason: Option<String>,
     /// Of this cause, as `list` shows it

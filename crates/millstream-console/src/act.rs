@@ -16,7 +16,7 @@ use millstream::http::{Body, Problem};
 use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
 use millstream::operator::personal::MASK;
-use millstream::operator::read::From as Start;
+use millstream::operator::read::ReadFrom;
 use millstream::operator::wakes::{PendingWake, WakeAct};
 use millstream::operator::{By, OperatorError};
 use millstream::{Id, Timestamp};
@@ -51,9 +51,8 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
 fn by(who: &str, why: &str) -> Result<By, Problem> {
     let (who, why) = (who.trim(), why.trim());
     let fits = |text: &str, most| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    let problem = |field, wanted| {
-        Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}"), vec![]).at(field, wanted))
-    };
+    let problem =
+        |field, wanted| Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}")).at(field, wanted));
     if !fits(who, WHO) {
         return problem("who", "say who you are, in up to 64 characters");
     }
@@ -167,7 +166,7 @@ struct Edit {
 
 async fn edit(State(console): State<Arc<Console>>, Body(edit): Body<Edit>) -> Result<Json<Edited>, Problem> {
     let by = by(&edit.who, &edit.why)?;
-    let wrong = |what: String| Problem::unprocessable(format!("`payload` {what}"), vec![]).at("payload", what);
+    let wrong = |what: String| Problem::unprocessable(format!("`payload` {what}")).at("payload", what);
     let original = letter(&console, &edit.service, edit.id).await?;
     if serde_json::from_slice::<Value>(&original.payload).is_ok() {
         serde_json::from_str::<Value>(&edit.payload).map_err(|error| wrong(format!("is not JSON: {error}")))?;
@@ -215,7 +214,7 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
             (service, id.to_string(), payload)
         }
         Reveal { stream: Some(stream), sequence: Some(sequence), .. } => {
-            let found = console.operator.first(&stream, ">", Start::Sequence(sequence)).await.map_err(problem)?;
+            let found = console.operator.first(&stream, ">", ReadFrom::Sequence(sequence)).await.map_err(problem)?;
             let found = found.filter(|stored| stored.sequence == sequence);
             let found =
                 found.ok_or_else(|| Problem::not_found(format!("{stream} has no message {sequence} any more")))?;

@@ -53,6 +53,8 @@ pub enum Reason {
     Ahead,
     /// The handler panicked.
     Panic,
+    /// The handler staged what the service does not declare, or the wake of a document whose effect is under way.
+    Misuse,
     /// It killed the process, alone, several times.
     Crash,
     /// What it would emit is larger than the broker takes.
@@ -61,8 +63,16 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Rejected, Self::Exhausted, Self::Schema, Self::Ahead, Self::Panic, Self::Crash, Self::TooLarge];
+    pub const ALL: [Self; 8] = [
+        Self::Rejected,
+        Self::Exhausted,
+        Self::Schema,
+        Self::Ahead,
+        Self::Panic,
+        Self::Misuse,
+        Self::Crash,
+        Self::TooLarge,
+    ];
 
     /// As it stands in the header `Millstream-Reason` and in metrics.
     pub fn name(self) -> &'static str {
@@ -72,6 +82,7 @@ impl Reason {
             Self::Schema => "schema",
             Self::Ahead => "ahead",
             Self::Panic => "panic",
+            Self::Misuse => "misuse",
             Self::Crash => "crash",
             Self::TooLarge => "too_large",
         }

@@ -78,8 +78,29 @@ pub fn partition(key: &str, partitions: u32) -> u32 {
 ///     fn key(&self) -> &str { &self.sensor }
 /// }
 /// ```
+///
+/// An event whose type does not lie in its stream would be published to nowhere, and waited for in vain by whoever reads it. Using
+/// it in [`Unit::emit`](crate::Unit::emit) or in a service's declaration does not compile:
+///
+/// ```compile_fail
+/// # use millstream_core::{Event, Stream, Unit};
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Serialize, Deserialize)]
+/// struct Measured { sensor: String }
+///
+/// impl Event for Measured {
+///     // The stream's domain is `temperatures`.
+///     const TYPE: &'static str = "temperature.measured";
+///     const STREAM: Stream = Stream::new("TEMPERATURES", "temperatures");
+///     fn key(&self) -> &str { &self.sensor }
+/// }
+///
+/// fn say(unit: &mut Unit<'_>) {
+///     unit.emit(&Measured { sensor: "roof".into() });
+/// }
+/// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject.
+    /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject, and the domain is its stream's.
     const TYPE: &'static str;
     /// The version of the body.
     const VERSION: u32 = 1;
@@ -115,6 +136,36 @@ impl<E: Event> Older<E> {
         assert!(O::VERSION < E::VERSION, "an older version has a lower number than the current one");
         Self { version: O::VERSION, read: |body| serde_json::from_slice::<O>(body).map(E::from) }
     }
+}
+
+/// Fails, at compile time where it is called in a `const` block, if the type of an event does not lie in its stream.
+#[doc(hidden)]
+pub const fn assert_type_in_stream<E: Event>() {
+    assert!(
+        lies_in(E::TYPE, E::STREAM.domain),
+        "an event's TYPE is `<domain>.<event>`: two tokens of which the first is the domain of its STREAM"
+    );
+}
+
+/// Whether a type is the domain, a dot, and one more token that a subject may have.
+const fn lies_in(event: &str, domain: &str) -> bool {
+    let (event, domain) = (event.as_bytes(), domain.as_bytes());
+    if event.len() < domain.len() + 2 || event[domain.len()] != b'.' {
+        return false;
+    }
+    let mut at = 0;
+    while at < event.len() {
+        let right = match at {
+            _ if at < domain.len() => event[at] == domain[at] && event[at] != b'.',
+            _ if at == domain.len() => true,
+            _ => event[at].is_ascii_graphic() && !matches!(event[at], b'.' | b'*' | b'>'),
+        };
+        if !right {
+            return false;
+        }
+        at += 1;
+    }
+    true
 }
 
 const fn same(one: &str, other: &str) -> bool {
@@ -158,13 +209,13 @@ pub struct Received<E> {
     /// Id, time, correlation.
     pub meta: Meta,
     /// The body.
-    pub event: E,
+    pub body: E,
 }
 
 impl<E> Deref for Received<E> {
     type Target = E;
     fn deref(&self) -> &E {
-        &self.event
+        &self.body
     }
 }
 
@@ -364,6 +415,17 @@ mod tests {
         let mut cut = Emitted::pack(&[message(b"{}")]);
         cut.pop();
         assert!(Emitted::unpack(&cut).is_none());
+    }
+
+    #[test]
+    fn a_type_lies_in_its_stream_if_it_is_the_domain_and_one_more_token() {
+        assert!(lies_in("orders.created", "orders"));
+        for wrong in
+            ["order.created", "orders", "orders.", "orders.a.b", "ordersx.a", "orders.*", "orders.a b", "Orders.a"]
+        {
+            assert!(!lies_in(wrong, "orders"), "{wrong}");
+        }
+        assert!(!lies_in("a.b.c", "a.b"));
     }
 
     #[test]

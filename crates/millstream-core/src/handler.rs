@@ -1,10 +1,13 @@
 //! What a service is made of: documents, and pure functions from an input and documents to changed documents and events.
 //!
 //! A [`Handler`] reacts to events, a [`Command`] comes in over HTTP, a [`Timer`] fires at a document's due time, and a
-//! [`Wake`] does something outside and settles its outcome. All but [`Wake::run`] are plain synchronous functions without I/O,
+//! [`Effect`] does something outside and settles its outcome. All but [`Effect::run`] are plain synchronous functions without I/O,
 //! clock or randomness: they may be run again after a conflict, and are tested without a mock.
 
+use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -72,19 +75,21 @@ impl Keys {
     }
 }
 
-/// Reacts to one type of event. A service has one handler for an event type.
-pub trait Handler: Send + Sync + 'static {
-    /// The event.
-    type On: Event;
-
-    /// Which documents [`Handler::handle`] reads or writes.
-    fn touches(&self, event: &Received<Self::On>) -> Keys;
+/// Reacts to a type of event. A service has one handler for an event type; one handler may serve several.
+pub trait Handler<E: Event>: Send + Sync + 'static {
+    /// Which documents [`Handler::handle`] reads or writes, as far as the event tells: they are loaded before it runs, with those
+    /// of the whole batch in one read. This is an optimisation and no promise. When `handle` uses a document that is not named
+    /// here, the handling is dropped, the document loaded, and the event handled again with it.
+    fn touches(&self, event: &Received<E>) -> Keys {
+        let _ = event;
+        Keys::none()
+    }
 
     /// Decides: reads and stages documents, emits events. What it staged is dropped when it fails.
     ///
     /// # Errors
     /// [`Fault::Retry`] to be tried again later, [`Fault::Reject`] to be parked as a dead letter.
-    fn handle(&self, event: &Received<Self::On>, unit: &mut Unit<'_>) -> Result<(), Fault>;
+    fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
 /// Something a caller asks for. It is serialized to compare a repeat under one `Idempotency-Key` with the original, by
@@ -93,8 +98,12 @@ pub trait Command: Serialize + Send + Sync + 'static {
     /// What is answered, once the commit is durable.
     type Reply: Serialize;
 
-    /// Which documents [`Command::handle`] reads or writes; `id` is this command's own, made of arrival time and randomness.
-    fn touches(&self, id: Id) -> Keys;
+    /// Which documents [`Command::handle`] reads or writes, as far as the command tells; an optimisation, as
+    /// [`Handler::touches`] is. `id` is this command's own, made of arrival time and randomness.
+    fn touches(&self, id: Id) -> Keys {
+        let _ = id;
+        Keys::none()
+    }
 
     /// Decides.
     ///
@@ -103,12 +112,100 @@ pub trait Command: Serialize + Send + Sync + 'static {
     fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
 }
 
+/// Handles commands of a type that is only data, with what is not part of them: settings, a clock, a port. A [`Command`] is its
+/// own handler; one of these goes in with `Context::submit_to`.
+///
+/// A repeat under an `Idempotency-Key` is compared by the command alone: it stays one when the handler's settings have changed.
+pub trait CommandHandler<C>: Send + Sync + 'static {
+    /// What is answered, once the commit is durable.
+    type Reply: Serialize;
+
+    /// As [`Command::touches`].
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        let _ = (command, id);
+        Keys::none()
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// As [`Command::handle`].
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
+}
+
+impl<C, H: CommandHandler<C>> CommandHandler<C> for Arc<H> {
+    type Reply = H::Reply;
+
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        (**self).touches(command, id)
+    }
+
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<H::Reply, Fault> {
+        (**self).handle(command, id, unit)
+    }
+}
+
+/// The kind of a wake: its name, unique within the service, and the documents that carry it. It ties what sets a wake to the
+/// [`Effect`] or [`Timer`] that it belongs to:
+///
+/// ```
+/// # use millstream_core::{Document, Kind, Timestamp, Unit};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Payment { id: String }
+/// # impl Document for Payment {
+/// #     const COLLECTION: &'static str = "payments";
+/// #     fn id(&self) -> &str { &self.id }
+/// # }
+/// const CHARGE: Kind<Payment> = Kind::new("charge");
+///
+/// fn charge(payment: Payment, at: Timestamp, unit: &mut Unit<'_>) {
+///     unit.put_with_wake(payment, CHARGE, at);
+/// }
+/// ```
+pub struct Kind<D> {
+    name: &'static str,
+    document: PhantomData<fn() -> D>,
+}
+
+impl<D> Kind<D> {
+    /// A kind of this name.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, document: PhantomData }
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl<D> Clone for Kind<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Kind<D> {}
+
+impl<D> fmt::Debug for Kind<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kind").field(&self.name).finish()
+    }
+}
+
+impl<D> fmt::Display for Kind<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// A document's due time without anything outside: an order's deadline.
 pub trait Timer: Send + Sync + 'static {
     /// The document that carries the wake.
     type Document: Document;
     /// The wake's kind, unique within the service.
-    const KIND: &'static str;
+    const KIND: Kind<Self::Document>;
 
     /// The time has come. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn fire(&self, document: &mut Self::Document, unit: &mut Unit<'_>);
@@ -119,6 +216,11 @@ pub trait Timer: Send + Sync + 'static {
         None
     }
 
+    /// An operator has taken it away: the document may say so. The wake is cleared unless a new one is set.
+    fn cancelled(&self, document: &mut Self::Document, unit: &mut Unit<'_>) {
+        let _ = (document, unit);
+    }
+
     /// Whether an operator may take it away. Only where the document is in a sound state without it: an order without a deadline
     /// waits for as long as it takes.
     fn cancellable(&self) -> bool {
@@ -127,26 +229,28 @@ pub trait Timer: Send + Sync + 'static {
 }
 
 /// An effect on the outside: committed as an intent first, run after, settled by its outcome.
-pub trait Wake: Send + Sync + 'static {
+pub trait Effect: Send + Sync + 'static {
     /// The document that carries the intent.
     type Document: Document;
     /// What the outside answered, definite: a declined card is an outcome.
     type Outcome: Clone + Send + Sync + 'static;
     /// The wake's kind, unique within the service.
-    const KIND: &'static str;
+    const KIND: Kind<Self::Document>;
 
     /// Does it, under a key derived from the document so that doing it twice is doing it once.
     ///
     /// # Errors
     /// [`Outage`]: the outcome is unknown. It is tried again with backoff, for as long as it takes.
-    fn run(
-        &self,
-        document: &Self::Document,
-        wake: &WakeInfo,
-    ) -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
+    fn run(&self, document: &Self::Document, wake: &Wake)
+    -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
 
     /// Decides what the outcome means. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
+
+    /// An operator has taken it away: the document may say so. The wake is cleared unless a new one is set.
+    fn cancelled(&self, document: &mut Self::Document, unit: &mut Unit<'_>) {
+        let _ = (document, unit);
+    }
 
     /// Whether an operator may take it away before it was tried for the first time. Only where the document is in a sound state
     /// without its outcome: never a charge that others wait for.
@@ -163,8 +267,8 @@ pub struct Outage(pub String);
 /// A document's due time or open intent, as stored with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WakeInfo {
-    /// Which [`Wake`] or [`Timer`] it belongs to.
+pub struct Wake {
+    /// Which [`Effect`] or [`Timer`] it belongs to.
     pub kind: String,
     /// When it was first set; claims and backoff leave it.
     pub opened: Timestamp,
@@ -208,6 +312,25 @@ impl Fault {
     /// A rejection with HTTP status 404 (Not Found).
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::Reject(Reject { status: 404, detail: detail.into(), errors: vec![] })
+    }
+
+    /// A rejection with HTTP status 422 (Unprocessable Content): it breaks a rule; [`Fault::at`] says where.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::Reject(Reject { status: 422, detail: detail.into(), errors: vec![] })
+    }
+
+    /// Adds a field at fault to a rejection:
+    ///
+    /// ```
+    /// # use millstream_core::Fault;
+    /// Fault::unprocessable("this is no review").at("stars", "must be 1 to 5");
+    /// ```
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        if let Self::Reject(reject) = &mut self {
+            reject.errors.push(FieldError { field: field.into(), message: message.into() });
+        }
+        self
     }
 }
 

@@ -118,12 +118,15 @@ impl Id {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
-    /// The time in the id's first 48 bits; meaningless for an id from elsewhere that is not of version 7 or 8.
-    pub fn time(self) -> Timestamp {
+    /// The time in the id's first 48 bits; `None` of an id from elsewhere that is not of version 7 or 8, and holds none.
+    pub fn time(self) -> Option<Timestamp> {
+        if !matches!(self.0.get_version_num(), 7 | 8) {
+            return None;
+        }
         let bytes = self.0.as_bytes();
         let mut millis = [0_u8; 8];
         millis[2..].copy_from_slice(&bytes[..6]);
-        Timestamp(u64::from_be_bytes(millis))
+        Some(Timestamp(u64::from_be_bytes(millis)))
     }
 
     /// The sixteen bytes.
@@ -160,7 +163,8 @@ mod tests {
         let at = Timestamp(1_700_000_000_123);
         let id = Id::derived(at, "orders", b"cause", 0);
         assert_eq!(id, Id::derived(at, "orders", b"cause", 0));
-        assert_eq!(id.time(), at);
+        assert_eq!(id.time(), Some(at));
+        assert_eq!("4fd3ad40-3f7b-4a7c-a3c1-8f2b2f0a9d11".parse::<Id>().unwrap().time(), None);
         assert_ne!(id, Id::derived(at, "payments", b"cause", 0));
         assert_ne!(id, Id::derived(at, "orders", b"cause", 1));
         assert!(id < Id::derived(Timestamp(at.0 + 1), "orders", b"cause", 0));

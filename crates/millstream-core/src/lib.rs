@@ -24,6 +24,8 @@ pub mod view;
 pub mod work;
 
 pub use event::{Event, Meta, Received, Stream};
-pub use handler::{Command, Document, Fault, FieldError, Handler, Key, Keys, Outage, Reject, Timer, Wake, WakeInfo};
+pub use handler::{
+    Command, CommandHandler, Document, Effect, Fault, FieldError, Handler, Key, Keys, Kind, Outage, Reject, Timer, Wake,
+};
 pub use ids::{Id, Timestamp};
 pub use unit::Unit;

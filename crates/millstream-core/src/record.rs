@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 pub use crate::handler::Key;
-use crate::handler::WakeInfo;
+use crate::handler::Wake;
 use crate::ids::{Id, Timestamp};
 
 /// A document as the store keeps it.
@@ -18,7 +18,7 @@ pub struct StoredDoc {
     /// The document as JSON.
     pub body: Bytes,
     /// Its wake.
-    pub wake: Option<WakeInfo>,
+    pub wake: Option<Wake>,
 }
 
 /// A document that a commit guards, and writes if it has a body.
@@ -40,7 +40,7 @@ pub struct NewDoc {
     /// The document as JSON.
     pub body: Bytes,
     /// Its wake.
-    pub wake: Option<WakeInfo>,
+    pub wake: Option<Wake>,
 }
 
 /// A collection to prepare.

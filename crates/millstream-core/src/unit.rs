@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Emitted, Event, Meta, Stream};
-use crate::handler::{Document, Fault, Key, Keys, Reject, WakeInfo};
+use crate::event::{Emitted, Event, Meta, Stream, assert_type_in_stream};
+use crate::handler::{Document, Fault, Key, Keys, Kind, Reject, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::metric::Metric;
 use crate::view::{Slot, View, new_wake};
@@ -193,13 +193,13 @@ impl<'a> Unit<'a> {
     ///
     /// # Panics
     /// When the service does not keep the collection.
-    pub fn wake_of<D: Document>(&self, id: &str) -> Option<WakeInfo> {
+    pub fn wake_of<D: Document>(&self, id: &str) -> Option<Wake> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
         let slot = self.slot(&key);
         match self.staged.docs.iter().find(|(staged, _)| *staged == key).map(|(_, change)| &change.wake) {
             Some(WakeChange::Clear) => None,
             Some(WakeChange::Set { kind, at }) => Some(new_wake(kind, *at, slot.version, self.cx)),
-            Some(WakeChange::Move(at)) => slot.wake.clone().map(|wake| WakeInfo { at: *at, ..wake }),
+            Some(WakeChange::Move(at)) => slot.wake.clone().map(|wake| Wake { at: *at, ..wake }),
             Some(WakeChange::Keep) | None => slot.wake.clone(),
         }
     }
@@ -212,23 +212,23 @@ impl<'a> Unit<'a> {
     /// Stages a document with a wake of `kind`, due at `at`, in place of any it has.
     ///
     /// Refused while an intent is open on it (attempt 1 or more) by all but the intent's own outcome.
-    pub fn put_waking<D: Document>(&mut self, document: D, kind: &'static str, at: Timestamp) {
-        self.stage(document, WakeChange::Set { kind, at });
+    pub fn put_with_wake<D: Document>(&mut self, document: D, kind: Kind<D>, at: Timestamp) {
+        self.stage(document, WakeChange::Set { kind: kind.name(), at });
     }
 
-    /// Stages a document without a wake; refused as [`Unit::put_waking`] is.
-    pub fn put_resting<D: Document>(&mut self, document: D) {
+    /// Stages a document without a wake; refused as [`Unit::put_with_wake`] is.
+    pub fn put_without_wake<D: Document>(&mut self, document: D) {
         self.stage(document, WakeChange::Clear);
     }
 
-    /// Within [`Wake::settle`](crate::Wake::settle) and [`Timer::fire`](crate::Timer::fire): gives the document its next wake.
-    pub fn wake_next(&mut self, kind: &'static str, at: Timestamp) {
-        self.staged.next = Some((kind, at));
+    /// Within [`Effect::settle`](crate::Effect::settle) and [`Timer::fire`](crate::Timer::fire): gives the document its next wake.
+    pub fn set_next_wake<D: Document>(&mut self, kind: Kind<D>, at: Timestamp) {
+        self.staged.next = Some((kind.name(), at));
     }
 
     #[doc(hidden)]
     /// The wake of a document of whatever type, as loaded.
-    pub fn standing_wake(&self, key: &Key) -> Option<&'a WakeInfo> {
+    pub fn standing_wake(&self, key: &Key) -> Option<&'a Wake> {
         self.slot(key).wake.as_ref()
     }
 
@@ -256,7 +256,7 @@ impl<'a> Unit<'a> {
             && !self.cx.rules.kinds.contains(&(kind, D::COLLECTION))
         {
             self.refuse(Refusal::Wrong(format!(
-                "no wake or timer of kind `{kind}` is declared for `{}`",
+                "no effect or timer of kind `{kind}` is declared for `{}`",
                 D::COLLECTION
             )));
             return;
@@ -294,7 +294,9 @@ impl<'a> Unit<'a> {
     /// Stages an event. Its id is derived from the input's, so handling the input again gives the same one.
     ///
     /// Refused when it is larger than the broker takes, or its stream is not one that the service publishes.
+    /// An event whose type does not lie in its stream does not compile.
     pub fn emit<E: Event>(&mut self, event: &E) {
+        const { assert_type_in_stream::<E>() };
         let rules = self.cx.rules;
         if !rules.streams.contains(&E::STREAM) {
             self.refuse(Refusal::Wrong(format!("`{}` does not publish `{}`", rules.service, E::STREAM.name)));
@@ -392,6 +394,7 @@ pub enum Ran {
     Rejected(Reject),
     TooLarge(String),
     Panicked(String),
+    Misused(String),
     /// It has read a document that is not loaded.
     Missed(Key),
 }
@@ -405,7 +408,11 @@ impl Ran {
     pub fn error(self) -> String {
         match self {
             Self::Handled { .. } | Self::Missed(_) => String::new(),
-            Self::Retry(error) | Self::Ahead(error) | Self::TooLarge(error) | Self::Panicked(error) => error,
+            Self::Retry(error)
+            | Self::Ahead(error)
+            | Self::TooLarge(error)
+            | Self::Panicked(error)
+            | Self::Misused(error) => error,
             Self::Rejected(reject) => reject.detail,
         }
     }
@@ -424,7 +431,7 @@ pub fn run(view: &View, cx: &Context<'_>, work: impl FnOnce(&mut Unit<'_>) -> Re
         (Ok(Err(Fault::Ahead(why))), _) | (Ok(Ok(_)), Some(Refusal::Ahead(why))) => Ran::Ahead(why),
         (Ok(Err(Fault::Reject(reject))), _) => Ran::Rejected(reject),
         (Ok(Ok(_)), Some(Refusal::TooLarge(why))) => Ran::TooLarge(why),
-        (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Panicked(why),
+        (Ok(Ok(_)), Some(Refusal::Wrong(why))) => Ran::Misused(why),
         (Ok(Ok(reply)), None) => match unit.staged.emitted.iter().map(Emitted::wire_size).sum::<usize>() {
             size if size > LARGEST => {
                 Ran::TooLarge(format!("it would emit {size} bytes at once, over the limit of {LARGEST}"))
@@ -444,7 +451,7 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> String {
 #[doc(hidden)]
 /// What the outcome of a wake is known by: an id of (service, kind, document, generation), and the correlation that the wake
 /// has carried.
-pub fn outcome_meta(service: &str, key: &Key, wake: &WakeInfo) -> Meta {
+pub fn outcome_meta(service: &str, key: &Key, wake: &Wake) -> Meta {
     let cause = format!("{}\n{}\n{}\n{}", wake.kind, key.collection, key.id, wake.generation);
     Meta {
         id: Id::derived(wake.opened, service, cause.as_bytes(), 0),

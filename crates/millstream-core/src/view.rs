@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::ids::Timestamp;
 use crate::record::{DocWrite, NewDoc, StoredDoc};
 use crate::unit::{Body, Context, Staged, WakeChange};
@@ -19,7 +19,7 @@ pub struct View {
 pub struct Slot {
     pub version: Option<u64>,
     pub body: Option<Body>,
-    pub wake: Option<WakeInfo>,
+    pub wake: Option<Wake>,
     guarded: bool,
     changed: bool,
 }
@@ -61,12 +61,12 @@ impl View {
     }
 
     /// The wake of a document as it now stands.
-    pub fn wake(&self, key: &Key) -> Option<&WakeInfo> {
+    pub fn wake(&self, key: &Key) -> Option<&Wake> {
         self.slots.get(key)?.wake.as_ref()
     }
 
     /// Changes only the wake of a document: a claim, a backoff.
-    pub fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut WakeInfo)) {
+    pub fn set_wake(&mut self, key: &Key, change: impl FnOnce(&mut Wake)) {
         if let Some(slot) = self.slots.get_mut(key)
             && let Some(wake) = &mut slot.wake
         {
@@ -83,7 +83,7 @@ impl View {
     }
 
     /// The documents with wakes that this batch has set or changed.
-    pub fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
+    pub fn changed_wakes(&self) -> impl Iterator<Item = (&Key, &Wake)> {
         self.slots.iter().filter(|(_, slot)| slot.changed).filter_map(|(key, slot)| Some((key, slot.wake.as_ref()?)))
     }
 
@@ -108,8 +108,8 @@ impl View {
     }
 }
 
-pub fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> WakeInfo {
-    WakeInfo {
+pub fn new_wake(kind: &str, at: Timestamp, version: Option<u64>, cx: &Context<'_>) -> Wake {
+    Wake {
         kind: kind.into(),
         opened: cx.now,
         at,

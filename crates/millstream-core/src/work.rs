@@ -1,14 +1,15 @@
-//! Handlers, commands, wakes and timers of any type, made into work of one type for the engine.
+//! Handlers, commands, effects and timers of any type, made into work of one type for the engine.
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{Event, Meta, Received, Stream};
-use crate::handler::{Command, Document, Fault, Handler, Keys, Outage, Timer, Wake, WakeInfo};
+use crate::event::{Event, Meta, Received, Stream, assert_type_in_stream};
+use crate::handler::{Command, CommandHandler, Document, Effect, Fault, Handler, Keys, Outage, Timer, Wake};
 use crate::ids::Id;
 use crate::metric::Metric;
 use crate::unit::{Unit, Unread, Work, end_wake, parse};
@@ -21,23 +22,36 @@ pub trait AnyHandler: Send + Sync {
     fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread>;
 }
 
-struct HandlerWork<H: Handler> {
-    handler: Arc<H>,
-    event: Received<H::On>,
+/// A handler, as far as it is one of this event.
+pub struct HandlerOf<E, H> {
+    handler: H,
+    event: PhantomData<fn() -> E>,
 }
 
-impl<H: Handler> AnyHandler for H {
+impl<E: Event, H: Handler<E>> HandlerOf<E, H> {
+    pub fn new(handler: H) -> Self {
+        const { assert_type_in_stream::<E>() };
+        Self { handler, event: PhantomData }
+    }
+}
+
+struct HandlerWork<E, H> {
+    handler: Arc<HandlerOf<E, H>>,
+    event: Received<E>,
+}
+
+impl<E: Event, H: Handler<E>> AnyHandler for HandlerOf<E, H> {
     fn event_type(&self) -> &'static str {
-        H::On::TYPE
+        E::TYPE
     }
 
     fn stream(&self) -> Stream {
-        H::On::STREAM
+        E::STREAM
     }
 
     fn decode(self: Arc<Self>, version: u32, meta: Meta, payload: &[u8]) -> Result<Box<dyn Work>, Unread> {
-        let event = read::<H::On>(version, payload)?;
-        Ok(Box::new(HandlerWork { handler: self, event: Received { meta, event } }))
+        let event = read::<E>(version, payload)?;
+        Ok(Box::new(HandlerWork { handler: self, event: Received { meta, body: event } }))
     }
 }
 
@@ -60,13 +74,13 @@ fn read<E: Event>(version: u32, payload: &[u8]) -> Result<E, Unread> {
     })
 }
 
-impl<H: Handler> Work for HandlerWork<H> {
+impl<E: Event, H: Handler<E>> Work for HandlerWork<E, H> {
     fn touches(&self) -> Keys {
-        self.handler.touches(&self.event)
+        self.handler.handler.touches(&self.event)
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        self.handler.handle(&self.event, unit).map(|()| None)
+        self.handler.handler.handle(&self.event, unit).map(|()| None)
     }
 }
 
@@ -83,18 +97,35 @@ impl Work for Nothing {
     }
 }
 
-pub struct CommandWork<C> {
+/// Handles commands that are their own handlers.
+#[derive(Clone)]
+pub struct Itself;
+
+impl<C: Command> CommandHandler<C> for Itself {
+    type Reply = C::Reply;
+
+    fn touches(&self, command: &C, id: Id) -> Keys {
+        command.touches(id)
+    }
+
+    fn handle(&self, command: &C, id: Id, unit: &mut Unit<'_>) -> Result<C::Reply, Fault> {
+        command.handle(id, unit)
+    }
+}
+
+pub struct CommandWork<H, C> {
     pub id: Id,
+    pub handler: H,
     pub command: C,
 }
 
-impl<C: Command> Work for CommandWork<C> {
+impl<H: CommandHandler<C>, C: Send + Sync> Work for CommandWork<H, C> {
     fn touches(&self) -> Keys {
-        self.command.touches(self.id)
+        self.handler.touches(&self.command, self.id)
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        let reply = self.command.handle(self.id, unit)?;
+        let reply = self.handler.handle(&self.command, self.id, unit)?;
         let reply = serde_json::to_vec(&reply).unwrap_or_else(|error| panic!("a reply cannot be written: {error}"));
         Ok(Some(reply.into()))
     }
@@ -103,73 +134,81 @@ impl<C: Command> Work for CommandWork<C> {
 pub type Outcome = Arc<dyn Any + Send + Sync>;
 pub type Running = Pin<Box<dyn Future<Output = Result<Outcome, Outage>> + Send>>;
 
-/// A wake with an effect.
-pub trait AnyWake: Send + Sync {
+/// An effect of any type.
+pub trait AnyEffect: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
-    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running;
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: Wake) -> Running;
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work>;
     fn cancellable(&self) -> bool;
+    /// Takes the wake of a document away.
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
-impl<W: Wake> AnyWake for W {
+impl<E: Effect> AnyEffect for E {
     fn kind(&self) -> &'static str {
-        W::KIND
+        E::KIND.name()
     }
 
     fn collection(&self) -> &'static str {
-        W::Document::COLLECTION
+        E::Document::COLLECTION
     }
 
-    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: WakeInfo) -> Running {
-        let document = parse::<W::Document>(document, shape);
+    fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: Wake) -> Running {
+        let document = parse::<E::Document>(document, shape);
         Box::pin(async move {
             let document = document.map_err(|fault| Outage(format!("{fault:?}")))?;
-            let outcome = Wake::run(&*self, &document, &wake).await?;
+            let outcome = Effect::run(&*self, &document, &wake).await?;
             Ok(Arc::new(outcome) as Outcome)
         })
     }
 
     fn settle(self: Arc<Self>, id: String, outcome: Outcome) -> Box<dyn Work> {
-        Box::new(SettleWork { wake: self, id, outcome })
+        Box::new(SettleWork { effect: self, id, outcome })
     }
 
     fn cancellable(&self) -> bool {
-        Wake::cancellable(self)
+        Effect::cancellable(self)
+    }
+
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        end_wake::<E::Document>(unit, id, |document, unit| self.cancelled(document, unit)).map(drop)
     }
 }
 
-struct SettleWork<W> {
-    wake: Arc<W>,
+struct SettleWork<E> {
+    effect: Arc<E>,
     id: String,
     outcome: Outcome,
 }
 
-impl<W: Wake> Work for SettleWork<W> {
+impl<E: Effect> Work for SettleWork<E> {
     fn touches(&self) -> Keys {
-        Keys::one::<W::Document>(self.id.clone())
+        Keys::one::<E::Document>(self.id.clone())
     }
 
     fn handle(&self, unit: &mut Unit<'_>) -> Result<Option<Bytes>, Fault> {
-        let Some(outcome) = self.outcome.downcast_ref::<W::Outcome>() else { panic!("an outcome of another wake") };
-        end_wake::<W::Document>(unit, &self.id, |document, unit| {
-            Wake::settle(&*self.wake, document, outcome.clone(), unit)
+        let Some(outcome) = self.outcome.downcast_ref::<E::Outcome>() else { panic!("an outcome of another effect") };
+        end_wake::<E::Document>(unit, &self.id, |document, unit| {
+            Effect::settle(&*self.effect, document, outcome.clone(), unit)
         })
     }
 }
 
-/// A wake without an effect.
+/// A timer of any type.
 pub trait AnyTimer: Send + Sync {
     fn kind(&self) -> &'static str;
     fn collection(&self) -> &'static str;
     fn fire(self: Arc<Self>, id: String) -> Box<dyn Work>;
     fn overdue(&self) -> Option<(&'static Metric, Duration)>;
     fn cancellable(&self) -> bool;
+    /// Takes the wake of a document away.
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault>;
 }
 
 impl<T: Timer> AnyTimer for T {
     fn kind(&self) -> &'static str {
-        T::KIND
+        T::KIND.name()
     }
 
     fn collection(&self) -> &'static str {
@@ -186,6 +225,10 @@ impl<T: Timer> AnyTimer for T {
 
     fn cancellable(&self) -> bool {
         Timer::cancellable(self)
+    }
+
+    fn cancel(&self, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        end_wake::<T::Document>(unit, id, |document, unit| self.cancelled(document, unit)).map(drop)
     }
 }
 

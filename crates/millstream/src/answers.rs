@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::commands::{Caller, CommandError, Context};
-use crate::handler::{Fault, Key, Keys, WakeInfo};
+use crate::handler::{Fault, Key, Keys, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::protocol::{
     ActQuestion, Asked, JournalAnswer, JournalQuestion, Journalled, MOST_IDS, MOST_WAKES, PendingWake, WakeAct,
@@ -180,7 +180,7 @@ impl From<Entry> for Journalled {
     }
 }
 
-fn pending(service: &str, kinds: &Kinds, key: &Key, wake: &WakeInfo) -> PendingWake {
+fn pending(service: &str, kinds: &Kinds, key: &Key, wake: &Wake) -> PendingWake {
     PendingWake {
         service: service.into(),
         collection: key.collection.into(),
@@ -238,10 +238,10 @@ impl Work for ActOnWake {
             )));
         }
         let mut left = pending(self.service, &self.kinds, &self.key, &wake);
-        let change = match act {
+        let move_to = match act {
             // A time that has passed is now: a wake is not due before it was asked for.
-            WakeAct::Move { to } => WakeChange::Move((*to).max(now)),
-            WakeAct::Fire => WakeChange::Move(now),
+            WakeAct::Move { to } => Some((*to).max(now)),
+            WakeAct::Fire => Some(now),
             WakeAct::Cancel if !self.kinds.cancellable(kind) => {
                 return Err(Fault::conflict(format!(
                     "a `{kind}` cannot be cancelled: what it is of is not in a sound state without it"
@@ -250,12 +250,15 @@ impl Work for ActOnWake {
             WakeAct::Cancel if wake.attempt > 0 => {
                 return Err(Fault::conflict(format!("{name} was tried already: something may have been sent")));
             }
-            WakeAct::Cancel => WakeChange::Clear,
+            WakeAct::Cancel => None,
         };
-        if let WakeChange::Move(at) = change {
-            left.at = at;
+        match move_to {
+            Some(at) => {
+                left.at = at;
+                unit.change_wake(&self.key, WakeChange::Move(at));
+            }
+            None => self.kinds.cancel(kind, document, unit)?,
         }
-        unit.change_wake(&self.key, change);
         let reply = serde_json::to_vec(&left).unwrap_or_else(|error| panic!("a reply cannot be written: {error}"));
         Ok(Some(reply.into()))
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use millstream_core::planner::{CommandInput, Idempotency};
+use millstream_core::planner::{CommandInput, Idempotency, Reply};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,12 +13,12 @@ use crate::engine::arrival::{Arrival, Ticket};
 use crate::engine::status::Status;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Meta;
-use crate::handler::{Command, Document, Key};
+use crate::handler::{Command, CommandHandler, Document, Key};
 use crate::ids::Id;
 use crate::store::{Query, Store, StoreError, StoredDoc};
 use crate::unit::Work;
 use crate::watchers::Watchers;
-use crate::work::CommandWork;
+use crate::work::{CommandWork, Itself};
 
 /// The service, as its routes see it. Cheap to clone.
 #[derive(Clone)]
@@ -53,11 +54,28 @@ impl Context {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
-        let shared = &self.0;
-        let id = Id::random(shared.clock.now());
+    pub async fn submit<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted<C::Reply>, CommandError> {
+        self.submit_to(caller, &Itself, command).await
+    }
+
+    /// Executes a command by a handler that has what the command does not carry: answers once its commit is durable.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn submit_to<C, H>(
+        &self,
+        caller: &Caller,
+        handler: &H,
+        command: C,
+    ) -> Result<Accepted<H::Reply>, CommandError>
+    where
+        C: Serialize + Send + Sync + 'static,
+        H: CommandHandler<C> + Clone,
+    {
+        let id = Id::random(self.0.clock.now());
         let idempotency = caller.idempotency_key.as_deref().map(|key| self.idempotency(caller, key, &command));
-        self.submit_work(caller, id, Box::new(CommandWork { id, command }), idempotency).await
+        let work = Box::new(CommandWork { id, handler: handler.clone(), command });
+        self.submit_work(caller, id, work, idempotency).await.map(Accepted::new)
     }
 
     /// Executes whatever work as a command.
@@ -67,7 +85,7 @@ impl Context {
         id: Id,
         work: Box<dyn Work>,
         idempotency: Option<Idempotency>,
-    ) -> Result<Accepted, CommandError> {
+    ) -> Result<Reply, CommandError> {
         let shared = &self.0;
         if let Some(why) = shared.status.refuses(&shared.timing) {
             return Err(CommandError::Unavailable(why));
@@ -76,7 +94,7 @@ impl Context {
         let ticket = Ticket::default();
         let meta = Meta {
             id,
-            time: id.time(),
+            time: id.time().unwrap_or_else(|| shared.clock.now()),
             correlation: caller.correlation.clone(),
             causation: None,
             traceparent: caller.traceparent.clone(),
@@ -96,7 +114,7 @@ impl Context {
     }
 
     /// The key with its scope, and what it stands for. The caller is `-`: there are no API keys that would tell one from another.
-    fn idempotency<C: Command>(&self, caller: &Caller, key: &str, command: &C) -> Idempotency {
+    fn idempotency(&self, caller: &Caller, key: &str, command: &impl Serialize) -> Idempotency {
         let mut scope = Sha256::new();
         for part in [self.0.service, "-", &caller.method, &caller.route, key] {
             scope.update(part.as_bytes());
@@ -117,12 +135,12 @@ impl Context {
         self.in_time(self.0.store.get(key)).await?.as_ref().map(read).transpose()
     }
 
-    /// Finds documents by equality of indexed fields, sorted by id.
+    /// Finds documents, sorted by id.
     ///
     /// # Errors
     /// When the store is away, or a document does not parse.
-    pub async fn find<D: Document>(&self, query: Query) -> Result<Vec<D>, StoreError> {
-        self.in_time(self.0.store.find(query)).await?.iter().map(read).collect()
+    pub async fn find<D: Document>(&self, query: Query<D>) -> Result<Vec<D>, StoreError> {
+        self.in_time(self.0.store.find(query.selection)).await?.iter().map(read).collect()
     }
 
     /// A read waits for the store no longer than a command does.

@@ -1,6 +1,7 @@
 //! The HTTP face that every service has: errors as RFC 9457 problems, extractors with precise refusals, and a shell around a
 //! service's routes with health, metrics, correlation ids and a bound on what is in flight.
 
+mod accepted;
 mod extract;
 mod follow;
 mod health;

@@ -44,11 +44,10 @@
 //!
 //! struct Note;
 //!
-//! impl Handler for Note {
-//!     type On = Measured;
+//! impl Handler<Measured> for Note {
 //!     fn touches(&self, event: &Received<Measured>) -> Keys { Keys::one::<Highest>(&event.sensor) }
 //!     fn handle(&self, event: &Received<Measured>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-//!         let Measured { sensor, celsius } = &event.event;
+//!         let Measured { sensor, celsius } = &event.body;
 //!         if unit.get::<Highest>(sensor)?.is_none_or(|highest| highest.celsius < *celsius) {
 //!             unit.put(Highest { sensor: sensor.clone(), celsius: *celsius });
 //!         }
@@ -141,7 +140,9 @@ mod watchers;
 pub mod workbench;
 
 pub use event::{Event, Meta, Received, Stream};
-pub use handler::{Command, Document, Fault, FieldError, Handler, Keys, Outage, Reject, Timer, Wake, WakeInfo};
+pub use handler::{
+    Command, CommandHandler, Document, Effect, Fault, FieldError, Handler, Keys, Kind, Outage, Reject, Timer, Wake,
+};
 pub use ids::{Id, Timestamp};
 #[cfg(feature = "service")]
 pub use service::{Service, Start};

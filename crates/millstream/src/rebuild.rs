@@ -17,7 +17,8 @@ pub(crate) fn obstacle(service: &Service) -> Option<String> {
     if let Some(stream) = service.publishes.first() {
         return Some(format!("it publishes {}, and what others have of it cannot be taken back", stream.name));
     }
-    let kinds = service.wakes.iter().map(|wake| wake.kind()).chain(service.timers.iter().map(|timer| timer.kind()));
+    let kinds =
+        service.effects.iter().map(|effect| effect.kind()).chain(service.timers.iter().map(|timer| timer.kind()));
     if let Some(kind) = kinds.into_iter().next() {
         return Some(format!("it has a wake or timer `{kind}`, and what that has done cannot be taken back"));
     }
@@ -66,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::event::Stream;
-    use crate::handler::{Document, Timer};
+    use crate::handler::{Document, Kind, Timer};
     use crate::unit::Unit;
 
     const STREAM: Stream = Stream::new("S", "s");
@@ -85,7 +86,7 @@ mod tests {
 
     impl Timer for Bell {
         type Document = Thing;
-        const KIND: &'static str = "bell";
+        const KIND: Kind<Thing> = Kind::new("bell");
         fn fire(&self, _: &mut Thing, _: &mut Unit<'_>) {}
     }
 

@@ -83,7 +83,7 @@ impl Running {
         let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
         let store = store.map_err(|error| RunError::Store { service: name, error })?;
         let kinds = Kinds {
-            wakes: service.wakes.iter().map(|wake| (wake.kind(), wake.clone())).collect(),
+            effects: service.effects.iter().map(|effect| (effect.kind(), effect.clone())).collect(),
             timers: service.timers.iter().map(|timer| (timer.kind(), timer.clone())).collect(),
         };
         let (telemetry, meters) = measures(&service, &kinds);
@@ -187,7 +187,7 @@ fn measures(service: &Service, kinds: &Kinds) -> (Telemetry, Arc<Meters>) {
     }
     let reads: Vec<Stream> = service.reads.iter().map(|reading| reading.stream).collect();
     let events: Vec<&'static str> = service.reads.iter().flat_map(Reading::events).collect();
-    let effects: Vec<&'static str> = kinds.wakes.keys().copied().collect();
+    let effects: Vec<&'static str> = kinds.effects.keys().copied().collect();
     let timers: Vec<&'static str> = kinds.timers.keys().copied().collect();
     let meters = Meters::new(telemetry.clone(), &service.publishes, &reads, &events, &effects, &timers);
     (telemetry, Arc::new(meters))

@@ -8,16 +8,16 @@ use axum::Router;
 use crate::commands::Context;
 pub use crate::durable::Start;
 use crate::engine::timing::{Clock, Timing};
-use crate::event::{Event, Stream};
-use crate::handler::{Document, Handler, Timer, Wake};
+use crate::event::{Event, Stream, assert_type_in_stream};
+use crate::handler::{Document, Effect, Handler, Timer};
 use crate::release::Release;
 use crate::store::{Collection, Store, StoreError};
 pub use crate::supervisor::TaskEnd;
 use crate::telemetry::Metric;
 use crate::unit::Rules;
-use crate::work::{AnyHandler, AnyTimer, AnyWake};
+use crate::work::{AnyEffect, AnyHandler, AnyTimer, HandlerOf};
 
-/// A service: what it publishes, what it reads and how it reacts, its wakes, its routes.
+/// A service: what it publishes, what it reads and how it reacts, its effects and timers, its routes.
 ///
 /// The name is its identity: its journal, its durables and its database belong to it.
 pub struct Service {
@@ -26,7 +26,7 @@ pub struct Service {
     pub(crate) single_writer: bool,
     pub(crate) publishes: Vec<Stream>,
     pub(crate) reads: Vec<Reading>,
-    pub(crate) wakes: Vec<Arc<dyn AnyWake>>,
+    pub(crate) effects: Vec<Arc<dyn AnyEffect>>,
     pub(crate) timers: Vec<Arc<dyn AnyTimer>>,
     pub(crate) collections: Vec<Collection>,
     pub(crate) metrics: Vec<&'static Metric>,
@@ -67,7 +67,7 @@ impl Service {
             single_writer: false,
             publishes: vec![],
             reads: vec![],
-            wakes: vec![],
+            effects: vec![],
             timers: vec![],
             collections: vec![],
             metrics: vec![],
@@ -129,8 +129,16 @@ impl Service {
     }
 
     /// Reads a stream; the `on` that follow say what of it.
+    ///
+    /// # Panics
+    /// When the stream is read already.
     #[must_use]
     pub fn reads(mut self, stream: Stream, start: Start) -> Self {
+        assert!(
+            self.reads.iter().all(|reading| reading.stream.name != stream.name),
+            "stream {} is read already: say `reads` once",
+            stream.name
+        );
         self.reads.push(Reading { stream, start, best_effort: false, handlers: vec![], ignored: vec![] });
         self
     }
@@ -150,15 +158,14 @@ impl Service {
         self.reads.last_mut().unwrap_or_else(|| panic!("`{what}` is about a stream: name it with `reads` first"))
     }
 
-    /// Reacts to a type of event of the stream last named by [`Service::reads`].
+    /// Reacts to a type of event of a stream that [`Service::reads`] has named. A handler of several events says of which:
+    /// `.on::<OrderConfirmed>(Tell).on::<OrderCancelled>(Tell)`. An event whose type does not lie in its stream does not compile.
     ///
     /// # Panics
-    /// When no stream was named, the event is of another one, or has a handler already.
+    /// When the event's stream was not named, or the event has a handler already.
     #[must_use]
-    pub fn on<H: Handler>(mut self, handler: H) -> Self {
-        let handler: Arc<dyn AnyHandler> = Arc::new(handler);
-        let (event, stream) = (handler.event_type(), handler.stream());
-        self.reading_of(event, stream).handlers.push(handler);
+    pub fn on<E: Event>(mut self, handler: impl Handler<E>) -> Self {
+        self.reading_of(E::TYPE, E::STREAM).handlers.push(Arc::new(HandlerOf::new(handler)));
         self
     }
 
@@ -167,9 +174,10 @@ impl Service {
     /// because the broker goes on delivering what a durable was once asked to deliver.
     ///
     /// # Panics
-    /// When no stream was named, the event is of another one, or has a handler.
+    /// When the event's stream was not named, or the event has a handler.
     #[must_use]
     pub fn ignores<E: Event>(mut self) -> Self {
+        const { assert_type_in_stream::<E>() };
         self.reading_of(E::TYPE, E::STREAM).ignored.push(E::TYPE);
         self
     }
@@ -179,35 +187,36 @@ impl Service {
             !self.reads.iter().flat_map(Reading::events).any(|have| have == event),
             "`{event}` has a handler already, or is ignored"
         );
-        let reading = self.reads.last_mut().filter(|reading| reading.stream == stream);
+        let reading = self.reads.iter_mut().find(|reading| reading.stream == stream);
         reading.unwrap_or_else(|| panic!("`{event}` is on stream {}: name it with `reads`", stream.name))
     }
 
-    /// Runs effects of a kind.
+    /// Runs effects of a kind, and keeps the documents that carry their intents as [`Service::keeps`] does.
     ///
     /// # Panics
     /// When the kind is taken.
     #[must_use]
-    pub fn wake<W: Wake>(mut self, wake: W) -> Self {
-        self.claim_kind(W::KIND);
-        self.wakes.push(Arc::new(wake));
-        self.keeps::<W::Document>()
+    pub fn effect<E: Effect>(mut self, effect: E) -> Self {
+        self.claim_kind(E::KIND.name());
+        self.effects.push(Arc::new(effect));
+        self.keeps::<E::Document>()
     }
 
-    /// Fires timers of a kind.
+    /// Fires timers of a kind, and keeps the documents that carry them as [`Service::keeps`] does.
     ///
     /// # Panics
     /// When the kind is taken.
     #[must_use]
     pub fn timer<T: Timer>(mut self, timer: T) -> Self {
-        self.claim_kind(T::KIND);
+        self.claim_kind(T::KIND.name());
         self.timers.push(Arc::new(timer));
         self.keeps::<T::Document>()
     }
 
     fn claim_kind(&self, kind: &str) {
-        let mut kinds = self.wakes.iter().map(|wake| wake.kind()).chain(self.timers.iter().map(|timer| timer.kind()));
-        assert!(kinds.all(|have| have != kind), "there is a wake or timer of kind `{kind}` already");
+        let mut kinds =
+            self.effects.iter().map(|effect| effect.kind()).chain(self.timers.iter().map(|timer| timer.kind()));
+        assert!(kinds.all(|have| have != kind), "there is an effect or timer of kind `{kind}` already");
     }
 
     /// Adds metrics of the service's own.
@@ -217,12 +226,12 @@ impl Service {
         self
     }
 
-    /// Lets series of a metric begin at 0 whose label values the metric's table cannot have.
+    /// Begins series of a metric at 0 whose label values are known only at run time, so that their first increase is seen as one.
     ///
     /// # Panics
     /// When a series has more or fewer values than the metric has labels.
     #[must_use]
-    pub fn begins<const N: usize>(
+    pub fn preset_series<const N: usize>(
         mut self,
         metric: &'static Metric,
         series: impl IntoIterator<Item = [impl Into<String>; N]>,
@@ -241,13 +250,13 @@ impl Service {
 
     /// What its handlers may stage.
     pub(crate) fn rules(&self, max_message: usize) -> Rules {
-        let wakes = self.wakes.iter().map(|wake| (wake.kind(), wake.collection()));
+        let effects = self.effects.iter().map(|effect| (effect.kind(), effect.collection()));
         let timers = self.timers.iter().map(|timer| (timer.kind(), timer.collection()));
         Rules {
             service: self.name,
             streams: self.publishes.clone(),
             max_message,
-            kinds: wakes.chain(timers).collect(),
+            kinds: effects.chain(timers).collect(),
             collections: Some(self.collections.iter().map(|collection| collection.name).collect()),
         }
     }

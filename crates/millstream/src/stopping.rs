@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::Outbox;
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::unit::outcome_meta;
 
 /// The tasks around the engine. Dropped, they are aborted.
@@ -104,7 +104,7 @@ async fn finish(mut engine: Engine, consumers: &mut JoinSet<()>) -> Engine {
 /// How long the last acks may take to go out.
 const FLUSH: Duration = Duration::from_secs(1);
 
-fn give_back(engine: &Engine, key: Key, wake: WakeInfo) -> Arrival {
+fn give_back(engine: &Engine, key: Key, wake: Wake) -> Arrival {
     let meta = outcome_meta(engine.planner.rules.service, &key, &wake);
     Arrival::outcome(OutcomeInput { key, wake, meta, ended: Ended::GivenBack }, Duration::ZERO)
 }

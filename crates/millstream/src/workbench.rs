@@ -8,15 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::event::{Emitted, Event, Meta, Received, Stream, header, split_type};
-use crate::handler::{Command, Document, Fault, Handler, Key, Keys, Timer, Wake, WakeInfo};
+use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header, split_type};
+use crate::handler::{Command, CommandHandler, Document, Effect, Fault, Handler, Key, Keys, Timer, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::service::Service;
 use crate::store::StoredDoc;
 use crate::telemetry::Metric;
 use crate::unit::{Context, Ran, Rules, Unit, run};
 use crate::view::View;
-use crate::work::AnyHandler;
+use crate::work::{AnyHandler, Itself};
 
 /// A document as JSON, and the kind of its wake and whether that was claimed.
 pub type DocumentState = (Key, Bytes, Option<(String, bool)>);
@@ -59,17 +59,17 @@ impl Workbench {
         bench
     }
 
-    /// Declares a wake.
+    /// Declares an effect.
     #[must_use]
-    pub fn wake<W: Wake>(mut self) -> Self {
-        self.rules.kinds.push((W::KIND, W::Document::COLLECTION));
+    pub fn effect<E: Effect>(mut self) -> Self {
+        self.rules.kinds.push((E::KIND.name(), E::Document::COLLECTION));
         self
     }
 
     /// Declares a timer.
     #[must_use]
     pub fn timer<T: Timer>(mut self) -> Self {
-        self.rules.kinds.push((T::KIND, T::Document::COLLECTION));
+        self.rules.kinds.push((T::KIND.name(), T::Document::COLLECTION));
         self
     }
 
@@ -83,7 +83,7 @@ impl Workbench {
     }
 
     /// The wake that a document carries.
-    pub fn wake_of<D: Document>(&self, id: &str) -> Option<&WakeInfo> {
+    pub fn wake_of<D: Document>(&self, id: &str) -> Option<&Wake> {
         self.docs.get(&Key { collection: D::COLLECTION, id: id.into() })?.wake.as_ref()
     }
 
@@ -103,8 +103,9 @@ impl Workbench {
 
     /// An event as it would be received, with an id derived from its type and key.
     pub fn received<E: Event>(&self, event: E) -> Received<E> {
+        const { assert_type_in_stream::<E>() };
         let id = Id::derived(self.now, E::TYPE, event.key().as_bytes(), 0);
-        Received { meta: self.meta(id), event }
+        Received { meta: self.meta(id), body: event }
     }
 
     /// Handles an event and gives what was emitted.
@@ -114,7 +115,8 @@ impl Workbench {
     ///
     /// # Panics
     /// When the handler panics or stages what it must not.
-    pub fn handle<H: Handler>(&mut self, handler: &H, event: &Received<H::On>) -> Result<Vec<Emitted>, Fault> {
+    pub fn handle<E: Event>(&mut self, handler: &impl Handler<E>, event: &Received<E>) -> Result<Vec<Emitted>, Fault> {
+        const { assert_type_in_stream::<E>() };
         let touches = handler.touches(event);
         let done = self.run(&event.meta, touches, None, |unit| handler.handle(event, unit).map(|()| None))?;
         Ok(done.1)
@@ -171,9 +173,25 @@ impl Workbench {
     /// # Panics
     /// When the command panics or stages what it must not.
     pub fn command<C: Command>(&mut self, id: Id, command: &C) -> Result<(Value, Vec<Emitted>), Fault> {
-        let touches = command.touches(id);
+        self.command_to(&Itself, id, command)
+    }
+
+    /// Executes a command by a handler of its own; see [`Workbench::command`].
+    ///
+    /// # Errors
+    /// As the handler; then nothing has changed.
+    ///
+    /// # Panics
+    /// When the handler panics or stages what it must not.
+    pub fn command_to<C>(
+        &mut self,
+        handler: &impl CommandHandler<C>,
+        id: Id,
+        command: &C,
+    ) -> Result<(Value, Vec<Emitted>), Fault> {
+        let touches = handler.touches(command, id);
         let (reply, emitted) = self.run(&self.meta(id), touches, None, |unit| {
-            let reply = command.handle(id, unit)?;
+            let reply = handler.handle(command, id, unit)?;
             Ok(Some(serde_json::to_vec(&reply).expect("a reply is written as JSON").into()))
         })?;
         let reply = reply.map(|reply| serde_json::from_slice(&reply).expect("a reply parses"));
@@ -181,9 +199,9 @@ impl Workbench {
     }
 
     /// Claims the wake of a document, as the engine does before it runs the effect; says whether there was one of the kind.
-    pub fn claim<W: Wake>(&mut self, id: &str) -> bool {
-        let doc = self.docs.get_mut(&Key { collection: W::Document::COLLECTION, id: id.into() });
-        let Some(doc) = doc.filter(|doc| doc.wake.as_ref().is_some_and(|wake| wake.kind == W::KIND)) else {
+    pub fn claim<E: Effect>(&mut self, id: &str) -> bool {
+        let doc = self.docs.get_mut(&Key { collection: E::Document::COLLECTION, id: id.into() });
+        let Some(doc) = doc.filter(|doc| doc.wake.as_ref().is_some_and(|wake| wake.kind == E::KIND.name())) else {
             return false;
         };
         doc.version += 1;
@@ -197,8 +215,10 @@ impl Workbench {
     ///
     /// # Panics
     /// When settling panics or stages what it must not.
-    pub fn settle<W: Wake>(&mut self, wake: &W, id: &str, outcome: W::Outcome) -> Vec<Emitted> {
-        self.end_wake::<W::Document>(W::KIND, id, |document, unit| wake.settle(document, outcome.clone(), unit))
+    pub fn settle<E: Effect>(&mut self, effect: &E, id: &str, outcome: E::Outcome) -> Vec<Emitted> {
+        self.end_wake::<E::Document>(E::KIND.name(), id, |document, unit| {
+            effect.settle(document, outcome.clone(), unit)
+        })
     }
 
     /// Fires the timer of a document and gives what was emitted; nothing if it has no such wake.
@@ -206,7 +226,7 @@ impl Workbench {
     /// # Panics
     /// When the timer panics or stages what it must not.
     pub fn fire<T: Timer>(&mut self, timer: &T, id: &str) -> Vec<Emitted> {
-        self.end_wake::<T::Document>(T::KIND, id, |document, unit| timer.fire(document, unit))
+        self.end_wake::<T::Document>(T::KIND.name(), id, |document, unit| timer.fire(document, unit))
     }
 
     fn end_wake<D: Document>(&mut self, kind: &str, id: &str, end: impl Fn(&mut D, &mut Unit<'_>)) -> Vec<Emitted> {
@@ -259,7 +279,7 @@ impl Workbench {
             Ran::Retry(why) => Err(Fault::Retry(why)),
             Ran::Ahead(why) => Err(Fault::Ahead(why)),
             Ran::Rejected(reject) => Err(Fault::Reject(reject)),
-            Ran::TooLarge(why) | Ran::Panicked(why) => panic!("{why}"),
+            Ran::TooLarge(why) | Ran::Panicked(why) | Ran::Misused(why) => panic!("{why}"),
             Ran::Missed(_) => unreachable!("it was loaded"),
         }
     }

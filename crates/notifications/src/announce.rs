@@ -1,12 +1,11 @@
 //! What other services tell, and the customer is to be told.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use contracts::orders::{CancelReason, OrderCancelled, OrderConfirmed};
 use contracts::payments::PaymentRefunded;
 use contracts::{Currency, Money, OrderId, UserId};
-use millstream::{Event, Fault, Handler, Keys, Received, Unit, Wake};
+use millstream::{Effect, Event, Fault, Handler, Keys, Received, Unit};
 
 use crate::notification::{Notification, Occasion, Status};
 use crate::send::Send;
@@ -49,21 +48,13 @@ impl Told for PaymentRefunded {
 }
 
 /// Stages a notification of an event, to be sent at once.
-pub(crate) struct Announce<E> {
+#[derive(Clone)]
+pub(crate) struct Announce {
     /// Where customers have their mailboxes.
-    domain: Arc<str>,
-    event: PhantomData<fn() -> E>,
+    pub(crate) domain: Arc<str>,
 }
 
-impl<E> Announce<E> {
-    pub(crate) fn new(domain: &Arc<str>) -> Self {
-        Self { domain: domain.clone(), event: PhantomData }
-    }
-}
-
-impl<E: Told> Handler for Announce<E> {
-    type On = E;
-
+impl<E: Told> Handler<E> for Announce {
     fn touches(&self, event: &Received<E>) -> Keys {
         Keys::one::<Notification>(event.meta.id.to_string())
     }
@@ -92,7 +83,7 @@ impl<E: Told> Handler for Announce<E> {
             ended_at: None,
             error: None,
         };
-        unit.put_waking(notification, Send::KIND, unit.now());
+        unit.put_with_wake(notification, Send::KIND, unit.now());
         Ok(())
     }
 }

@@ -26,6 +26,6 @@ struct Notifications {
 const ORDER: Filter = ("orderId", |value| value.parse::<OrderId>().map(drop).map_err(|error| error.to_string()));
 
 async fn list(State(cx): State<Context>, list: List) -> Result<Json<Notifications>, Problem> {
-    let page = cx.page::<Notification>(list.query::<Notification>(&[ORDER], true)?).await?;
+    let page = cx.page(list.query::<Notification>(&[ORDER])?.newest_first()).await?;
     Ok(Json(Notifications { notifications: page.items, next_cursor: page.next }))
 }

@@ -41,14 +41,14 @@ pub use send::{Delivered, Send};
 /// When the settings cannot be used, or ask for SMTP and this build has none.
 pub fn service(settings: &Settings) -> Result<Service, BadSettings> {
     let channel = Arc::new(channel::Channel::open(settings)?);
-    let domain: Arc<str> = settings.domain.as_str().into();
+    let announce = announce::Announce { domain: settings.domain.as_str().into() };
     Ok(Service::new("notifications")
         .reads(contracts::orders::STREAM, Start::Now)
-        .on(announce::Announce::<OrderConfirmed>::new(&domain))
-        .on(announce::Announce::<OrderCancelled>::new(&domain))
+        .on::<OrderConfirmed>(announce.clone())
+        .on::<OrderCancelled>(announce.clone())
         .reads(contracts::payments::STREAM, Start::Now)
-        .on(announce::Announce::<PaymentRefunded>::new(&domain))
-        .wake(Send(channel))
+        .on::<PaymentRefunded>(announce)
+        .effect(Send(channel))
         .metrics([&NOTIFICATIONS])
         .routes(http::routes()))
 }

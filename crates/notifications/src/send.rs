@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Outage, Unit, Wake, WakeInfo};
+use millstream::{Effect, Kind, Outage, Unit, Wake};
 
 use crate::channel::Channel;
 use crate::metrics::NOTIFICATIONS;
@@ -20,12 +20,12 @@ pub enum Delivered {
 /// Sends a notification.
 pub struct Send(pub(crate) Arc<Channel>);
 
-impl Wake for Send {
+impl Effect for Send {
     type Document = Notification;
     type Outcome = Delivered;
-    const KIND: &'static str = "send";
+    const KIND: Kind<Notification> = Kind::new("send");
 
-    async fn run(&self, notification: &Notification, _: &WakeInfo) -> Result<Delivered, Outage> {
+    async fn run(&self, notification: &Notification, _: &Wake) -> Result<Delivered, Outage> {
         self.0.send(notification).await
     }
 

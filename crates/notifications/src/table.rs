@@ -39,7 +39,7 @@ fn bench() -> Workbench {
 
 fn tell<E: Told>(bench: &mut Workbench, event: E) -> Notification {
     let event: Received<E> = bench.received(event);
-    assert_eq!(bench.handle(&Announce::new(&"example.com".into()), &event).unwrap(), []);
+    assert_eq!(bench.handle(&Announce { domain: "example.com".into() }, &event).unwrap(), []);
     bench.get(&event.meta.id.to_string()).unwrap()
 }
 

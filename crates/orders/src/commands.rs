@@ -2,7 +2,7 @@
 
 use contracts::orders::OrderCreated;
 use contracts::{Line, Money, OrderId, UserId};
-use millstream::{Command, Fault, Id, Keys, Timer, Unit};
+use millstream::{Command, CommandHandler, Fault, Id, Keys, Timer, Unit};
 use serde::Serialize;
 
 use crate::Settings;
@@ -20,25 +20,22 @@ pub struct PlaceOrder {
     pub lines: Vec<Line>,
     /// What the lines add up to.
     pub total: Money,
-    /// Not part of what the caller asks for: a repeat of an order stays one after a change of settings.
-    #[serde(skip)]
-    pub settings: Settings,
 }
 
-impl Command for PlaceOrder {
+impl CommandHandler<PlaceOrder> for Settings {
     type Reply = Order;
 
-    fn touches(&self, id: Id) -> Keys {
+    fn touches(&self, _: &PlaceOrder, id: Id) -> Keys {
         Keys::one::<Order>(id.to_string())
     }
 
-    fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
+    fn handle(&self, command: &PlaceOrder, id: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
         let order = Order {
             id: id.into(),
-            user_id: self.user_id.clone(),
-            lines: self.lines.clone(),
-            total: self.total,
-            currency: self.settings.currency,
+            user_id: command.user_id.clone(),
+            lines: command.lines.clone(),
+            total: command.total,
+            currency: self.currency,
             status: Status::Pending,
             reason: None,
             captured_late: false,
@@ -58,7 +55,7 @@ impl Command for PlaceOrder {
         });
         unit.count(&ORDERS, &["accepted", "none"]);
         order.count_value("accepted", unit);
-        unit.put_waking(order.clone(), Deadline::KIND, unit.now() + self.settings.deadline);
+        unit.put_with_wake(order.clone(), Deadline::KIND, unit.now() + self.deadline);
         Ok(order)
     }
 }

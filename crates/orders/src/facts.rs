@@ -1,12 +1,11 @@
 //! What other services tell about an order, and its deadline.
 
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use contracts::inventory::{InventoryRejected, InventoryReserved};
 use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
 use millstream::telemetry::Metric;
-use millstream::{Event, Fault, Handler, Keys, Received, Timer, Unit};
+use millstream::{Event, Fault, Handler, Keys, Kind, Received, Timer, Unit};
 
 use crate::metrics::{OVERDUE, TOLERANCE};
 use crate::order::{Change, Fact, Order};
@@ -44,17 +43,9 @@ impl Tells for PaymentRefunded {
 }
 
 /// Takes in what an event tells.
-pub(crate) struct Learn<E>(PhantomData<fn() -> E>);
+pub(crate) struct Learn;
 
-impl<E> Learn<E> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E: Tells> Handler for Learn<E> {
-    type On = E;
-
+impl<E: Tells> Handler<E> for Learn {
     fn touches(&self, event: &Received<E>) -> Keys {
         Keys::one::<Order>(event.key())
     }
@@ -74,7 +65,7 @@ pub(crate) fn stage(order: Order, change: Change, unit: &mut Unit<'_>) {
     match change {
         Change::None => {}
         Change::Noted => unit.put(order),
-        Change::Ended => unit.put_resting(order),
+        Change::Ended => unit.put_without_wake(order),
     }
 }
 
@@ -83,7 +74,7 @@ pub struct Deadline;
 
 impl Timer for Deadline {
     type Document = Order;
-    const KIND: &'static str = "deadline";
+    const KIND: Kind<Order> = Kind::new("deadline");
 
     fn fire(&self, order: &mut Order, unit: &mut Unit<'_>) {
         order.learn(Fact::Deadline, unit);

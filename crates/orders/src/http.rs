@@ -3,11 +3,10 @@
 use axum::Json;
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post};
 use contracts::{OrderId, UserId};
-use millstream::FieldError;
 use millstream::commands::{Accepted, Caller, Context};
 use millstream::http::{Body, Filter, LastEventId, List, Problem};
 use serde::Serialize;
@@ -45,10 +44,10 @@ async fn place(
     caller: Caller,
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
-    let command = order.check(settings).map_err(|errors| bad_request("the order breaks the rules below", errors))?;
-    let accepted = cx.submit(&caller, command).await?;
-    let location = format!("/orders/{}", accepted.id);
-    Ok(answer(StatusCode::CREATED, accepted, [(header::LOCATION, location)]))
+    let command =
+        order.check().map_err(|errors| Problem::bad_request("the order breaks the rules below").with_errors(errors))?;
+    let accepted = cx.submit_to(&caller, &settings, command).await?;
+    Ok(accepted.created(format!("/orders/{}", accepted.id)))
 }
 
 async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<Order>, Problem> {
@@ -69,10 +68,13 @@ async fn events(State(cx): State<Context>, Path(id): Path<String>, seen: LastEve
     Ok(watch.events("status", seen, |order| order.status.has_ended()))
 }
 
-async fn cancel(State(cx): State<Context>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn cancel(
+    State(cx): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Accepted<Order>), Problem> {
     let id = id.parse().map_err(|_| no_such_order(&id))?;
-    let accepted = cx.submit(&caller, CancelOrder { id }).await?;
-    Ok(answer(StatusCode::ACCEPTED, accepted, []))
+    Ok((StatusCode::ACCEPTED, cx.submit(&caller, CancelOrder { id }).await?))
 }
 
 /// A page of orders, the newest first.
@@ -91,25 +93,10 @@ const STATUS: Filter = ("status", |value| {
 });
 
 async fn list(State(cx): State<Context>, list: List) -> Result<Json<Orders>, Problem> {
-    let page = cx.page::<Order>(list.query::<Order>(&[USER, STATUS], true)?).await?;
+    let page = cx.page(list.query::<Order>(&[USER, STATUS])?.newest_first()).await?;
     Ok(Json(Orders { orders: page.items, next_cursor: page.next }))
 }
 
-/// The committed reply, byte for byte the same when a request is repeated; a header tells the repeat.
-fn answer<const N: usize>(status: StatusCode, accepted: Accepted, headers: [(HeaderName, String); N]) -> Response {
-    let mut response = (status, headers, accepted.reply).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if accepted.repeated {
-        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    response
-}
-
-fn bad_request(detail: &str, errors: Vec<FieldError>) -> Problem {
-    Problem { status: StatusCode::BAD_REQUEST, detail: detail.into(), errors }
-}
-
 fn no_such_order(id: &str) -> Problem {
-    let detail = format!("there is no order with the id {id}");
-    Problem { status: StatusCode::NOT_FOUND, detail, errors: vec![] }
+    Problem::not_found(format!("there is no order with the id {id}"))
 }

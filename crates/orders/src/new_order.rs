@@ -8,7 +8,7 @@ use millstream::FieldError;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use crate::{PlaceOrder, Settings};
+use crate::PlaceOrder;
 
 const MAX_LINES: usize = 100;
 const MAX_QUANTITY: u32 = 10_000;
@@ -77,7 +77,7 @@ impl Broken {
 
 impl NewOrder {
     /// The order, or all the rules that it breaks.
-    pub(crate) fn check(&self, settings: Settings) -> Result<PlaceOrder, Vec<FieldError>> {
+    pub(crate) fn check(&self) -> Result<PlaceOrder, Vec<FieldError>> {
         let mut broken = Broken::default();
         let user_id = broken.check("userId", self.user_id.parse::<UserId>());
         let lines = self.lines(&mut broken);
@@ -94,7 +94,7 @@ impl NewOrder {
         }
         match (user_id, lines, total) {
             (Some(user_id), Some(lines), Some(total)) if broken.0.is_empty() => {
-                Ok(PlaceOrder { user_id, lines, total, settings })
+                Ok(PlaceOrder { user_id, lines, total })
             }
             _ => Err(broken.0),
         }
@@ -148,7 +148,7 @@ mod tests {
     /// Asserts the broken rules of a body: each a field and a part of its message, in order.
     fn check(body: Value, expected: &[(&str, &str)]) {
         let order = parse(&body.to_string()).unwrap();
-        let broken = order.check(Settings::default()).map_or_else(|broken| broken, |_| vec![]);
+        let broken = order.check().map_or_else(|broken| broken, |_| vec![]);
         let said: Vec<_> = broken.iter().map(|error| (error.field.as_str(), error.message.as_str())).collect();
         assert_eq!(said.len(), expected.len(), "{body}: {said:?}");
         for ((field, message), (expected_field, part)) in said.iter().zip(expected) {
@@ -164,14 +164,13 @@ mod tests {
     fn a_right_order_is_taken_with_its_exact_amounts() {
         let body =
             r#"{"userId": "u", "items": [{"productId": "p", "quantity": 3, "price": 0.1}], "totalAmount": 0.30}"#;
-        let order = parse(body).unwrap().check(Settings::default()).unwrap();
+        let order = parse(body).unwrap().check().unwrap();
         assert_eq!((order.total, order.lines[0].price), ("0.30".parse().unwrap(), "0.10".parse().unwrap()));
     }
 
     #[test]
     fn two_spellings_of_one_order_are_the_same_command() {
-        let place =
-            |body: &str| serde_json::to_string(&parse(body).unwrap().check(Settings::default()).unwrap()).unwrap();
+        let place = |body: &str| serde_json::to_string(&parse(body).unwrap().check().unwrap()).unwrap();
         let one = place(r#"{"userId":"u","items":[{"productId":"p","quantity":2,"price":1.50}],"totalAmount":3}"#);
         let other =
             place(r#"{"totalAmount":3.0, "items":[{"price":1.5,"quantity":2,"productId":"p"}], "userId":"\u0075"}"#);

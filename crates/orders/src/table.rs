@@ -15,12 +15,7 @@ use crate::{CancelOrder, Deadline, INVARIANT_VIOLATIONS, PlaceOrder, Settings, s
 
 fn place() -> PlaceOrder {
     let line = Line { product_id: "chai".parse().unwrap(), quantity: 2, price: Money::from_minor(450).unwrap() };
-    PlaceOrder {
-        user_id: customer(),
-        total: Line::total(std::slice::from_ref(&line)).unwrap(),
-        lines: vec![line],
-        settings: Settings::default(),
-    }
+    PlaceOrder { user_id: customer(), total: Line::total(std::slice::from_ref(&line)).unwrap(), lines: vec![line] }
 }
 
 fn customer() -> UserId {
@@ -31,7 +26,7 @@ fn customer() -> UserId {
 fn bench(status: Status) -> (Workbench, OrderId) {
     let mut bench = Workbench::of(&service(Settings::default()));
     let command = Id::random(Timestamp(1_767_225_600_000));
-    bench.command(command, &place()).unwrap();
+    bench.command_to(&Settings::default(), command, &place()).unwrap();
     let id = OrderId::from(command);
     match status {
         Status::Pending => {}
@@ -45,11 +40,11 @@ fn bench(status: Status) -> (Workbench, OrderId) {
 fn tell(bench: &mut Workbench, id: &OrderId, fact: Fact) -> Result<Vec<Emitted>, Fault> {
     fn on<E>(bench: &mut Workbench, event: E) -> Result<Vec<Emitted>, Fault>
     where
-        Learn<E>: Handler<On = E>,
+        Learn: Handler<E>,
         E: millstream::Event,
     {
         let event = bench.received(event);
-        bench.handle(&Learn::<E>::new(), &event)
+        bench.handle(&Learn, &event)
     }
     let (order_id, amount, currency) = (id.clone(), Money::from_minor(900).unwrap(), Currency::Eur);
     let processed = |status| PaymentProcessed {
@@ -171,7 +166,7 @@ fn a_new_order_is_pending_with_a_deadline_and_told() {
     assert_eq!((order.status, order.created_at, order.currency), (Status::Pending, bench.now, Currency::Eur));
     let wake = bench.wake_of::<Order>(&id).unwrap();
     assert_eq!((wake.kind.as_str(), wake.at), ("deadline", bench.now + Settings::default().deadline));
-    let (reply, emitted) = bench.clone().command(Id::random(bench.now), &place()).unwrap();
+    let (reply, emitted) = bench.clone().command_to(&Settings::default(), Id::random(bench.now), &place()).unwrap();
     assert_eq!(reply["status"], "PENDING");
     assert_eq!(reply["totalAmount"].to_string(), "9.0");
     assert!(emitted[0].subject.starts_with("orders.created."));

@@ -5,34 +5,34 @@ use std::time::Duration;
 
 use contracts::OrderId;
 use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
-use millstream::{Outage, Timestamp, Unit, Wake, WakeInfo};
+use millstream::{Effect, Kind, Outage, Timestamp, Unit, Wake};
 
 use crate::gateway::{Charged, Gateway, Refunded};
 use crate::metrics::PAYMENTS;
-use crate::payment::{Payment, State, Terms};
+use crate::payment::{Payment, PaymentState, Terms};
 
-pub(crate) const CHARGE: &str = "charge";
-pub(crate) const REFUND: &str = "refund";
+pub(crate) const CHARGE: Kind<Payment> = Kind::new("charge");
+pub(crate) const REFUND: Kind<Payment> = Kind::new("refund");
 
 /// Gateways forget idempotency keys, often after 24 hours. Before that a repeat under the key is harmless; from then on the
 /// gateway is asked first what it has. One hour is left for clocks that differ and for answers on their way.
 const KEYS_KEPT: Duration = Duration::from_secs(23 * 60 * 60);
 
-fn key_may_be_forgotten(wake: &WakeInfo) -> bool {
+fn key_may_be_forgotten(wake: &Wake) -> bool {
     Timestamp::system().since(wake.opened) >= KEYS_KEPT
 }
 
 /// Takes the money for an order.
 pub struct ChargeCard<G>(pub Arc<G>);
 
-impl<G: Gateway> Wake for ChargeCard<G> {
+impl<G: Gateway> Effect for ChargeCard<G> {
     type Document = Payment;
     type Outcome = Charged;
-    const KIND: &'static str = CHARGE;
+    const KIND: Kind<Payment> = CHARGE;
 
-    async fn run(&self, payment: &Payment, wake: &WakeInfo) -> Result<Charged, Outage> {
+    async fn run(&self, payment: &Payment, wake: &Wake) -> Result<Charged, Outage> {
         let order = &payment.id;
-        let State::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
+        let PaymentState::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to charge", payment.state.name())));
         };
         if key_may_be_forgotten(wake)
@@ -44,7 +44,7 @@ impl<G: Gateway> Wake for ChargeCard<G> {
     }
 
     fn settle(&self, payment: &mut Payment, charged: Charged, unit: &mut Unit<'_>) {
-        let State::Charging { terms, cancel_requested } = payment.state.clone() else { return };
+        let PaymentState::Charging { terms, cancel_requested } = payment.state.clone() else { return };
         let processed = PaymentProcessed {
             order_id: payment.id.clone(),
             status: PaymentStatus::Success,
@@ -60,17 +60,17 @@ impl<G: Gateway> Wake for ChargeCard<G> {
                 unit.emit(&PaymentProcessed { charge_id: Some(charge_id.clone()), ..processed });
                 payment.state = if cancel_requested {
                     unit.count(&PAYMENTS, &["refund_pending"]);
-                    unit.wake_next(REFUND, unit.now());
-                    State::Refunding { terms, charge_id }
+                    unit.set_next_wake(REFUND, unit.now());
+                    PaymentState::Refunding { terms, charge_id }
                 } else {
-                    State::Captured { terms, charge_id }
+                    PaymentState::Captured { terms, charge_id }
                 };
             }
             Charged::Declined { reason } => {
                 unit.count(&PAYMENTS, &["declined"]);
                 let status = PaymentStatus::Failed;
                 unit.emit(&PaymentProcessed { status, reason: Some(reason.clone()), ..processed });
-                payment.state = State::Declined { terms, reason };
+                payment.state = PaymentState::Declined { terms, reason };
             }
         }
     }
@@ -90,14 +90,14 @@ async fn charged_before(gateway: &impl Gateway, order: &OrderId) -> Result<Optio
 /// Gives back what a cancelled order has paid.
 pub struct RefundCharge<G>(pub Arc<G>);
 
-impl<G: Gateway> Wake for RefundCharge<G> {
+impl<G: Gateway> Effect for RefundCharge<G> {
     type Document = Payment;
     type Outcome = ();
-    const KIND: &'static str = REFUND;
+    const KIND: Kind<Payment> = REFUND;
 
-    async fn run(&self, payment: &Payment, wake: &WakeInfo) -> Result<(), Outage> {
+    async fn run(&self, payment: &Payment, wake: &Wake) -> Result<(), Outage> {
         let order = &payment.id;
-        let State::Refunding { terms, .. } = &payment.state else {
+        let PaymentState::Refunding { terms, .. } = &payment.state else {
             return Err(Outage(format!("payment {order} is {} and has nothing to refund", payment.state.name())));
         };
         if key_may_be_forgotten(wake) && refunded_before(&*self.0, order).await? {
@@ -113,7 +113,7 @@ impl<G: Gateway> Wake for RefundCharge<G> {
     }
 
     fn settle(&self, payment: &mut Payment, (): (), unit: &mut Unit<'_>) {
-        let State::Refunding { terms, charge_id } = payment.state.clone() else { return };
+        let PaymentState::Refunding { terms, charge_id } = payment.state.clone() else { return };
         unit.count(&PAYMENTS, &["refunded"]);
         unit.emit(&PaymentRefunded {
             order_id: payment.id.clone(),
@@ -121,7 +121,7 @@ impl<G: Gateway> Wake for RefundCharge<G> {
             currency: terms.currency,
             customer: terms.customer.clone(),
         });
-        payment.state = State::Refunded { terms, charge_id };
+        payment.state = PaymentState::Refunded { terms, charge_id };
     }
 }
 

@@ -1,7 +1,6 @@
 //! The routes.
 
-use axum::extract::{Path, State as Service};
-use axum::http::StatusCode;
+use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{Currency, Money, OrderId, UserId};
@@ -9,7 +8,7 @@ use millstream::commands::Context;
 use millstream::http::{List, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::payment::{Payment, State, Terms};
+use crate::payment::{Payment, PaymentState, Terms};
 
 /// The answers to be expected: method, route and status.
 pub(crate) const ANSWERS: [[&str; 3]; 3] =
@@ -55,12 +54,12 @@ impl From<Payment> for PaymentView {
         };
         let status = state.name().into();
         let (cancel_requested, charge_id, reason) = match state {
-            State::Never => (false, None, None),
-            State::Charging { cancel_requested, .. } => (cancel_requested, None, None),
-            State::Declined { reason, .. } => (false, None, Some(reason)),
-            State::Captured { charge_id, .. }
-            | State::Refunding { charge_id, .. }
-            | State::Refunded { charge_id, .. } => (false, Some(charge_id), None),
+            PaymentState::Never => (false, None, None),
+            PaymentState::Charging { cancel_requested, .. } => (cancel_requested, None, None),
+            PaymentState::Declined { reason, .. } => (false, None, Some(reason)),
+            PaymentState::Captured { charge_id, .. }
+            | PaymentState::Refunding { charge_id, .. }
+            | PaymentState::Refunded { charge_id, .. } => (false, Some(charge_id), None),
         };
         Self { order_id: id, status, cancel_requested, amount, currency, customer, charge_id, reason }
     }
@@ -75,19 +74,17 @@ struct Payments {
     next_cursor: Option<String>,
 }
 
-async fn list(Service(cx): Service<Context>, list: List) -> Result<Json<Payments>, Problem> {
-    let page = cx.page::<Payment>(list.query::<Payment>(&[], true)?).await?;
+async fn list(State(cx): State<Context>, list: List) -> Result<Json<Payments>, Problem> {
+    let page = cx.page(list.query::<Payment>(&[])?.newest_first()).await?;
     Ok(Json(Payments { payments: page.items.into_iter().map(PaymentView::from).collect(), next_cursor: page.next }))
 }
 
-async fn show(Service(cx): Service<Context>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
+async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<PaymentView>, Problem> {
     let payment = match id.parse::<OrderId>() {
         Ok(id) => cx.get::<Payment>(&id).await?,
         Err(_) => None,
     };
-    payment.map(|payment| Json(payment.into())).ok_or_else(|| Problem {
-        status: StatusCode::NOT_FOUND,
-        detail: format!("there is no payment for an order {id}"),
-        errors: vec![],
-    })
+    payment
+        .map(|payment| Json(payment.into()))
+        .ok_or_else(|| Problem::not_found(format!("there is no payment for an order {id}")))
 }

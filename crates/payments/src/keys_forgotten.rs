@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::{Currency, Money, OrderId, UserId};
-use millstream::{Id, Outage, Timestamp, Wake, WakeInfo};
+use millstream::{Effect, Id, Outage, Timestamp, Wake};
 
 use crate::gateway::{Capture, Charged, Gateway, Refunded};
-use crate::{ChargeCard, Payment, RefundCharge, State, Terms};
+use crate::{ChargeCard, Payment, PaymentState, RefundCharge, Terms};
 
 /// A gateway that has forgotten every key: whatever it is asked, it does.
 #[derive(Default)]
@@ -43,9 +43,9 @@ impl Gateway for Forgetful {
 const YOUNG: Duration = Duration::from_secs(22 * 3600 + 59 * 60);
 const OLD: Duration = Duration::from_secs(23 * 3600);
 
-fn wake(kind: &str, age: Duration) -> WakeInfo {
+fn wake(kind: &str, age: Duration) -> Wake {
     let opened = Timestamp::system() - age;
-    WakeInfo {
+    Wake {
         kind: kind.into(),
         opened,
         at: opened,
@@ -72,7 +72,7 @@ fn gateway(captures: &[bool]) -> Arc<Forgetful> {
 async fn check_charge(captures: &[bool], age: Duration, charge_id: Option<&str>, asked: &[&str]) {
     let gateway = gateway(captures);
     let payment =
-        Payment { id: "o".parse().unwrap(), state: State::Charging { terms: terms(), cancel_requested: false } };
+        Payment { id: "o".parse().unwrap(), state: PaymentState::Charging { terms: terms(), cancel_requested: false } };
     let charged = ChargeCard(gateway.clone()).run(&payment, &wake("charge", age)).await.unwrap();
     let id = match charged {
         Charged::Captured { charge_id } => Some(charge_id),
@@ -84,7 +84,7 @@ async fn check_charge(captures: &[bool], age: Duration, charge_id: Option<&str>,
 
 async fn check_refund(captures: &[bool], age: Duration, done: bool, asked: &[&str]) {
     let gateway = gateway(captures);
-    let state = State::Refunding { terms: terms(), charge_id: "old".into() };
+    let state = PaymentState::Refunding { terms: terms(), charge_id: "old".into() };
     let payment = Payment { id: "o".parse().unwrap(), state };
     let result = RefundCharge(gateway.clone()).run(&payment, &wake("refund", age)).await;
     assert_eq!(result.is_ok(), done, "{captures:?} after {age:?}: {result:?}");

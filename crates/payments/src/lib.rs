@@ -25,7 +25,7 @@ mod saga;
 
 pub use effects::{ChargeCard, RefundCharge};
 pub use http::PaymentView;
-pub use payment::{Payment, State, Terms};
+pub use payment::{Payment, PaymentState, Terms};
 
 /// The payments service.
 pub fn service(gateway: impl Gateway) -> Service {
@@ -38,11 +38,11 @@ pub fn service(gateway: impl Gateway) -> Service {
         .on(saga::Charge)
         .reads(contracts::orders::STREAM, Start::Beginning)
         .on(saga::Cancel)
-        .wake(ChargeCard(gateway.clone()))
-        .wake(RefundCharge(gateway))
+        .effect(ChargeCard(gateway.clone()))
+        .effect(RefundCharge(gateway))
         .metrics(metrics::ALL)
-        .begins(&HTTP_CLIENT_DURATION, answers)
-        .begins(&HTTP_DURATION, http::ANSWERS)
+        .preset_series(&HTTP_CLIENT_DURATION, answers)
+        .preset_series(&HTTP_DURATION, http::ANSWERS)
         .routes(http::routes())
 }
 

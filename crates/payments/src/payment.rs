@@ -12,7 +12,7 @@ pub struct Payment {
     /// The order.
     pub id: OrderId,
     /// Where it stands.
-    pub state: State,
+    pub state: PaymentState,
 }
 
 impl Document for Payment {
@@ -38,7 +38,7 @@ pub struct Terms {
 /// Where a payment stands, and what is known there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE", rename_all_fields = "camelCase")]
-pub enum State {
+pub enum PaymentState {
     /// The order was cancelled before anything was sent: nothing ever will be.
     Never,
     /// The gateway is to be asked, or is being asked, for the money.
@@ -78,7 +78,7 @@ pub enum State {
     },
 }
 
-impl State {
+impl PaymentState {
     /// Its name, as in JSON.
     pub const fn name(&self) -> &'static str {
         match self {

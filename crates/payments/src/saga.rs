@@ -6,14 +6,12 @@ use millstream::{Fault, Handler, Keys, Received, Unit};
 
 use crate::effects::{CHARGE, REFUND};
 use crate::metrics::PAYMENTS;
-use crate::payment::{Payment, State, Terms};
+use crate::payment::{Payment, PaymentState, Terms};
 
 /// The goods are set aside: the money is to be charged, unless the order was cancelled already.
 pub(crate) struct Charge;
 
-impl Handler for Charge {
-    type On = InventoryReserved;
-
+impl Handler<InventoryReserved> for Charge {
     fn touches(&self, reserved: &Received<InventoryReserved>) -> Keys {
         Keys::one::<Payment>(&reserved.order_id)
     }
@@ -23,8 +21,8 @@ impl Handler for Charge {
         if unit.get::<Payment>(id)?.is_none() {
             let terms =
                 Terms { amount: reserved.amount, currency: reserved.currency, customer: reserved.customer.clone() };
-            let state = State::Charging { terms, cancel_requested: false };
-            unit.put_waking(Payment { id: id.clone(), state }, CHARGE, unit.now());
+            let state = PaymentState::Charging { terms, cancel_requested: false };
+            unit.put_with_wake(Payment { id: id.clone(), state }, CHARGE, unit.now());
         }
         Ok(())
     }
@@ -33,9 +31,7 @@ impl Handler for Charge {
 /// The order was cancelled: nothing is charged any more, and what was comes back.
 pub(crate) struct Cancel;
 
-impl Handler for Cancel {
-    type On = OrderCancelled;
-
+impl Handler<OrderCancelled> for Cancel {
     fn touches(&self, order: &Received<OrderCancelled>) -> Keys {
         Keys::one::<Payment>(&order.order_id)
     }
@@ -43,25 +39,31 @@ impl Handler for Cancel {
     fn handle(&self, order: &Received<OrderCancelled>, unit: &mut Unit<'_>) -> Result<(), Fault> {
         let id = &order.order_id;
         let Some(payment) = unit.get::<Payment>(id)? else {
-            unit.put(Payment { id: id.clone(), state: State::Never });
+            unit.put(Payment { id: id.clone(), state: PaymentState::Never });
             return Ok(());
         };
         match payment.state {
-            State::Charging { terms, .. } => {
+            PaymentState::Charging { terms, .. } => {
                 // Attempt 0: nothing was sent, for a claim would have changed the document's version, and this commit fails
                 // on any other version than the one read. From 1 on only the outcome tells whether there is money to return.
                 if unit.wake_of::<Payment>(id).is_some_and(|wake| wake.attempt == 0) {
-                    unit.put_resting(Payment { id: id.clone(), state: State::Never });
+                    unit.put_without_wake(Payment { id: id.clone(), state: PaymentState::Never });
                 } else {
-                    unit.put(Payment { id: id.clone(), state: State::Charging { terms, cancel_requested: true } });
+                    unit.put(Payment {
+                        id: id.clone(),
+                        state: PaymentState::Charging { terms, cancel_requested: true },
+                    });
                 }
             }
-            State::Captured { terms, charge_id } => {
+            PaymentState::Captured { terms, charge_id } => {
                 unit.count(&PAYMENTS, &["refund_pending"]);
-                let state = State::Refunding { terms, charge_id };
-                unit.put_waking(Payment { id: id.clone(), state }, REFUND, unit.now());
+                let state = PaymentState::Refunding { terms, charge_id };
+                unit.put_with_wake(Payment { id: id.clone(), state }, REFUND, unit.now());
             }
-            State::Never | State::Declined { .. } | State::Refunding { .. } | State::Refunded { .. } => {}
+            PaymentState::Never
+            | PaymentState::Declined { .. }
+            | PaymentState::Refunding { .. }
+            | PaymentState::Refunded { .. } => {}
         }
         Ok(())
     }

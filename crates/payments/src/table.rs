@@ -13,7 +13,7 @@ use millstream::workbench::Workbench;
 use crate::gateway::{Capture, Charged, Gateway, Refunded};
 use crate::metrics::PAYMENTS;
 use crate::saga::{Cancel, Charge};
-use crate::{ChargeCard, Payment, PaymentView, RefundCharge, State, service};
+use crate::{ChargeCard, Payment, PaymentState, PaymentView, RefundCharge, service};
 
 /// A gateway that is never asked: settling is pure.
 struct Unasked;
@@ -184,6 +184,6 @@ fn every_state_comes_back_from_json_with_its_exact_amount() {
         let payment = bench(before).get::<Payment>("o").unwrap();
         let json = serde_json::to_string(&payment).unwrap();
         assert_eq!(serde_json::from_str::<Payment>(&json).unwrap(), payment);
-        assert!(json.contains("12.50") || payment.state == State::Never, "{json}");
+        assert!(json.contains("12.50") || payment.state == PaymentState::Never, "{json}");
     }
 }

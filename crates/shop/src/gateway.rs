@@ -149,8 +149,8 @@ pub async fn serve(
         .route("/livez", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(health))
         .route("/health", get(health))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "no such route; GET / tells the ones there are"))
-        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "see GET / for the methods"))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such route; GET / tells the ones there are"))
+        .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "see GET / for the methods"))
         .with_state(Arc::new(gateway));
     let listener = listener.tap_io(|connection| {
         // Without it a small answer waits for the acknowledgement of the one before.
@@ -189,7 +189,7 @@ impl Gateway {
         // Read again: it may have gone down meanwhile.
         let faults = self.faults();
         if faults.down {
-            return Err(problem(
+            return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the gateway is down (PUT /faults {\"down\": false})",
             ));
@@ -211,7 +211,7 @@ impl Gateway {
                 self.delay(self.settings.hang).await;
                 broken()
             }
-            Verdict::Refused(status, detail) => problem(status, detail).into_response(),
+            Verdict::Refused(status, detail) => Problem::new(status, detail).into_response(),
         }
     }
 }
@@ -223,28 +223,20 @@ fn broken() -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_LENGTH, "64")], body).into_response()
 }
 
-fn problem(status: StatusCode, detail: impl Into<String>) -> Problem {
-    Problem { status, detail: detail.into(), errors: vec![] }
-}
-
 fn bad_field(field: &str, message: &str) -> FieldError {
     FieldError { field: field.into(), message: message.into() }
 }
 
-fn bad_request(detail: impl Into<String>, errors: Vec<FieldError>) -> Problem {
-    Problem { status: StatusCode::BAD_REQUEST, detail: detail.into(), errors }
-}
-
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
-        .map_err(|error| bad_request(format!("the body is not as it should be: {error}"), vec![]))
+        .map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
     if key.is_empty() || key.len() > 255 {
         let detail = "an Idempotency-Key header of 1 to 255 printable characters is required";
-        return Err(bad_request(detail, vec![]));
+        return Err(Problem::bad_request(detail));
     }
     Ok(key.into())
 }
@@ -261,7 +253,11 @@ fn check(order_id: &str, amount: Money) -> Vec<FieldError> {
 }
 
 fn refuse_if_any(errors: Vec<FieldError>) -> Result<(), Problem> {
-    if errors.is_empty() { Ok(()) } else { Err(bad_request("some fields are not as they should be", errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::bad_request("some fields are not as they should be").with_errors(errors))
+    }
 }
 
 async fn charge(State(gateway): Shared, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
@@ -291,7 +287,8 @@ async fn faults(State(gateway): Shared) -> Json<Faults> {
 }
 
 async fn set_faults(State(gateway): Shared, body: Bytes) -> Result<Json<Faults>, Problem> {
-    let faults = Faults::parse(&body).map_err(|errors| bad_request("the faults stay as they were", errors))?;
+    let faults = Faults::parse(&body)
+        .map_err(|errors| Problem::bad_request("the faults stay as they were").with_errors(errors))?;
     *gateway.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
     tracing::info!(?faults, "faults switched");
     Ok(Json(faults))

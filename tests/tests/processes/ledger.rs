@@ -18,8 +18,8 @@ use millstream::service::Options;
 use millstream::telemetry::{LogFormat, init_logs};
 use millstream::testing::{crash_at, stop_at};
 use millstream::{
-    Command, Document, Event, Fault, Handler, Id, Keys, Outage, Received, Service, Start, Stream, Timer, Unit, Wake,
-    WakeInfo,
+    Command, Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Outage, Received, Service, Start, Stream, Timer,
+    Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,9 +150,7 @@ impl OnAsked {
     }
 }
 
-impl Handler for OnAsked {
-    type On = Asked;
-
+impl Handler<Asked> for OnAsked {
     fn touches(&self, asked: &Received<Asked>) -> Keys {
         touches(asked.n)
     }
@@ -165,12 +163,12 @@ impl Handler for OnAsked {
             How::AtOnce | How::Again => book_at_once(unit, n),
             How::Outside => {
                 let slip = Slip::asked(unit, n)?;
-                unit.put_waking(slip, CallOutside::KIND, unit.now());
+                unit.put_with_wake(slip, CallOutside::KIND, unit.now());
                 Ok(())
             }
             How::Later => {
                 let slip = Slip::asked(unit, n)?;
-                unit.put_waking(slip, Ring::KIND, unit.now() + Duration::from_millis(50));
+                unit.put_with_wake(slip, Ring::KIND, unit.now() + Duration::from_millis(50));
                 Ok(())
             }
             How::Refused => Err(Fault::conflict(format!("{n} is refused"))),
@@ -196,12 +194,12 @@ pub(super) fn calls(folder: &Path) -> PathBuf {
     folder.join("calls")
 }
 
-impl Wake for CallOutside {
+impl Effect for CallOutside {
     type Document = Slip;
     type Outcome = ();
-    const KIND: &'static str = "call";
+    const KIND: Kind<Slip> = Kind::new("call");
 
-    async fn run(&self, slip: &Slip, _: &WakeInfo) -> Result<(), Outage> {
+    async fn run(&self, slip: &Slip, _: &Wake) -> Result<(), Outage> {
         let file = OpenOptions::new().create(true).append(true).open(calls(&self.folder));
         let called = file.and_then(|mut file| file.write_all(format!("{}\n", slip.id).as_bytes()));
         called.map_err(|error| Outage(error.to_string()))
@@ -216,7 +214,7 @@ struct Ring;
 
 impl Timer for Ring {
     type Document = Slip;
-    const KIND: &'static str = "ring";
+    const KIND: Kind<Slip> = Kind::new("ring");
 
     fn fire(&self, slip: &mut Slip, unit: &mut Unit<'_>) {
         slip.book(unit);
@@ -255,7 +253,7 @@ fn service(folder: &Path, single_writer: bool) -> Service {
         .keeps::<Tally>()
         .reads(ASKED, Start::Beginning)
         .on(OnAsked { folder: folder.into() })
-        .wake(CallOutside { folder: folder.into() })
+        .effect(CallOutside { folder: folder.into() })
         .timer(Ring)
         .keeps::<Account>()
         .routes(Router::new().route("/entries", post(ask)).merge(accounts::routes()));

@@ -12,7 +12,7 @@ use millstream::workbench::Workbench;
 use millstream::{Fault, Id, Outage, Timestamp};
 use orders::{CancelOrder, Deadline, Order, PlaceOrder, Settings};
 use payments::gateway::{Capture, Charged, Gateway, Refunded};
-use payments::{ChargeCard, Payment, RefundCharge, State};
+use payments::{ChargeCard, Payment, PaymentState, RefundCharge};
 
 /// How many handled messages are delivered again in one history.
 const DUPLICATES: u8 = 2;
@@ -78,12 +78,7 @@ fn order_id() -> Id {
 fn place() -> PlaceOrder {
     let price = Money::from_minor(450).unwrap();
     let lines = vec![Line { product_id: "chai".parse().unwrap(), quantity: QUANTITY, price }];
-    PlaceOrder {
-        user_id: "ALFKI".parse().unwrap(),
-        total: Line::total(&lines).unwrap(),
-        lines,
-        settings: Settings::default(),
-    }
+    PlaceOrder { user_id: "ALFKI".parse().unwrap(), total: Line::total(&lines).unwrap(), lines }
 }
 
 impl World {
@@ -164,10 +159,13 @@ impl World {
         let text = id.to_string();
         let mut add = |label: String, world| moves.push((label, world));
         match self.order() {
-            None => add("POST".into(), self.after(|world| commanded(world.bench(ORDERS).command(id, &place())))),
+            None => add(
+                "POST".into(),
+                self.after(|world| commanded(world.bench(ORDERS).command_to(&Settings::default(), id, &place()))),
+            ),
             Some(_) if self.cancel => {
                 let cancel = CancelOrder { id: id.into() };
-                let by = Id::derived(id.time(), "walk", b"cancel", 0);
+                let by = Id::derived(id.time().unwrap(), "walk", b"cancel", 0);
                 let after = self.after(|world| {
                     world.cancel = false;
                     commanded(world.bench(ORDERS).command(by, &cancel))
@@ -292,11 +290,13 @@ impl World {
         let status = self.order().map(|order| order.status);
         let right = match status {
             Some(Confirmed) => {
-                matches!(payment, Some(State::Captured { .. })) && reservation == Some(Sold) && kept == 1
+                matches!(payment, Some(PaymentState::Captured { .. })) && reservation == Some(Sold) && kept == 1
             }
             Some(Cancelled) => {
-                let unpaid =
-                    matches!(payment, None | Some(State::Never | State::Declined { .. } | State::Refunded { .. }));
+                let unpaid = matches!(
+                    payment,
+                    None | Some(PaymentState::Never | PaymentState::Declined { .. } | PaymentState::Refunded { .. })
+                );
                 unpaid && matches!(reservation, None | Some(Rejected | Released)) && kept == 0
             }
             // The deadline is still to come.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use millstream::engine::timing::Timing;
 use millstream::testing::{Bench, TestService, eventually, fresh_meta};
-use millstream::{Document, Event, Fault, Handler, Id, Keys, Received, Service, Start, Stream, Timer, Timestamp, Unit};
+use millstream::{
+    Document, Event, Fault, Handler, Id, Keys, Kind, Received, Service, Start, Stream, Timer, Timestamp, Unit,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -54,15 +56,14 @@ impl Document for Parcel {
 
 struct Pack;
 
-impl Handler for Pack {
-    type On = Placed;
+impl Handler<Placed> for Pack {
     fn touches(&self, event: &Received<Placed>) -> Keys {
         Keys::one::<Parcel>(&event.order)
     }
     fn handle(&self, event: &Received<Placed>, unit: &mut Unit<'_>) -> Result<(), Fault> {
         let order = event.order.clone();
         unit.emit(&Packed { order: order.clone() });
-        unit.put_waking(Parcel { order }, Late::KIND, unit.now() + Duration::from_secs(3600));
+        unit.put_with_wake(Parcel { order }, Late::KIND, unit.now() + Duration::from_secs(3600));
         Ok(())
     }
 }
@@ -71,7 +72,7 @@ struct Late;
 
 impl Timer for Late {
     type Document = Parcel;
-    const KIND: &'static str = "late";
+    const KIND: Kind<Parcel> = Kind::new("late");
     fn fire(&self, _: &mut Parcel, _: &mut Unit<'_>) {}
     fn cancellable(&self) -> bool {
         true

@@ -68,8 +68,7 @@ impl Open {
 
 struct Ship(Open);
 
-impl Handler for Ship {
-    type On = Ordered;
+impl Handler<Ordered> for Ship {
     fn touches(&self, event: &Received<Ordered>) -> Keys {
         Keys::one::<Parcel>(&event.parcel)
     }

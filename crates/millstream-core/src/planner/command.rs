@@ -35,7 +35,7 @@ impl Plan<'_> {
             Ran::Retry(why) | Ran::Ahead(why) => Err(CommandFailure::Unavailable(why)),
             Ran::Rejected(reject) => Err(CommandFailure::Rejected(reject)),
             Ran::TooLarge(why) => Err(CommandFailure::TooLarge(why)),
-            Ran::Panicked(error) => Err(CommandFailure::Defect(error)),
+            Ran::Panicked(error) | Ran::Misused(error) => Err(CommandFailure::Defect(error)),
             // The batch is decided again.
             Ran::Missed(_) => Err(CommandFailure::OutcomeUnknown),
         }

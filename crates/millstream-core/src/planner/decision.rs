@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::dead_letter::Reason;
 use crate::event::Emitted;
-use crate::handler::{Key, Reject, WakeInfo};
+use crate::handler::{Key, Reject, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::record::{Batch, DocWrite, Entry, IdempotencyKey, KeyHash, Loaded, StoredDoc, Wanted};
 use crate::unit::Count;
@@ -115,7 +115,7 @@ pub struct Claimed {
     /// The document that carries the wake.
     pub key: Key,
     /// The wake as claimed.
-    pub wake: WakeInfo,
+    pub wake: Wake,
     /// The document as JSON.
     pub document: Bytes,
     /// Its shape.

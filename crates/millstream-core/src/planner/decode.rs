@@ -84,7 +84,7 @@ impl Decoder {
         redriven: Option<&Redriven>,
         published: Timestamp,
     ) -> Meta {
-        let first_published = redriven.map_or(published, |redriven| redriven.id.time());
+        let first_published = redriven.and_then(|redriven| redriven.id.time()).unwrap_or(published);
         let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
         let id = match get(header::ID) {
             _ if let Some(redriven) = redriven => redriven.id,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::dead_letter;
 use crate::event::{Emitted, Meta};
-use crate::handler::{Key, Outage, WakeInfo};
+use crate::handler::{Key, Outage, Wake};
 use crate::ids::Id;
 use crate::record::{Entry, KeyHash};
 use crate::redriven::Redriven;
@@ -147,7 +147,7 @@ pub struct OutcomeInput {
     /// The document that carries the wake.
     pub key: Key,
     /// The wake as it was claimed.
-    pub wake: WakeInfo,
+    pub wake: Wake,
     /// The id of the outcome, and the correlation that the wake carries.
     pub meta: Meta,
     /// How it ended.
@@ -159,7 +159,7 @@ pub struct DueInput {
     /// The document that carries it.
     pub key: Key,
     /// The wake as the sweep saw it.
-    pub wake: WakeInfo,
+    pub wake: Wake,
     /// The id of its outcome, and the correlation that it carries.
     pub meta: Meta,
     /// Set for a timer.

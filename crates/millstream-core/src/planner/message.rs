@@ -64,6 +64,7 @@ impl Plan<'_> {
                     Ran::Rejected(reject) => Failure { reason: Reason::Rejected, error: reject.detail, attempts },
                     Ran::TooLarge(error) => Failure { reason: Reason::TooLarge, error, attempts },
                     Ran::Panicked(error) => Failure { reason: Reason::Panic, error, attempts },
+                    Ran::Misused(error) => Failure { reason: Reason::Misuse, error, attempts },
                 }
             }
         };

@@ -36,7 +36,7 @@ use crate::record::{Entry, IdempotencyKey, KeyHash, Wanted};
 use crate::timing::Timing;
 use crate::unit::{Context, Count, Ran, Rules, Unit, run};
 use crate::view::View;
-use crate::work::{AnyTimer, AnyWake};
+use crate::work::{AnyEffect, AnyTimer};
 
 /// How often a batch is run again because a handler reads what `touches` does not name, before that is taken for a defect.
 const MISSES: u32 = 64;
@@ -56,7 +56,7 @@ pub struct Planner {
 #[derive(Clone, Default)]
 pub struct Kinds {
     /// The effects.
-    pub wakes: HashMap<&'static str, Arc<dyn AnyWake>>,
+    pub effects: HashMap<&'static str, Arc<dyn AnyEffect>>,
     /// The timers.
     pub timers: HashMap<&'static str, Arc<dyn AnyTimer>>,
 }
@@ -64,20 +64,32 @@ pub struct Kinds {
 impl Kinds {
     /// All kinds, in the order of their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        let mut names: Vec<&'static str> = self.wakes.keys().chain(self.timers.keys()).copied().collect();
+        let mut names: Vec<&'static str> = self.effects.keys().chain(self.timers.keys()).copied().collect();
         names.sort_unstable();
         names.into_iter()
     }
 
     /// The collection whose documents carry wakes of a kind.
     pub fn collection(&self, kind: &str) -> Option<&'static str> {
-        let wake = self.wakes.get(kind).map(|wake| wake.collection());
+        let wake = self.effects.get(kind).map(|wake| wake.collection());
         wake.or_else(|| self.timers.get(kind).map(|timer| timer.collection()))
+    }
+
+    /// Takes the wake of a document away, which may take notice of it.
+    ///
+    /// # Errors
+    /// As the effect's or timer's hook.
+    pub fn cancel(&self, kind: &str, id: &str, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        match (self.effects.get(kind), self.timers.get(kind)) {
+            (Some(effect), _) => effect.cancel(id, unit),
+            (None, Some(timer)) => timer.cancel(id, unit),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Whether an operator may take away wakes of a kind.
     pub fn cancellable(&self, kind: &str) -> bool {
-        self.wakes.get(kind).is_some_and(|wake| wake.cancellable())
+        self.effects.get(kind).is_some_and(|wake| wake.cancellable())
             || self.timers.get(kind).is_some_and(|timer| timer.cancellable())
     }
 }
@@ -188,7 +200,7 @@ impl Plan<'_> {
             Ran::Missed(key) if self.facts.misses < MISSES => self.missed.push(key.clone()),
             Ran::Missed(key) => {
                 let error = format!("it goes on reading documents that `touches` does not name, at last {key:?}");
-                return Ran::Panicked(error);
+                return Ran::Misused(error);
             }
             _ => {}
         }

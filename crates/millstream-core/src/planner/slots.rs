@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::planner::Claimed;
 
 /// Which effects run, which kinds are tripped, and which due wakes are on their way to the planner.
@@ -11,7 +11,7 @@ pub struct Slots {
     limit: usize,
     trip_after: usize,
     /// Effects that run, with their wakes as claimed.
-    running: HashMap<Key, WakeInfo>,
+    running: HashMap<Key, Wake>,
     /// Due wakes that the sweep has found and the planner has not dealt with.
     queued: HashSet<Key>,
     breakers: HashMap<String, Breaker>,
@@ -96,7 +96,7 @@ impl Slots {
     }
 
     /// Effects that run, with their wakes as claimed.
-    pub fn running(&self) -> impl Iterator<Item = (&Key, &WakeInfo)> {
+    pub fn running(&self) -> impl Iterator<Item = (&Key, &Wake)> {
         self.running.iter()
     }
 

@@ -1,6 +1,6 @@
 //! Wakes: outcomes are settled, due timers fired, due and fresh effects claimed.
 
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::planner::{Claimed, DueInput, End, Ended, OutcomeInput, Plan};
 use crate::unit::Ran;
 
@@ -40,7 +40,7 @@ impl Plan<'_> {
     pub(super) fn due(&mut self, due: &DueInput) -> End {
         let DueInput { key, wake, meta, fires } = due;
         let Some(standing) = self.view.wake(key) else { return End::Due };
-        let seen = |wake: &WakeInfo| (wake.kind.clone(), wake.generation, wake.attempt);
+        let seen = |wake: &Wake| (wake.kind.clone(), wake.generation, wake.attempt);
         if seen(standing) != seen(wake) || standing.at > self.now {
             return End::Due;
         }
@@ -66,8 +66,8 @@ impl Plan<'_> {
         if self.slots.is_closed() {
             return;
         }
-        let effects = &self.planner.kinds.wakes;
-        let fresh = |(key, wake): (&Key, &WakeInfo)| {
+        let effects = &self.planner.kinds.effects;
+        let fresh = |(key, wake): (&Key, &Wake)| {
             (wake.attempt == 0 && wake.at <= self.now && effects.contains_key(wake.kind.as_str())).then(|| key.clone())
         };
         let mut keys: Vec<Key> = self.view.changed_wakes().filter_map(fresh).collect();
@@ -88,7 +88,7 @@ impl Plan<'_> {
         let attempt = wake.attempt.saturating_add(1);
         let lease = timing.lease.max(timing.effect_retry.delay(attempt));
         let at = self.now + lease;
-        let wake = WakeInfo { attempt, at, lease: Some(at), ..wake };
+        let wake = Wake { attempt, at, lease: Some(at), ..wake };
         self.view.set_wake(key, |standing| *standing = wake.clone());
         self.claims.push(Claimed { key: key.clone(), wake, document, shape });
     }

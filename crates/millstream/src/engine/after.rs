@@ -4,7 +4,7 @@ use async_nats::jetstream::AckKind;
 use fail::fail_point;
 use millstream_core::planner::{Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Input, OutcomeInput, Reply};
 
-use crate::accepted::{Accepted, CommandError};
+use crate::accepted::CommandError;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::{Done, Job};
@@ -66,7 +66,7 @@ impl Engine {
 
     pub(crate) fn start_effects(&self, claims: Vec<Claimed>) {
         for claimed in claims {
-            let Some(effect) = self.planner.kinds.wakes.get(claimed.wake.kind.as_str()) else { continue };
+            let Some(effect) = self.planner.kinds.effects.get(claimed.wake.kind.as_str()) else { continue };
             let (ends, timeout, telemetry) =
                 (self.ends.clone(), self.planner.timing.effect_timeout, self.meters.telemetry.clone());
             wakes::start(self.planner.rules.service, claimed, effect.clone(), ends, timeout, telemetry);
@@ -111,8 +111,8 @@ impl Engine {
 }
 
 /// What a caller is answered.
-fn answered(input: &Input, with: Result<Reply, CommandFailure>) -> Result<Accepted, CommandError> {
-    with.map(|Reply { id, reply, repeated }| Accepted { id, reply, repeated }).map_err(|failure| match failure {
+fn answered(input: &Input, with: Result<Reply, CommandFailure>) -> Result<Reply, CommandError> {
+    with.map_err(|failure| match failure {
         CommandFailure::Rejected(reject) => CommandError::Rejected(reject),
         CommandFailure::KeyReused => CommandError::KeyReused,
         CommandFailure::TooLarge(why) => CommandError::TooLarge(why),

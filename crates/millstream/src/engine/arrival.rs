@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Subject};
-use millstream_core::planner::{CommandInput, Delivery, DueInput, Input, OutcomeInput, Wire};
+use millstream_core::planner::{CommandInput, Delivery, DueInput, Input, OutcomeInput, Reply, Wire};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::accepted::{Accepted, CommandError};
+use crate::accepted::CommandError;
 use crate::event::decode_header;
 use crate::progress::InEngine;
 use crate::store::Settled;
@@ -25,7 +25,7 @@ pub(crate) enum Receipt {
     Message(MessageReceipt),
     Command {
         ticket: Ticket,
-        answer: oneshot::Sender<Result<Accepted, CommandError>>,
+        answer: oneshot::Sender<Result<Reply, CommandError>>,
     },
     /// An effect, and how long it ran.
     Effect(Duration),
@@ -49,7 +49,7 @@ impl Arrival {
     pub(crate) fn command(
         command: CommandInput,
         ticket: Ticket,
-        answer: oneshot::Sender<Result<Accepted, CommandError>>,
+        answer: oneshot::Sender<Result<Reply, CommandError>>,
     ) -> Self {
         Self { input: Input::Command(Box::new(command)), receipt: Receipt::Command { ticket, answer } }
     }

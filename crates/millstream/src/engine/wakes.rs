@@ -22,13 +22,13 @@ use crate::store::Store;
 use crate::store::StoredDoc;
 use crate::telemetry::Telemetry;
 use crate::unit::{outcome_meta, panic_text};
-use crate::work::AnyWake;
+use crate::work::AnyEffect;
 
 /// Starts a claimed effect; its end comes back as an input.
 pub(crate) fn start(
     service: &'static str,
     claimed: Claimed,
-    effect: Arc<dyn AnyWake>,
+    effect: Arc<dyn AnyEffect>,
     ends: mpsc::UnboundedSender<Arrival>,
     timeout: Duration,
     telemetry: Telemetry,
@@ -117,7 +117,7 @@ impl Sweep {
             let late = late.iter().find(|late| late.kind == *kind).map_or(0, |late| late.due);
             self.meters.telemetry.record(metric, &[], late as f64);
         }
-        let effects: Vec<&'static str> = self.kinds.wakes.keys().copied().filter(|kind| is_due(kind)).collect();
+        let effects: Vec<&'static str> = self.kinds.effects.keys().copied().filter(|kind| is_due(kind)).collect();
         let (tripped, usual): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|kind| self.slots.lock().is_tripped(kind));
         let mut full = false;

@@ -39,13 +39,12 @@ impl<S: Send + Sync> FromRequestParts<S> for List {
 }
 
 impl List {
-    /// The page asked for: by id, the highest first if `descending`.
+    /// The page asked for, by id; [`Query::newest_first`] turns the order round.
     ///
     /// # Errors
     /// A 400 that names every parameter that is wrong, unknown or given twice.
-    pub fn query<D: Document>(self, filters: &[Filter], descending: bool) -> Result<Query, Problem> {
-        let mut query =
-            Query { collection: D::COLLECTION, filters: vec![], after: None, descending, limit: DEFAULT_PAGE };
+    pub fn query<D: Document>(self, filters: &[Filter]) -> Result<Query<D>, Problem> {
+        let mut query = Query::all().limit(DEFAULT_PAGE);
         let mut errors = vec![];
         let mut seen: Vec<String> = vec![];
         for (name, value) in self.0 {
@@ -53,18 +52,18 @@ impl List {
                 _ if seen.contains(&name) => Err("is given twice".into()),
                 "limit" => match value.parse() {
                     Ok(limit) if (1..=MAX_PAGE).contains(&limit) => {
-                        query.limit = limit;
+                        query.selection.limit = limit;
                         Ok(())
                     }
                     _ => Err(format!("must be a whole number from 1 to {MAX_PAGE}")),
                 },
                 "cursor" if !value.is_empty() && value.len() <= 256 => {
-                    query.after = Some(value);
+                    query.selection.after = Some(value);
                     Ok(())
                 }
                 "cursor" => Err("must be a `nextCursor` as an earlier page gave it".into()),
                 _ => match filters.iter().find(|(known, _)| *known == name) {
-                    Some((field, check)) => check(&value).map(|()| query.filters.push((field, value))),
+                    Some((field, check)) => check(&value).map(|()| query.selection.filters.push((field, value))),
                     None => {
                         let known = filters.iter().map(|(known, _)| *known).chain(["limit", "cursor"]);
                         Err(format!("is not known; there are {}", known.collect::<Vec<_>>().join(", ")))
@@ -77,7 +76,7 @@ impl List {
         if errors.is_empty() {
             return Ok(query);
         }
-        Err(Problem { errors, ..Problem::bad_request("the query is wrong") })
+        Err(Problem::bad_request("the query is wrong").with_errors(errors))
     }
 }
 
@@ -86,11 +85,11 @@ impl Context {
     ///
     /// # Errors
     /// When the store is away, or a document does not parse.
-    pub async fn page<D: Document>(&self, mut query: Query) -> Result<Page<D>, StoreError> {
-        let limit = query.limit;
+    pub async fn page<D: Document>(&self, mut query: Query<D>) -> Result<Page<D>, StoreError> {
+        let limit = query.selection.limit;
         // One more than asked for tells whether there is a next page.
-        query.limit += 1;
-        let mut items = self.find::<D>(query).await?;
+        query.selection.limit += 1;
+        let mut items = self.find(query).await?;
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(|last| last.id().to_owned());
@@ -103,6 +102,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::store::Selection;
 
     #[derive(Clone, Serialize, Deserialize)]
     struct Thing {}
@@ -116,9 +116,9 @@ mod tests {
 
     const COLOUR: Filter = ("colour", |value| if value == "red" { Ok(()) } else { Err("must be red".into()) });
 
-    fn query(parameters: &[(&str, &str)]) -> Result<Query, Problem> {
+    fn query(parameters: &[(&str, &str)]) -> Result<Selection, Problem> {
         let list = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        List(list).query::<Thing>(&[COLOUR], true)
+        List(list).query::<Thing>(&[COLOUR]).map(|query| query.newest_first().selection)
     }
 
     #[test]

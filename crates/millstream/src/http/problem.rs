@@ -43,8 +43,8 @@ impl Problem {
     }
 
     /// 422: the request can be read, and breaks rules.
-    pub fn unprocessable(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
     /// 404.
@@ -69,6 +69,13 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
         self.errors.push(FieldError { field: field.into(), message: message.into() });
+        self
+    }
+
+    /// With fields at fault.
+    #[must_use]
+    pub fn with_errors(mut self, errors: impl IntoIterator<Item = FieldError>) -> Self {
+        self.errors.extend(errors);
         self
     }
 
@@ -107,11 +114,15 @@ impl From<CommandError> for Problem {
             CommandError::Rejected(_) | CommandError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             CommandError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             CommandError::Unavailable(_) | CommandError::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
-            CommandError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            CommandError::Panicked | CommandError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match error {
             CommandError::Rejected(reject) => reject.into(),
             CommandError::Panicked => Self::internal(),
+            CommandError::Unreadable(error) => {
+                tracing::error!(error, "a reply is not of the type expected");
+                Self::internal()
+            }
             other => Self::new(status, other.to_string()),
         }
     }
@@ -139,6 +150,7 @@ mod tests {
             (CommandError::Unavailable("the broker is away".into()), 503),
             (CommandError::OutcomeUnknown, 503),
             (CommandError::Panicked, 500),
+            (CommandError::Unreadable("missing field".into()), 500),
         ] {
             let text = error.to_string();
             let problem = Problem::from(error);

@@ -67,7 +67,7 @@ async fn fail(Path(kind): Path<String>) -> Problem {
     match kind.as_str() {
         "fields" => {
             let field = FieldError { field: "items".into(), message: "at least one line".into() };
-            Problem::unprocessable("the order breaks rules", vec![field])
+            Problem::unprocessable("the order breaks rules").with_errors([field])
         }
         "unknown" => CommandError::OutcomeUnknown.into(),
         "store" => StoreError("/secret/path".into()).into(),

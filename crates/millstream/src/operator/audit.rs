@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::{DeclareError, declare, limits};
 use crate::dead_letter::subject_token;
 use crate::ids::{Id, Timestamp};
-use crate::operator::read::From;
+use crate::operator::read::ReadFrom;
 use crate::operator::{Operator, OperatorError, WINDOW};
 use crate::release::Release;
 
@@ -94,7 +94,7 @@ impl Operator {
 
     async fn audit_of(&self, filter: &str, from: u64) -> Result<Vec<AuditEntry>, OperatorError> {
         let mut entries = vec![];
-        self.read(STREAM, filter, From::Sequence(from), |stored| {
+        self.read(STREAM, filter, ReadFrom::Sequence(from), |stored| {
             // Whatever else lies there is no entry.
             entries.extend(serde_json::from_slice::<AuditEntry>(&stored.payload));
             ControlFlow::Continue(())

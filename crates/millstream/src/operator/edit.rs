@@ -31,7 +31,7 @@ impl Operator {
         let letters = self.letters().await?;
         let letter = letters.get(service, id);
         let letter = letter.ok_or_else(|| OperatorError::NotFound(format!("{service} has no dead letter {id}")))?;
-        let copy = Id::derived(id.time(), "edit", &[&id.bytes()[..], &payload].concat(), 0);
+        let copy = Id::derived(id.time().unwrap_or_default(), "edit", &[&id.bytes()[..], &payload].concat(), 0);
         let refused = |why: String| Err(OperatorError::Refused(why));
         let now = Timestamp::system();
         let same = letter.state == LetterState::Edited && letter.edited_to == Some(copy);

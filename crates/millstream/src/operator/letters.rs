@@ -11,7 +11,7 @@ use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadFilter, DeadGroup, DeadLetter, LetterState};
 use crate::operator::personal;
-use crate::operator::read::{From, Stored};
+use crate::operator::read::{ReadFrom, Stored};
 use crate::operator::status::StreamStatus;
 use crate::operator::{Operator, OperatorError};
 
@@ -148,7 +148,7 @@ impl OfService {
                 self.take(stored, begins, whole);
                 ControlFlow::Continue(())
             };
-            next = operator.read(stream, ">", From::Sequence(seen + 1), take).await?.max(next);
+            next = operator.read(stream, ">", ReadFrom::Sequence(seen + 1), take).await?.max(next);
             changed = true;
         } else if self.letters.len() as u64 != status.messages {
             let away = |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream}: {error}"));

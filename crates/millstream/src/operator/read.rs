@@ -20,7 +20,7 @@ const BATCH: u32 = 500;
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// With the first message at or above this sequence.
     Sequence(u64),
     /// With the first message that was stored at this time or later.
@@ -69,7 +69,7 @@ impl Stored {
     }
 }
 
-impl From {
+impl ReadFrom {
     /// A direct get of the first message from here on whose subject matches.
     fn request(self, filter: &str) -> Value {
         match self {
@@ -85,14 +85,14 @@ impl Operator {
     ///
     /// # Errors
     /// When the broker does not answer, or refuses.
-    pub async fn first(&self, stream: &str, filter: &str, from: From) -> Result<Option<Stored>, OperatorError> {
+    pub async fn first(&self, stream: &str, filter: &str, from: ReadFrom) -> Result<Option<Stored>, OperatorError> {
         let away =
             |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
         let request = from.request(filter);
         let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
         let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
         let message = match (answer, from) {
-            (Err(error), From::Sequence(sequence)) if error.kind() == RequestErrorKind::NoResponders => {
+            (Err(error), ReadFrom::Sequence(sequence)) if error.kind() == RequestErrorKind::NoResponders => {
                 let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|error| away(&error))?;
                 match handle.raw_message_builder().sequence(sequence.max(1)).next_by_subject(filter).send().await {
                     Ok(message) => message,
@@ -124,7 +124,7 @@ impl Operator {
         &self,
         stream: &str,
         filter: &str,
-        from: From,
+        from: ReadFrom,
         mut each: impl FnMut(Stored) -> ControlFlow<()>,
     ) -> Result<u64, OperatorError> {
         let away =
@@ -132,7 +132,7 @@ impl Operator {
         let client: &Client = &self.client;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
-        let mut next = if let From::Sequence(sequence) = from { sequence.max(1) } else { 0 };
+        let mut next = if let ReadFrom::Sequence(sequence) = from { sequence.max(1) } else { 0 };
         let mut from = from;
         loop {
             let subject = format!("$JS.API.DIRECT.GET.{stream}");
@@ -162,7 +162,7 @@ impl Operator {
             if next == before {
                 return Ok(next);
             }
-            from = From::Sequence(next);
+            from = ReadFrom::Sequence(next);
         }
     }
 }

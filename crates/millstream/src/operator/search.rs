@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::event::{encode_header, header, partition};
 use crate::ids::{Id, Timestamp};
-use crate::operator::read::{From, Stored};
+use crate::operator::read::{ReadFrom, Stored};
 use crate::operator::status::StreamStatus;
 use crate::operator::{Operator, OperatorError};
 
@@ -109,7 +109,7 @@ impl Operator {
                     story.more = true;
                     break;
                 }
-                let message = self.first(&stream.name, ">", From::Sequence(sequence)).await?;
+                let message = self.first(&stream.name, ">", ReadFrom::Sequence(sequence)).await?;
                 story.events.extend(message.filter(|message| message.sequence == sequence));
             }
         }
@@ -144,7 +144,7 @@ impl Operator {
             }
             ControlFlow::Continue(())
         };
-        self.read(&stream.name, &subjects, From::Time(window.from), each).await?;
+        self.read(&stream.name, &subjects, ReadFrom::Time(window.from), each).await?;
         Ok(seen)
     }
 }
@@ -171,8 +171,7 @@ impl Story {
 
 /// The time that an id holds, if it is of a kind that does.
 fn begin(id: &str) -> Option<Timestamp> {
-    let id: Id = id.parse().ok()?;
-    matches!(id.0.get_version_num(), 7 | 8).then(|| id.time())
+    id.parse::<Id>().ok()?.time()
 }
 
 fn hash(text: &str) -> u64 {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::broker::PARTITIONS;
 use crate::ids::Timestamp;
-use crate::operator::read::{From, millis};
+use crate::operator::read::{ReadFrom, millis};
 use crate::operator::{Operator, OperatorError};
 use crate::release;
 
@@ -252,7 +252,7 @@ impl Operator {
     async fn oldest(&self, stream: &str, floor: u64, filters: &[String]) -> Result<f64, OperatorError> {
         let all = [">".to_owned()];
         let filters = if filters.is_empty() { &all } else { filters };
-        let first = filters.iter().map(|filter| self.first(stream, filter, From::Sequence(floor + 1)));
+        let first = filters.iter().map(|filter| self.first(stream, filter, ReadFrom::Sequence(floor + 1)));
         let first = futures_util::future::try_join_all(first).await?;
         let oldest = first.into_iter().flatten().min_by_key(|message| message.sequence);
         Ok(oldest.map_or(0.0, |oldest| Timestamp::system().since(oldest.at).as_secs_f64()))

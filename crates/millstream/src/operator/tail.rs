@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::event::{header, partition, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::operator::personal;
-use crate::operator::read::{From, Stored};
+use crate::operator::read::{ReadFrom, Stored};
 use crate::operator::status::StreamStatus;
 use crate::operator::{Operator, OperatorError};
 
@@ -211,7 +211,7 @@ impl Tail {
             };
             return Ok(Place { created: stream.created, next });
         }
-        let first = self.operator.first(&stream.name, ">", From::Time(self.since)).await?;
+        let first = self.operator.first(&stream.name, ">", ReadFrom::Time(self.since)).await?;
         // What is stored after this look at the stream has a higher sequence.
         let next = first.map_or(stream.last_sequence + 1, |first| first.sequence);
         Ok(Place { created: stream.created, next })
@@ -243,7 +243,7 @@ impl Tail {
             }
             ControlFlow::Continue(())
         };
-        self.operator.read(&stream.name, &subjects, From::Sequence(place.next), each).await?;
+        self.operator.read(&stream.name, &subjects, ReadFrom::Sequence(place.next), each).await?;
         place.next = stream.last_sequence + 1;
         Ok(Read { place, kept, passed })
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadFilter, DeadLetter, LetterState, Letters};
-use crate::operator::read::From;
+use crate::operator::read::ReadFrom;
 pub use crate::operator::search::Look;
 use crate::operator::search::{MOST, MOST_KEYS};
 use crate::operator::status::{ConsumerStatus, SystemStatus};
@@ -177,7 +177,7 @@ impl Tracer<'_> {
                     ),
                     Some(entry) if entry.stream.is_empty() => continue,
                     Some(Journalled { stream, seq, .. }) => {
-                        let message = self.operator.first(stream, ">", From::Sequence(*seq)).await?;
+                        let message = self.operator.first(stream, ">", ReadFrom::Sequence(*seq)).await?;
                         let message = message.filter(|message| message.sequence == *seq);
                         match message.as_ref().map(Shown::of).filter(|shown| shown.id == Some(cause)) {
                             Some(shown) => {

@@ -16,11 +16,14 @@ pub mod conformance;
 pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+mod query;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod url;
 
 pub use url::StoreUrl;
+
+pub use query::Query;
 
 /// Opens the store that a URL names: `sqlite:///absolute/path.db`, `sqlite://relative/path.db`, or a plain path to such a file;
 /// `mongodb://host/database?replicaSet=name` in a build with the feature `mongodb`.
@@ -72,7 +75,7 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>>;
 
     /// Documents by equality of top-level JSON fields, sorted by id.
-    fn find(&self, query: Query) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>>;
+    fn find(&self, selection: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>>;
 
     /// Documents whose wake of one of `kinds` is due at `now`, earliest first, at most `limit`.
     fn due_wakes<'a>(
@@ -123,9 +126,9 @@ pub trait Store: Send + Sync + 'static {
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// A query for documents, sorted by id.
+/// Documents of a collection, sorted by id: a [`Query`] as the port sees it.
 #[derive(Clone, Debug)]
-pub struct Query {
+pub struct Selection {
     /// The collection.
     pub collection: &'static str,
     /// Top-level JSON fields and the text they must equal.

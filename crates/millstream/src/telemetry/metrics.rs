@@ -21,7 +21,7 @@ pub const UNKNOWN_EVENT: &str = millstream_core::planner::UNKNOWN_EVENT;
 /// `outcome` of [`MESSAGES`].
 pub const OUTCOMES: &[&str] = &["handled", "duplicate", "retried", "dead_lettered", "ignored"];
 /// `reason` of [`DEAD_LETTERED`].
-pub const REASONS: &[&str] = &["rejected", "exhausted", "schema", "ahead", "panic", "crash", "too_large"];
+pub const REASONS: &[&str] = &["rejected", "exhausted", "schema", "ahead", "panic", "misuse", "crash", "too_large"];
 /// `cause` of [`REDELIVERIES`].
 pub const CAUSES: &[&str] = &["nak", "unacked"];
 /// `outcome` of [`EFFECTS`].

@@ -64,7 +64,7 @@ tokio::task_local! {
     static CURRENT: Telemetry;
 }
 
-/// Within an effect ([`Wake::run`](crate::Wake::run)): counts or observes `value` for a metric of the service that runs it. Elsewhere it does
+/// Within an effect ([`Effect::run`](crate::Effect::run)): counts or observes `value` for a metric of the service that runs it. Elsewhere it does
 /// nothing.
 pub fn record(metric: &'static Metric, labels: &[&str], value: f64) {
     // Outside of an effect there is no service to record for.

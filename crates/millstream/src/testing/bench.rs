@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use futures_util::StreamExt;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -16,8 +17,8 @@ use crate::commands::{Accepted, Caller, CommandError, Context};
 use crate::config::{Config, Logs, NatsUrl, StoreUrl};
 use crate::dead_letter;
 use crate::engine::timing::Timing;
-use crate::event::{Emitted, Event, Meta, Received, Stream, header};
-use crate::handler::{Command, Document};
+use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header};
+use crate::handler::{Command, CommandHandler, Document};
 use crate::http::Probe;
 use crate::ids::{Id, Timestamp};
 use crate::release::Release;
@@ -92,6 +93,7 @@ impl Bench {
     /// # Panics
     /// When the broker does not take one.
     pub async fn publish_all<'a, E: Event>(&self, events: impl IntoIterator<Item = (Meta, &'a E)>) {
+        const { assert_type_in_stream::<E>() };
         let mut acks = Vec::new();
         for (meta, event) in events {
             let event = Emitted::event("bench", &meta, event).expect("an event can be written");
@@ -121,6 +123,7 @@ impl Bench {
     /// # Panics
     /// When one cannot be read.
     pub async fn events<E: Event>(&self) -> Vec<Received<E>> {
+        const { assert_type_in_stream::<E>() };
         let found = self.messages(E::STREAM.name, &format!("{}.*", E::TYPE)).await;
         found.into_iter().flatten().map(|message| received(&message)).collect()
     }
@@ -263,7 +266,11 @@ fn received<E: Event>(message: &Emitted) -> Received<E> {
         causation: get(header::CAUSATION),
         traceparent: get(header::TRACEPARENT),
     };
-    Received { meta, event: serde_json::from_slice(&message.payload).expect("an event of its type") }
+    Received { meta, body: serde_json::from_slice(&message.payload).expect("an event of its type") }
+}
+
+fn somebody() -> Caller {
+    Caller { correlation: "test".into(), ..Caller::default() }
 }
 
 /// A service that runs in the test's process.
@@ -286,15 +293,27 @@ impl TestService {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit<C: Command>(&self, command: C) -> Result<Accepted, CommandError> {
-        self.submit_as(&Caller { correlation: "test".into(), ..Caller::default() }, command).await
+    pub async fn submit<C: Command>(&self, command: C) -> Result<Accepted<C::Reply>, CommandError> {
+        self.submit_as(&somebody(), command).await
+    }
+
+    /// Executes a command by a handler of its own.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn submit_to<C, H>(&self, handler: &H, command: C) -> Result<Accepted<H::Reply>, CommandError>
+    where
+        C: Serialize + Send + Sync + 'static,
+        H: CommandHandler<C> + Clone,
+    {
+        self.context.submit_to(&somebody(), handler, command).await
     }
 
     /// Executes a command for a caller.
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn submit_as<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted, CommandError> {
+    pub async fn submit_as<C: Command>(&self, caller: &Caller, command: C) -> Result<Accepted<C::Reply>, CommandError> {
         self.context.submit(caller, command).await
     }
 

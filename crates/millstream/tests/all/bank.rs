@@ -9,8 +9,8 @@ use millstream::engine::timing::Timing;
 use millstream::telemetry::Metric;
 use millstream::testing::{Bench, eventually};
 use millstream::{
-    Command, Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream, Timer, Unit,
-    Wake, WakeInfo,
+    Command, CommandHandler, Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Meta, Outage, Received, Service,
+    Start, Stream, Timer, Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -131,9 +131,11 @@ fn act(moved: &Moved, world: &World, unit: &mut Unit<'_>) -> Result<Account, Fau
             unit.put(other);
         }
         Act::Mark => unit.put(account.clone()),
-        Act::Cancel => unit.put_resting(account.clone()),
-        Act::Charge => unit.put_waking(account.clone(), "charge", unit.now()),
-        Act::Deadline(ms) => unit.put_waking(account.clone(), "deadline", unit.now() + Duration::from_millis(*ms)),
+        Act::Cancel => unit.put_without_wake(account.clone()),
+        Act::Charge => unit.put_with_wake(account.clone(), Charge::KIND, unit.now()),
+        Act::Deadline(ms) => {
+            unit.put_with_wake(account.clone(), Deadline::KIND, unit.now() + Duration::from_millis(*ms))
+        }
         Act::Large(bytes) => unit.emit(&Noted { account: id.clone(), note: "x".repeat(*bytes) }),
         // What these stage before they fail must not be seen by anybody.
         Act::Reject => {
@@ -164,8 +166,7 @@ fn touched(moved: &Moved) -> Keys {
 
 struct OnMoved(World);
 
-impl Handler for OnMoved {
-    type On = Moved;
+impl Handler<Moved> for OnMoved {
     fn touches(&self, event: &Received<Moved>) -> Keys {
         touched(event)
     }
@@ -175,16 +176,13 @@ impl Handler for OnMoved {
 }
 
 /// The same acts as commands; the reply is the account.
-#[derive(Serialize)]
-pub(crate) struct Do(pub(crate) Moved, #[serde(skip)] pub(crate) World);
-
-impl Command for Do {
+impl CommandHandler<Moved> for World {
     type Reply = Account;
-    fn touches(&self, _: Id) -> Keys {
-        touched(&self.0)
+    fn touches(&self, moved: &Moved, _: Id) -> Keys {
+        touched(moved)
     }
-    fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<Account, Fault> {
-        act(&self.0, &self.1, unit)
+    fn handle(&self, moved: &Moved, _: Id, unit: &mut Unit<'_>) -> Result<Account, Fault> {
+        act(moved, self, unit)
     }
 }
 
@@ -282,10 +280,6 @@ impl World {
     pub(crate) fn calls_of(&self, account: &str) -> Vec<Call> {
         self.outside().calls.iter().filter(|call| call.account == account).cloned().collect()
     }
-
-    pub(crate) fn command(&self, moved: Moved) -> Do {
-        Do(moved, self.clone())
-    }
 }
 
 /// Counts a charge as running until it has ended or was given up.
@@ -301,12 +295,12 @@ impl Drop for Running {
 
 struct Charge(World);
 
-impl Wake for Charge {
+impl Effect for Charge {
     type Document = Account;
     type Outcome = Answer;
-    const KIND: &str = "charge";
+    const KIND: Kind<Account> = Kind::new("charge");
 
-    async fn run(&self, account: &Account, wake: &WakeInfo) -> Result<Answer, Outage> {
+    async fn run(&self, account: &Account, wake: &Wake) -> Result<Answer, Outage> {
         let id = account.id.clone();
         let (_running, mut answer) = {
             let mut outside = self.0.outside();
@@ -344,11 +338,16 @@ struct Deadline;
 
 impl Timer for Deadline {
     type Document = Account;
-    const KIND: &'static str = "deadline";
+    const KIND: Kind<Account> = Kind::new("deadline");
 
     fn fire(&self, account: &mut Account, unit: &mut Unit<'_>) {
         account.log.push("expired".into());
         unit.emit(&Ended { account: account.id.clone(), how: "expired".into() });
+    }
+
+    fn cancelled(&self, account: &mut Account, unit: &mut Unit<'_>) {
+        account.log.push("cancelled".into());
+        unit.emit(&Ended { account: account.id.clone(), how: "cancelled".into() });
     }
 
     fn cancellable(&self) -> bool {
@@ -368,7 +367,7 @@ pub(crate) fn ledger_named(name: &'static str, world: &World) -> Service {
         .keeps::<Account>()
         .reads(BANK, Start::Beginning)
         .on(OnMoved(world.clone()))
-        .wake(Charge(world.clone()))
+        .effect(Charge(world.clone()))
         .timer(Deadline)
         .metrics([&NOTED])
 }
@@ -400,5 +399,5 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 /// The notes of all events `ledger.noted` of an account, in the order of the stream.
 pub(crate) async fn notes(bench: &Bench, account: &str) -> Vec<String> {
     let all = bench.events::<Noted>().await;
-    all.into_iter().filter(|noted| noted.account == account).map(|noted| noted.event.note).collect()
+    all.into_iter().filter(|noted| noted.account == account).map(|noted| noted.body.note).collect()
 }

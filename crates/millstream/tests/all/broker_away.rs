@@ -49,7 +49,7 @@ async fn assert_each_once(bench: &Bench, service: &TestService, commands: usize)
         log.extend(account.log);
     }
     let events = bench.expect::<Noted>(MESSAGES + commands).await;
-    told.extend(events.into_iter().map(|noted| noted.event.note));
+    told.extend(events.into_iter().map(|noted| noted.body.note));
     log.sort_unstable();
     told.sort_unstable();
     assert_eq!(told, log, "every change is told once");
@@ -69,8 +69,8 @@ async fn a_broker_stopped_under_load_for_longer_than_ack_wait_costs_nothing_but_
     let mut commands = 0;
     let stopped = tokio::time::Instant::now();
     while stopped.elapsed() < 2 * small_batches().ack_wait {
-        let command = world.command(moved(&account(commands), &format!("c{commands}"), Act::Add(1)));
-        service.submit(command).await.unwrap();
+        let command = moved(&account(commands), &format!("c{commands}"), Act::Add(1));
+        service.submit_to(&world, command).await.unwrap();
         commands += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -130,13 +130,13 @@ async fn a_service_started_before_its_broker_and_the_owner_of_its_stream_says_so
     let world = World::default();
     let service = bench.launch(ledger(&world), short()).await;
     service.until_waits_for("the broker").await;
-    let refused = service.submit(world.command(moved("a", "early", Act::Add(1)))).await.unwrap_err();
+    let refused = service.submit_to(&world, moved("a", "early", Act::Add(1))).await.unwrap_err();
     assert!(matches!(refused, CommandError::Unavailable(_)), "{refused:?}");
     bench.broker.restart().await;
     service.until_waits_for("stream BANK, whose owner has not started yet").await;
     // It can do all that does not need the stream.
     until("a command to be taken", async || {
-        service.submit(world.command(moved("a", "command", Act::Add(1)))).await.is_ok()
+        service.submit_to(&world, moved("a", "command", Act::Add(1))).await.is_ok()
     })
     .await;
     bench.declare(&BANK).await;
@@ -154,7 +154,7 @@ async fn without_the_broker_commands_are_taken_up_to_the_bound_and_all_is_publis
     let service = bench.run(ledger(&world), Timing { unpublished_limit: 50, ..short() }).await;
     bench.broker.stop().await;
     service.until_waits_for("the broker").await;
-    let submit = async |at: usize| service.submit(world.command(moved("a", &format!("c{at}"), Act::Add(1)))).await;
+    let submit = async |at: usize| service.submit_to(&world, moved("a", &format!("c{at}"), Act::Add(1))).await;
     let mut accepted = 0;
     let refused = loop {
         match submit(accepted).await {
@@ -171,7 +171,7 @@ async fn without_the_broker_commands_are_taken_up_to_the_bound_and_all_is_publis
     let service = bench.run(ledger(&world), Timing { unpublished_limit: 50, ..short() }).await;
     assert_eq!(bench.expect::<Noted>(50).await.len(), 50);
     until("commands to be taken again", async || {
-        service.submit(world.command(moved("a", "after", Act::Add(1)))).await.is_ok()
+        service.submit_to(&world, moved("a", "after", Act::Add(1))).await.is_ok()
     })
     .await;
     assert_eq!(bench.expect::<Noted>(51).await.len(), 51);

@@ -16,8 +16,8 @@ fn caller(key: &str) -> Caller {
     }
 }
 
-async fn add(service: &TestService, world: &World, key: &str, amount: i64) -> Result<Accepted, CommandError> {
-    service.submit_as(&caller(key), world.command(moved("a", "add", Act::Add(amount)))).await
+async fn add(service: &TestService, world: &World, key: &str, amount: i64) -> Result<Accepted<Account>, CommandError> {
+    service.context().submit_to(&caller(key), world, moved("a", "add", Act::Add(amount))).await
 }
 
 #[tokio::test]
@@ -26,8 +26,8 @@ async fn fifty_parallel_repeats_under_one_key_are_one_command_with_one_answer() 
     let world = World::default();
     let service = bench.run(ledger(&world), short()).await;
     let answers = join_all((0..50).map(|_| add(&service, &world, "k", 5))).await;
-    let answers: Vec<Accepted> = answers.into_iter().map(Result::unwrap).collect();
-    assert!(answers.iter().all(|answer| (answer.id, &answer.reply) == (answers[0].id, &answers[0].reply)));
+    let answers: Vec<Accepted<Account>> = answers.into_iter().map(Result::unwrap).collect();
+    assert!(answers.iter().all(|answer| (answer.id, answer.json()) == (answers[0].id, answers[0].json())));
     assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1);
     assert_eq!(service.get::<Account>("a").await.unwrap().balance, 5);
     assert_eq!(bench.expect::<Noted>(1).await.len(), 1);
@@ -42,8 +42,8 @@ async fn repeats_at_two_instances_are_one_command_with_one_answer() {
     for round in 0..10 {
         let key = format!("k{round}");
         let both = (0..20).map(|at| add(if at % 2 == 0 { &one } else { &two }, &world, &key, 1));
-        let answers: Vec<Accepted> = join_all(both).await.into_iter().map(Result::unwrap).collect();
-        assert!(answers.iter().all(|answer| (answer.id, &answer.reply) == (answers[0].id, &answers[0].reply)));
+        let answers: Vec<Accepted<Account>> = join_all(both).await.into_iter().map(Result::unwrap).collect();
+        assert!(answers.iter().all(|answer| (answer.id, answer.json()) == (answers[0].id, answers[0].json())));
     }
     assert_eq!(one.get::<Account>("a").await.unwrap().balance, 10);
     one.stop().await;
@@ -63,7 +63,7 @@ async fn another_command_under_a_used_key_is_refused_also_at_the_same_moment() {
     assert!(!add(&service, &world, "other", 7).await.unwrap().repeated);
     // The same key on another route is another key.
     let elsewhere = Caller { route: "/elsewhere".into(), ..caller("k") };
-    assert!(service.submit_as(&elsewhere, world.command(moved("a", "add", Act::Add(9)))).await.is_ok());
+    assert!(service.context().submit_to(&elsewhere, &world, moved("a", "add", Act::Add(9))).await.is_ok());
     service.stop().await;
 }
 
@@ -76,7 +76,7 @@ async fn a_key_still_stands_for_its_command_after_a_restart() {
     service.stop().await;
     let service = bench.run(ledger(&world), short()).await;
     let again = add(&service, &world, "k", 5).await.unwrap();
-    assert_eq!((again.id, &again.reply, again.repeated), (first.id, &first.reply, true));
+    assert_eq!((again.id, again.json(), again.repeated), (first.id, first.json(), true));
     assert_eq!(add(&service, &world, "k", 6).await.unwrap_err(), CommandError::KeyReused);
     assert_eq!(service.get::<Account>("a").await.unwrap().balance, 5);
     service.stop().await;
@@ -87,7 +87,7 @@ async fn a_command_that_is_refused_leaves_nothing_behind_and_its_key_free() {
     let bench = bench().await;
     let world = World::default();
     let service = bench.run(ledger(&world), short()).await;
-    let submit = async |act| service.submit_as(&caller("k"), world.command(moved("a", "x", act))).await;
+    let submit = async |act| service.context().submit_to(&caller("k"), &world, moved("a", "x", act)).await;
     let rejected = submit(Act::Reject).await.unwrap_err();
     assert!(matches!(&rejected, CommandError::Rejected(reject) if reject.status == 409), "{rejected:?}");
     let retried = submit(Act::WhenOpen).await.unwrap_err();

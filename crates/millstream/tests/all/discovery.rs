@@ -46,7 +46,7 @@ async fn each_instance_answers_under_its_services_name_with_its_release_its_coun
     }
     publish(&bench, "a", "bad", Act::Reject).await;
     bench.until_handled(&BANK, SERVICE).await;
-    one.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap();
+    one.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap();
 
     let text = |value: &Value, name: &str| value[name].as_str().unwrap().to_owned();
     for subject in ["$SRV.PING", "$SRV.INFO.ledger", "$SRV.STATS.ledger"] {

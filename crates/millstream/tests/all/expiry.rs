@@ -79,7 +79,7 @@ async fn what_is_done_acked_and_published_goes_and_what_is_parked_or_unpublished
     }
     publish(&bench, "a", "bad", Act::Reject).await;
     publish(&bench, "a", "worse", Act::Panic).await;
-    service.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap();
+    service.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap();
     bench.until_handled(&BANK, SERVICE).await;
     until("the journal to shrink", async || entries(&bench, DONE) == 0).await;
     assert_eq!(entries(&bench, PARKED), 2);
@@ -87,7 +87,7 @@ async fn what_is_done_acked_and_published_goes_and_what_is_parked_or_unpublished
     bench.broker.stop().await;
     service.until_waits_for("the broker").await;
     for at in 0..3 {
-        service.submit(world.command(moved("a", &format!("c{at}"), Act::Add(1)))).await.unwrap();
+        service.submit_to(&world, moved("a", &format!("c{at}"), Act::Add(1))).await.unwrap();
     }
     canary(&bench).await;
     until("an entry of an ended instance to go", async || entries(&bench, DONE) == 3).await;

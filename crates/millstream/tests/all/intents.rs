@@ -19,7 +19,7 @@ async fn an_open_intent_may_be_marked_and_not_moved_or_cleared_by_another_messag
     publish(&bench, "a", "again", Act::Charge).await;
     let letters = bench.expect_dead_letters(SERVICE, 3).await;
     for letter in &letters {
-        assert_eq!(letter.header("Millstream-Reason").unwrap(), "panic");
+        assert_eq!(letter.header("Millstream-Reason").unwrap(), "misuse");
         let error = letter.header("Millstream-Error").unwrap();
         assert!(error.contains("open `charge`: only its outcome may move or clear it"), "{error}");
     }

@@ -69,7 +69,7 @@ async fn what_is_handled_again_after_a_conflict_is_counted_once() {
     while sum(table::CONFLICTS.name, &[]) == 0.0 {
         let messages: Vec<_> = (0..100).map(|_| moved("hot", "m", Act::Add(1))).collect();
         bench.publish_all(messages.iter().map(|moved| (fresh_meta(), moved))).await;
-        let commands = (0..20).map(|at| services[at % 2].submit(world.command(moved("hot", "c", Act::Add(1)))));
+        let commands = (0..20).map(|at| services[at % 2].submit_to(&world, moved("hot", "c", Act::Add(1))));
         let done = futures_util::future::join_all(commands).await;
         assert!(done.iter().all(Result::is_ok), "{done:?}");
         published += 100;

@@ -141,7 +141,7 @@ async fn insist(service: &TestService, world: &World, ask: Moved) {
     };
     let deadline = Instant::now() + LONG;
     loop {
-        match service.submit_as(&caller, world.command(ask.clone())).await {
+        match service.context().submit_to(&caller, world, ask.clone()).await {
             Ok(_) => return,
             Err(CommandError::Unavailable(_) | CommandError::OutcomeUnknown) if Instant::now() < deadline => {}
             Err(error) => panic!("{error}"),
@@ -215,7 +215,7 @@ async fn the_journal_is_not_asked_about_a_commit_before_that_commit_is_over() {
     publish(&bench, "a", "after", Act::Add(1)).await;
     bench.until_handled(&BANK, SERVICE).await;
     assert_eq!(service.get::<Account>("a").await.unwrap().log, ["before", "meanwhile", "after"]);
-    let noted: Vec<String> = bench.expect::<Noted>(3).await.into_iter().map(|noted| noted.event.note).collect();
+    let noted: Vec<String> = bench.expect::<Noted>(3).await.into_iter().map(|noted| noted.body.note).collect();
     assert_eq!(noted, ["before", "meanwhile", "after"]);
     service.stop().await;
 }
@@ -275,7 +275,7 @@ async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it
     logged.sort();
     logged.dedup();
     assert_eq!((total, count, logged.len()), (all as i64, all, all));
-    let mut noted: Vec<String> = bench.expect::<Noted>(all).await.into_iter().map(|noted| noted.event.note).collect();
+    let mut noted: Vec<String> = bench.expect::<Noted>(all).await.into_iter().map(|noted| noted.body.note).collect();
     noted.sort();
     assert_eq!(noted, logged, "an event for each, and no other");
     assert!(bench.dead_letters(SERVICE).await.is_empty());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use millstream::commands::Caller;
 use millstream::testing::fresh_meta;
 use millstream::{
-    Document, Event, Fault, Handler, Id, Keys, Meta, Outage, Received, Service, Start, Stream, Unit, Wake, WakeInfo,
+    Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Meta, Outage, Received, Service, Start, Stream, Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,13 +43,12 @@ impl Document for File {
 
 struct Open;
 
-impl Handler for Open {
-    type On = Noted;
+impl Handler<Noted> for Open {
     fn touches(&self, event: &Received<Noted>) -> Keys {
         Keys::one::<File>(&event.account)
     }
     fn handle(&self, event: &Received<Noted>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        unit.put_waking(File { account: event.account.clone() }, "look", unit.now());
+        unit.put_with_wake(File { account: event.account.clone() }, Look::KIND, unit.now());
         unit.emit(&Audited { account: event.account.clone(), step: "told".into() });
         Ok(())
     }
@@ -58,11 +57,11 @@ impl Handler for Open {
 /// Fails once, so that the second attempt has to carry what the first had.
 struct Look(Arc<AtomicBool>);
 
-impl Wake for Look {
+impl Effect for Look {
     type Document = File;
     type Outcome = ();
-    const KIND: &'static str = "look";
-    async fn run(&self, _: &File, _: &WakeInfo) -> Result<(), Outage> {
+    const KIND: Kind<File> = Kind::new("look");
+    async fn run(&self, _: &File, _: &Wake) -> Result<(), Outage> {
         if self.0.swap(true, Ordering::AcqRel) { Ok(()) } else { Err(Outage("not now".into())) }
     }
     fn settle(&self, file: &mut File, (): (), unit: &mut Unit<'_>) {
@@ -71,7 +70,7 @@ impl Wake for Look {
 }
 
 fn auditor() -> Service {
-    Service::new("auditor").publishes(AUDIT).reads(LEDGER, Start::Beginning).on(Open).wake(Look(Arc::default()))
+    Service::new("auditor").publishes(AUDIT).reads(LEDGER, Start::Beginning).on(Open).effect(Look(Arc::default()))
 }
 
 #[tokio::test]
@@ -86,8 +85,8 @@ async fn correlation_and_causation_go_from_a_command_through_events_and_a_wake_a
         let account = format!("a{at}");
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let caller = Caller { correlation: correlation.into(), traceparent: Some(trace.into()), ..Caller::default() };
-        let command = world.command(moved(&account, "note", Act::Add(1)));
-        let accepted = ledger.submit_as(&caller, command).await.unwrap();
+        let command = moved(&account, "note", Act::Add(1));
+        let accepted = ledger.context().submit_to(&caller, &world, command).await.unwrap();
         let audited = bench.expect::<Audited>(2 * (at + 1)).await;
         let noted = bench.events::<Noted>().await.into_iter().find(|noted| noted.account == account).unwrap();
         let step = |step: &str| {
@@ -122,5 +121,5 @@ async fn what_follows_from_a_message_has_the_same_ids_however_often_it_is_handle
     let meta = fresh_meta();
     let (one, two) = (ids_of_what_follows(&meta).await, ids_of_what_follows(&meta).await);
     assert_eq!(one, two);
-    assert_eq!(one[0].time(), meta.time, "its time is the cause's");
+    assert_eq!(one[0].time(), Some(meta.time), "its time is the cause's");
 }

@@ -28,8 +28,7 @@ impl Document for Tally {
 
 struct Count;
 
-impl Handler for Count {
-    type On = Moved;
+impl Handler<Moved> for Count {
     fn touches(&self, _: &Received<Moved>) -> Keys {
         Keys::one::<Tally>("all")
     }

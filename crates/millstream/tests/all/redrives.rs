@@ -120,7 +120,7 @@ async fn a_dead_letter_that_is_redriven_is_handled_once_as_what_it_was_and_its_r
     until_queue_is_empty(&bench).await;
     assert_eq!(service.get::<Account>("a").await.unwrap().log, ["n1"]);
     let told: Vec<Received<Noted>> = bench.expect(1).await;
-    assert_eq!((told.len(), told[0].event.note.as_str()), (1, "n1"));
+    assert_eq!((told.len(), told[0].body.note.as_str()), (1, "n1"));
     assert_eq!(told[0].meta.correlation, metas[1].correlation);
     assert_eq!(told[0].meta.causation, Some(metas[1].id.to_string()), "the event is caused by the message itself");
     // The others stay as they are, and a second run sends what is left.

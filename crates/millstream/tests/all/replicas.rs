@@ -14,7 +14,7 @@ async fn increments_of_one_hot_document_from_two_engines_are_neither_lost_nor_do
     bench.publish_all(messages.iter().map(|moved| (fresh_meta(), moved))).await;
     let commands = (0..200).map(|at| {
         let service = if at % 2 == 0 { &one } else { &two };
-        service.submit(world.command(moved("hot", &format!("c{at}"), Act::Add(1))))
+        service.submit_to(&world, moved("hot", &format!("c{at}"), Act::Add(1)))
     });
     let accepted = join_all(commands).await;
     assert!(accepted.iter().all(Result::is_ok), "{accepted:?}");
@@ -39,7 +39,7 @@ async fn two_engines_that_read_both_accounts_and_write_one_each_cannot_overdraw_
     for round in 0..40 {
         let (a, b) = (format!("a{round}"), format!("b{round}"));
         for id in [&a, &b] {
-            one.submit(world.command(moved(id, "start", Act::Add(50)))).await.unwrap();
+            one.submit_to(&world, moved(id, "start", Act::Add(50))).await.unwrap();
         }
         let take = |from: &str, other: &str| Take { from: from.into(), other: other.into(), amount: 100 };
         let (first, second) = tokio::join!(one.submit(take(&a, &b)), two.submit(take(&b, &a)));

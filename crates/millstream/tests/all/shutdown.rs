@@ -53,7 +53,7 @@ async fn an_effect_that_does_not_end_within_the_grace_is_given_back_and_run_by_t
     let context = service.context().clone();
     let stopping = tokio::spawn(service.stop());
     let refused = async || {
-        let answer = context.submit(&Caller::default(), world.command(moved("b", "late", Act::Add(1)))).await;
+        let answer = context.submit_to(&Caller::default(), &world, moved("b", "late", Act::Add(1))).await;
         match answer {
             Err(CommandError::Unavailable(why)) => why == "the service is shutting down",
             _ => false,
@@ -87,7 +87,7 @@ async fn an_effect_that_ends_within_the_grace_is_settled() {
     let file = rusqlite::Connection::open(bench.store.path(SERVICE)).unwrap();
     let (at, wake): (i64, String) =
         file.query_row("SELECT wake_at, wake FROM doc_accounts", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let wake: millstream::WakeInfo = serde_json::from_str(&wake).unwrap();
+    let wake: millstream::Wake = serde_json::from_str(&wake).unwrap();
     assert_eq!((wake.attempt, i64::try_from(wake.at.millis()).unwrap()), (1, at));
 }
 
@@ -98,7 +98,7 @@ async fn a_service_that_waits_for_its_broker_stops_at_once_and_without_it_too() 
     let service = bench.run(ledger(&world), short()).await;
     bench.broker.stop().await;
     service.until_waits_for("the broker").await;
-    service.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap();
+    service.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap();
     let stopping = Instant::now();
     service.stop().await;
     let early = bench.launch(ledger(&world), short()).await;

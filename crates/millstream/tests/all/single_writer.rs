@@ -46,7 +46,7 @@ async fn one_replica_reads_and_goes_on_doing_so_while_the_other_is_ready_and_sta
     }
     assert_eq!((consumed(&active), consumed(&standby)), (260.0, 0.0));
     // Commands go to either.
-    standby.submit(world.command(moved("hot", "command", Act::Add(1)))).await.unwrap();
+    standby.submit_to(&world, moved("hot", "command", Act::Add(1))).await.unwrap();
     assert_eq!(active.get::<Account>("hot").await.unwrap().balance, 261);
     active.stop().await;
     standby.stop().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream::ids::{Id, Timestamp};
 use millstream::store::conformance::Database;
-use millstream::store::{Batch, Collection, CommitError, Query, Store, Wanted, open};
+use millstream::store::{Batch, Collection, CommitError, Selection, Store, Wanted, open};
 
 millstream::conformance_suite!(fresh);
 
@@ -56,7 +56,7 @@ impl Place {
         let path = self.path("data/store.db").display().to_string();
         let Err(CommitError::Away(error)) = self.commit().await else { panic!("a commit is not away") };
         assert!(error.contains(&path), "{error}");
-        let query = Query { collection: "accounts", filters: vec![], after: None, descending: false, limit: 1 };
+        let query = Selection { collection: "accounts", filters: vec![], after: None, descending: false, limit: 1 };
         let errors = [
             self.store.ping().await.unwrap_err(),
             self.store.load(Wanted::default()).await.unwrap_err(),

@@ -21,7 +21,7 @@ async fn while_the_store_is_away_messages_are_kept_and_commands_refused_and_then
     std::fs::rename(&path, &elsewhere).unwrap();
     for at in 0..10 {
         let asked = Instant::now();
-        let answer = service.submit(world.command(moved("a", &format!("c{at}"), Act::Add(1)))).await;
+        let answer = service.submit_to(&world, moved("a", &format!("c{at}"), Act::Add(1))).await;
         assert!(matches!(answer, Err(CommandError::Unavailable(_))), "{answer:?}");
         assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     }
@@ -42,7 +42,7 @@ async fn while_the_store_is_away_messages_are_kept_and_commands_refused_and_then
     let retried = service.metric("millstream_messages_total", &[("event", "bank.moved"), ("outcome", "retried")]);
     assert_eq!(retried, Some(0.0));
     assert!(bench.dead_letters(SERVICE).await.is_empty());
-    assert!(service.submit(world.command(moved("a", "after", Act::Add(1)))).await.is_ok());
+    assert!(service.submit_to(&world, moved("a", "after", Act::Add(1))).await.is_ok());
     assert_eq!(bench.expect::<Noted>(303).await.len(), 303);
     service.stop().await;
 }

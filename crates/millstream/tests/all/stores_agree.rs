@@ -5,9 +5,9 @@ use std::time::Duration;
 use millstream::store::memory::Memory;
 use millstream::store::sqlite::SqliteStore;
 use millstream::store::{
-    Batch, Collection, DocWrite, Entry, Expiry, IdempotencyKey, Key, NewDoc, Query, Settled, State, Store, Wanted,
+    Batch, Collection, DocWrite, Entry, Expiry, IdempotencyKey, Key, NewDoc, Selection, Settled, State, Store, Wanted,
 };
-use millstream::{Id, Timestamp, WakeInfo};
+use millstream::{Id, Timestamp, Wake};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ struct Input {
 /// What is asked of both after each act, beside all that is there.
 #[derive(Clone, Debug)]
 struct Asked {
-    queries: Vec<Query>,
+    queries: Vec<Selection>,
     kinds: Vec<&'static str>,
     now: u64,
     limit: usize,
@@ -117,8 +117,8 @@ fn body() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-fn wake() -> impl Strategy<Value = WakeInfo> {
-    (one_of(&KINDS), time(), option::of(time()), 0..3_u32).prop_map(|(kind, at, lease, attempt)| WakeInfo {
+fn wake() -> impl Strategy<Value = Wake> {
+    (one_of(&KINDS), time(), option::of(time()), 0..3_u32).prop_map(|(kind, at, lease, attempt)| Wake {
         kind: kind.into(),
         opened: Timestamp(START),
         at: Timestamp(at),
@@ -210,7 +210,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     let filter =
         (one_of(&["owner", "city", "absent"]), one_of(&["ann", "Oslo", "1", "true", "null", "o'neil \"x\" é"]));
     let query = (one_of(&COLLECTIONS), vec(filter, 0..3), option::of(one_of(&DOCS)), any::<bool>(), 0..5_usize)
-        .prop_map(|(collection, filters, after, descending, limit)| Query {
+        .prop_map(|(collection, filters, after, descending, limit)| Selection {
             collection: collection.name,
             filters: filters.into_iter().map(|(field, text)| (field, text.to_owned())).collect(),
             after: after.map(str::to_owned),

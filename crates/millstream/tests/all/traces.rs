@@ -29,8 +29,7 @@ impl Document for Count {
 
 struct CountNotes(World);
 
-impl Handler for CountNotes {
-    type On = Noted;
+impl Handler<Noted> for CountNotes {
     fn touches(&self, event: &Received<Noted>) -> Keys {
         Keys::one::<Count>(&event.account)
     }
@@ -183,7 +182,7 @@ async fn a_cause_outside_of_the_time_looked_at_is_found_and_a_lost_one_is_missed
     assert_eq!(found.gaps, ["the cause of ledger.noted.v1 (LEDGER 1) is not there any more: it was BANK 1"]);
 
     // What a command has caused has no event before it.
-    service.submit(world.command(moved("c", "command", Act::Add(1)))).await.unwrap();
+    service.submit_to(&world, moved("c", "command", Act::Add(1))).await.unwrap();
     bench.expect::<Noted>(2).await;
     let found = trace(&bench, "c").await;
     assert_eq!((shape(&found), found.gaps.len()), (vec![(0, "ledger.noted", SERVICE)], 0));

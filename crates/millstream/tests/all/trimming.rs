@@ -30,8 +30,7 @@ impl Document for Total {
 
 struct Fold;
 
-impl Handler for Fold {
-    type On = SmallNoted;
+impl Handler<SmallNoted> for Fold {
     fn touches(&self, _: &Received<SmallNoted>) -> Keys {
         Keys::one::<Total>("all")
     }
@@ -278,8 +277,7 @@ impl millstream::Event for Told {
 
 struct Listen;
 
-impl Handler for Listen {
-    type On = Told;
+impl Handler<Told> for Listen {
     fn touches(&self, _: &Received<Told>) -> Keys {
         Keys::none()
     }

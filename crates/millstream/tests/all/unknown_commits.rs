@@ -8,7 +8,7 @@ use millstream::commands::CommandError;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Query, Settled, Store,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Selection, Settled, Store,
     StoreError, StoredDoc, WakesDue, Wanted, open,
 };
 use millstream::testing::{Bench, TestService};
@@ -87,7 +87,7 @@ impl Store for Lossy {
     }
 
     pass_on! {
-        find(&'a self, query: Query) -> Vec<StoredDoc>;
+        find(&'a self, query: Selection) -> Vec<StoredDoc>;
         due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
         wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;
         insert_instance(&'a self, id: Id) -> ();
@@ -118,7 +118,7 @@ async fn a_commit_whose_answer_was_lost_is_looked_up_in_the_journal_and_done_onc
         let store = Lossy::new(&bench, commits, false);
         let service = run(&bench, &world, &store).await;
         store.lose.store(1, Ordering::Release);
-        service.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap();
+        service.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap();
         for at in 0..5 {
             store.lose.store(1, Ordering::Release);
             publish(&bench, "a", &format!("m{at}"), Act::Add(1)).await;
@@ -168,7 +168,7 @@ async fn a_command_in_a_commit_of_unknown_outcome_is_told_so_and_its_repeat_gets
         ..Default::default()
     };
     store.lose.store(1, Ordering::Release);
-    let submit = async || service.submit_as(&caller, world.command(moved("a", "command", Act::Add(1)))).await;
+    let submit = async || service.context().submit_to(&caller, &world, moved("a", "command", Act::Add(1))).await;
     assert_eq!(submit().await.unwrap_err(), CommandError::OutcomeUnknown);
     assert!(matches!(submit().await, Err(CommandError::Unavailable(_))), "the store is known to be away");
     store.away.store(false, Ordering::Release);

@@ -58,8 +58,7 @@ fn add(unit: &mut Unit<'_>, id: &str, note: &str, amount: i64) -> Result<(), Fau
 
 struct OnPaid;
 
-impl Handler for OnPaid {
-    type On = Paid;
+impl Handler<Paid> for OnPaid {
     fn touches(&self, paid: &Received<Paid>) -> Keys {
         Keys::one::<Account>(&paid.account)
     }
@@ -274,8 +273,7 @@ impl Command for Overwrite {
 
 struct OnMovedNow;
 
-impl Handler for OnMovedNow {
-    type On = Moved;
+impl Handler<Moved> for OnMovedNow {
     fn touches(&self, moved: &Received<Moved>) -> Keys {
         Keys::one::<NewAccount>(&moved.account)
     }
@@ -300,7 +298,7 @@ async fn a_document_of_a_newer_shape_is_not_written_and_its_message_waits_for_th
     let old = bench.run(ledger(&world).release("1.0.0"), rolling()).await;
     let refused = old.submit(Overwrite("a")).await.unwrap_err().to_string();
     assert_eq!(refused, "a document of `accounts` has shape 2; this release knows 1");
-    let refused = old.submit(world.command(moved("a", "command", Act::Add(1)))).await.unwrap_err();
+    let refused = old.submit_to(&world, moved("a", "command", Act::Add(1))).await.unwrap_err();
     assert!(matches!(refused, millstream::commands::CommandError::Unavailable(_)), "{refused:?}");
     publish(&bench, "a", "message", Act::Add(1)).await;
     let retried = [("event", "bank.moved"), ("outcome", "retried")];

@@ -34,7 +34,7 @@ async fn a_watcher_is_told_how_a_document_stands_and_what_this_replica_and_anoth
     assert!(!early.exists());
     let mut last = 0;
     for (at, replica) in [&one, &two, &one, &two].into_iter().enumerate() {
-        replica.submit(world.command(moved("a", &format!("{at}"), Act::Add(1)))).await.unwrap();
+        replica.submit_to(&world, moved("a", &format!("{at}"), Act::Add(1))).await.unwrap();
         let Watched { version, document } = told(&mut early).await.unwrap();
         assert!(version > last, "{version} after {last}");
         assert_eq!(document.balance, at as i64 + 1);
@@ -54,7 +54,7 @@ async fn a_watcher_that_looks_away_is_told_the_latest_state_once() {
     let service = bench.run(ledger(&world), short()).await;
     let (mut slow, mut other) = (watch(&service, "a").await, watch(&service, "a").await);
     for at in 0..20 {
-        service.submit(world.command(moved("a", &format!("{at}"), Act::Add(1)))).await.unwrap();
+        service.submit_to(&world, moved("a", &format!("{at}"), Act::Add(1))).await.unwrap();
     }
     while balance(&mut other).await < 20 {}
     assert_eq!(balance(&mut slow).await, 20);
@@ -84,7 +84,7 @@ async fn all_who_watch_cost_one_query_a_look_and_nobody_none() {
     assert!(began.elapsed() >= Duration::from_millis(1500), "ten looks within {:?}", began.elapsed());
 
     watches.truncate(1);
-    service.submit(world.command(moved("account-0", "one", Act::Add(1)))).await.unwrap();
+    service.submit_to(&world, moved("account-0", "one", Act::Add(1))).await.unwrap();
     assert_eq!(balance(&mut watches[0]).await, 1);
     watches.clear();
     until("no look within a second", async || {
@@ -96,7 +96,7 @@ async fn all_who_watch_cost_one_query_a_look_and_nobody_none() {
     // And it begins again.
     let mut again = watch(&service, "account-0").await;
     assert_eq!(balance(&mut again).await, 1);
-    service.submit(world.command(moved("account-0", "two", Act::Add(1)))).await.unwrap();
+    service.submit_to(&world, moved("account-0", "two", Act::Add(1))).await.unwrap();
     assert_eq!(balance(&mut again).await, 2);
     service.stop().await;
 }
@@ -110,7 +110,7 @@ async fn watchers_outlive_an_outage_of_the_store_and_are_told_what_has_changed()
     let mut watcher = watch(&service, "a").await;
     store.away.store(true, Ordering::Release);
     let before = store.loads.load(Ordering::Acquire);
-    other.submit(world.command(moved("a", "meanwhile", Act::Add(1)))).await.unwrap();
+    other.submit_to(&world, moved("a", "meanwhile", Act::Add(1))).await.unwrap();
     until("looks at a store that is away", async || store.loads.load(Ordering::Acquire) >= before + 3).await;
     let refused = service.context().watch::<Account>("a").await.err();
     assert!(matches!(refused, Some(WatchError::Store(_))), "{refused:?}");

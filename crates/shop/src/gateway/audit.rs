@@ -7,8 +7,8 @@ use contracts::Money;
 use millstream::http::Problem;
 use serde::{Deserialize, Serialize};
 
+use super::Shared;
 use super::books::{Charge, Refund};
-use super::{Shared, bad_field, bad_request};
 use crate::wire::total;
 
 /// Which part of a list is wanted.
@@ -30,7 +30,7 @@ impl Listing {
         let limit = self.limit.unwrap_or(100);
         if !(1..=MAX_LIMIT).contains(&limit) {
             let message = format!("must be from 1 to {MAX_LIMIT}");
-            return Err(bad_request("no such page", vec![bad_field("limit", &message)]));
+            return Err(Problem::bad_request("no such page").at("limit", message));
         }
         let start = match &self.after {
             None => 0,
@@ -38,9 +38,7 @@ impl Listing {
                 .rsplit_once('-')
                 .and_then(|(_, number)| number.parse::<usize>().ok())
                 .filter(|number| number.checked_sub(1).and_then(|at| all.get(at)).is_some_and(|item| id(item) == after))
-                .ok_or_else(|| {
-                    bad_request("no such page", vec![bad_field("after", "must be the nextCursor of a page")])
-                })?,
+                .ok_or_else(|| Problem::bad_request("no such page").at("after", "must be the nextCursor of a page"))?,
         };
         let end = all.len().min(start + limit);
         let page = &all[start..end];

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_waking};
+use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Query, Settled, State, Wanted};
+use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Selection, Settled, State, Wanted};
 
 const OLD: Timestamp = Timestamp(NOW.0 - 1);
 
@@ -165,7 +165,7 @@ pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
     before.store.init_settled(mark("S", 5, "monday")).await.unwrap();
     let key = || IdempotencyKey { hash: [1; 32], command: input(1), fingerprint: [0; 32], expires: NOW };
     let everything = |batch: &mut Batch| {
-        batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_waking("b", None, "look", 1)];
+        batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_with_wake("b", None, "look", 1)];
         (batch.journal, batch.keys) = (vec![entry(input(1)), old_message(2, "S", 6)], vec![key()]);
     };
     before.commit_with(everything).await.unwrap();
@@ -186,7 +186,7 @@ pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
     assert_eq!(before.commit(vec![put("a", None, "{}")], vec![]).await, Err(CommitError::Fenced));
     let mut after = subject.writer().await;
     after.commit_with(everything).await.unwrap();
-    let query = Query {
+    let query = Selection {
         collection: ACCOUNTS.name,
         filters: vec![("owner", "ann".into())],
         after: None,

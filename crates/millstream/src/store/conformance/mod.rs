@@ -35,7 +35,7 @@ pub use self::processes::*;
 pub use self::queries::*;
 pub use self::values::*;
 use super::{Batch, Collection, CommitError, DocWrite, Entry, NewDoc, State, Store, StoredDoc, Wanted};
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 
 /// Turns each check of the suite into a test of its own, each on a database of its own that `$fresh() -> Database` makes, or
@@ -224,8 +224,8 @@ fn put(id: &str, expected: Option<u64>, body: impl Into<Bytes>) -> DocWrite {
     DocWrite { key: key(id), expected, write: Some(NewDoc { shape: 1, body: body.into(), wake: None }) }
 }
 
-fn put_waking(id: &str, expected: Option<u64>, kind: &str, at: u64) -> DocWrite {
-    let wake = WakeInfo {
+fn put_with_wake(id: &str, expected: Option<u64>, kind: &str, at: u64) -> DocWrite {
+    let wake = Wake {
         kind: kind.into(),
         opened: NOW,
         at: Timestamp(at),

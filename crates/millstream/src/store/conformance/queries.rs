@@ -1,10 +1,10 @@
 //! Documents by field and by due time.
 
-use super::{ACCOUNTS, NOW, Subject, Writer, put, put_waking};
+use super::{ACCOUNTS, NOW, Subject, Writer, put, put_with_wake};
 use crate::ids::Timestamp;
-use crate::store::{Query, WakesDue};
+use crate::store::{Selection, WakesDue};
 
-async fn found(writer: &Writer, query: Query) -> Vec<String> {
+async fn found(writer: &Writer, query: Selection) -> Vec<String> {
     writer.store.find(query).await.unwrap().into_iter().map(|doc| doc.key.id).collect()
 }
 
@@ -22,19 +22,27 @@ pub async fn a_query_filters_by_fields_and_pages_both_ways(subject: Subject) {
         account("5", "o'neil \"x\"", "Oslo"),
     ];
     writer.commit(docs, vec![]).await.unwrap();
-    let all = || Query { collection: ACCOUNTS.name, filters: vec![], after: None, descending: false, limit: 10 };
-    let of = |owner: &str| Query { filters: vec![("owner", owner.into())], ..all() };
+    let all = || Selection { collection: ACCOUNTS.name, filters: vec![], after: None, descending: false, limit: 10 };
+    let of = |owner: &str| Selection { filters: vec![("owner", owner.into())], ..all() };
     assert_eq!(found(&writer, all()).await, ["1", "2", "3", "4", "5"]);
     assert_eq!(found(&writer, of("ann")).await, ["1", "3", "4"]);
     assert_eq!(found(&writer, of("o'neil \"x\"")).await, ["5"]);
     assert_eq!(found(&writer, of("nobody")).await, [""; 0]);
-    let both = Query { filters: vec![("owner", "ann".into()), ("city", "Oslo".into())], ..all() };
+    let both = Selection { filters: vec![("owner", "ann".into()), ("city", "Oslo".into())], ..all() };
     assert_eq!(found(&writer, both).await, ["1", "4"]);
-    assert_eq!(found(&writer, Query { filters: vec![("note", "2".into())], ..all() }).await, ["2"], "without an index");
-    assert_eq!(found(&writer, Query { filters: vec![("absent", "2".into())], ..all() }).await, [""; 0]);
+    assert_eq!(
+        found(&writer, Selection { filters: vec![("note", "2".into())], ..all() }).await,
+        ["2"],
+        "without an index"
+    );
+    assert_eq!(found(&writer, Selection { filters: vec![("absent", "2".into())], ..all() }).await, [""; 0]);
 
-    let page =
-        |after: Option<&str>, descending, limit| Query { after: after.map(Into::into), descending, limit, ..of("ann") };
+    let page = |after: Option<&str>, descending, limit| Selection {
+        after: after.map(Into::into),
+        descending,
+        limit,
+        ..of("ann")
+    };
     assert_eq!(found(&writer, page(None, false, 2)).await, ["1", "3"]);
     assert_eq!(found(&writer, page(Some("3"), false, 2)).await, ["4"]);
     assert_eq!(found(&writer, page(None, true, 2)).await, ["4", "3"]);
@@ -56,11 +64,11 @@ async fn due(writer: &Writer, kinds: &[&'static str], now: u64, limit: usize) ->
 pub async fn due_wakes_come_earliest_first_and_only_of_the_kinds_asked_for(subject: Subject) {
     let mut writer = subject.writer().await;
     let docs = vec![
-        put_waking("a", None, "charge", 30),
-        put_waking("b", None, "refund", 20),
-        put_waking("c", None, "charge", 10),
-        put_waking("d", None, "deadline", 5),
-        put_waking("e", None, "charge", 41),
+        put_with_wake("a", None, "charge", 30),
+        put_with_wake("b", None, "refund", 20),
+        put_with_wake("c", None, "charge", 10),
+        put_with_wake("d", None, "deadline", 5),
+        put_with_wake("e", None, "charge", 41),
         put("f", None, "{}"),
     ];
     writer.commit(docs.clone(), vec![]).await.unwrap();
@@ -77,9 +85,9 @@ pub async fn due_wakes_come_earliest_first_and_only_of_the_kinds_asked_for(subje
 /// The wake is part of its document's state.
 pub async fn a_wake_that_was_moved_or_cleared_is_no_longer_due(subject: Subject) {
     let mut writer = subject.writer().await;
-    let docs = vec![put_waking("a", None, "charge", 10), put_waking("b", None, "charge", 10)];
+    let docs = vec![put_with_wake("a", None, "charge", 10), put_with_wake("b", None, "charge", 10)];
     writer.commit(docs, vec![]).await.unwrap();
-    let docs = vec![put_waking("a", Some(1), "charge", 50), put("b", Some(1), "{}")];
+    let docs = vec![put_with_wake("a", Some(1), "charge", 50), put("b", Some(1), "{}")];
     writer.commit(docs, vec![]).await.unwrap();
     assert_eq!(due(&writer, &["charge"], 20, 10).await, [""; 0]);
     assert_eq!(due(&writer, &["charge"], 60, 10).await, ["a"]);
@@ -90,10 +98,10 @@ pub async fn a_wake_that_was_moved_or_cleared_is_no_longer_due(subject: Subject)
 pub async fn due_wakes_are_counted_by_kind(subject: Subject) {
     let mut writer = subject.writer().await;
     let docs = vec![
-        put_waking("a", None, "charge", 30),
-        put_waking("b", None, "refund", 20),
-        put_waking("c", None, "charge", 10),
-        put_waking("d", None, "deadline", 50),
+        put_with_wake("a", None, "charge", 30),
+        put_with_wake("b", None, "refund", 20),
+        put_with_wake("c", None, "charge", 10),
+        put_with_wake("d", None, "deadline", 50),
     ];
     writer.commit(docs, vec![]).await.unwrap();
     let mut counted = writer.store.wakes_due(Timestamp(40)).await.unwrap();

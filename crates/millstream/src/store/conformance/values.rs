@@ -29,7 +29,7 @@ pub async fn odd_ids_and_texts_come_back_as_they_went_in(subject: Subject) {
         let doc = writer.doc(id).await.unwrap();
         assert_eq!(doc.key.id, *id);
         assert_eq!(doc.body, serde_json::json!({ "owner": id, "n": n }).to_string());
-        let query = crate::store::Query {
+        let query = crate::store::Selection {
             collection: "accounts",
             filters: vec![("owner", (*id).into())],
             after: None,

@@ -25,7 +25,7 @@ use serde_json::Value;
 pub use self::shared::MemoryStore;
 use self::table::Table;
 use super::{
-    Collection, Entry, IdempotencyKey, Instance, Key, KeyHash, Loaded, Query, Settled, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Key, KeyHash, Loaded, Selection, Settled, StoredDoc, WakesDue, Wanted,
 };
 use crate::ids::{Id, Timestamp};
 
@@ -77,7 +77,7 @@ impl Memory {
     }
 
     /// Documents by equality of top-level JSON fields, sorted by id.
-    pub fn find(&self, query: &Query) -> Vec<StoredDoc> {
+    pub fn find(&self, query: &Selection) -> Vec<StoredDoc> {
         let Some(docs) = self.docs(query.collection) else { return vec![] };
         let beyond = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let found = |doc: &&StoredDoc| has_fields(doc, &query.filters);

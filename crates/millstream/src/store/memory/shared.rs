@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::Memory;
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Query, Settled, Store,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Selection, Settled, Store,
     StoreError, StoredDoc, WakesDue, Wanted,
 };
 
@@ -53,7 +53,7 @@ impl Store for MemoryStore {
         async move { self.with(|memory| memory.commit(&batch)) }.boxed()
     }
 
-    fn find(&self, query: Query) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
+    fn find(&self, query: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
         self.ask(move |memory| memory.find(&query))
     }
 

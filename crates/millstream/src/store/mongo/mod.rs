@@ -33,8 +33,8 @@ use self::rows::{DocRow, EntryRow, InstanceRow, KeyRow, SettledRow, int, is_fiel
 use self::trouble::{Trouble, answer, code, said};
 pub use self::url::MongoUrl;
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Query, Settled, Store, StoreError,
-    StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Selection, Settled, Store,
+    StoreError, StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -260,7 +260,7 @@ impl Store for MongoStore {
         async move { self.commit_batch(&batch).await }.boxed()
     }
 
-    fn find(&self, query: Query) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
+    fn find(&self, query: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
         async move { read::find(self.link().await?, &query).await }.boxed()
     }
 
@@ -369,7 +369,7 @@ impl Store for MongoStore {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::store::Query;
+    use crate::store::Selection;
     use crate::testing::TestStore;
 
     #[test]
@@ -398,7 +398,7 @@ mod tests {
         let many: Vec<_> = (0..300).filter_map(|at| DocRow::new(&format!("o{at}"), 1, &new(at))).collect();
         store.link().await.unwrap().docs("orders").insert_many(many).await.unwrap();
         let (id, now) = (Id::random(Timestamp::system()), Timestamp::system());
-        let query = Query {
+        let query = Selection {
             collection: "orders",
             filters: vec![("userId", "user-7".into())],
             after: Some("p".into()),

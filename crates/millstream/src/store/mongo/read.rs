@@ -16,7 +16,7 @@ use super::trouble::{Trouble, answer};
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Query, Settled, StoreError, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, StoreError, StoredDoc, WakesDue, Wanted,
 };
 
 /// Everything in the first answer, as far as it fits into one.
@@ -68,7 +68,7 @@ pub(super) async fn get(link: &Link, key: &Key) -> Result<Option<StoredDoc>, Tro
     Ok(row.map(|row| row.into_doc(key.collection)))
 }
 
-pub(super) async fn find(link: &Link, query: &Query) -> Result<Vec<StoredDoc>, StoreError> {
+pub(super) async fn find(link: &Link, query: &Selection) -> Result<Vec<StoredDoc>, StoreError> {
     let filter = filter(query)?;
     if query.limit == 0 {
         return Ok(vec![]);
@@ -80,7 +80,7 @@ pub(super) async fn find(link: &Link, query: &Query) -> Result<Vec<StoredDoc>, S
     Ok(rows.into_iter().map(|row| row.into_doc(query.collection)).collect())
 }
 
-pub(super) fn filter(query: &Query) -> Result<Document, StoreError> {
+pub(super) fn filter(query: &Selection) -> Result<Document, StoreError> {
     let mut filter = Document::new();
     for (field, value) in &query.filters {
         if !is_field(field) {

@@ -11,7 +11,7 @@ use mongodb::bson::{Binary, DateTime, Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{Entry, IdempotencyKey, Instance, NewDoc, Settled, State, StoredDoc};
 
@@ -84,7 +84,7 @@ pub(super) fn is_field(name: &str) -> bool {
 }
 
 impl WakeRow {
-    fn new(wake: &WakeInfo) -> Self {
+    fn new(wake: &Wake) -> Self {
         Self {
             kind: wake.kind.clone(),
             at: date(wake.at),
@@ -98,8 +98,8 @@ impl WakeRow {
         }
     }
 
-    fn into_wake(self) -> WakeInfo {
-        WakeInfo {
+    fn into_wake(self) -> Wake {
+        Wake {
             kind: self.kind,
             opened: time(self.opened),
             at: time(self.at),

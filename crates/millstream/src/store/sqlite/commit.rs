@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::schema::int;
 use super::session::{Failure, write};
-use crate::handler::WakeInfo;
+use crate::handler::Wake;
 use crate::ids::Timestamp;
 use crate::store::{Batch, CommitError, DocWrite, Entry, IdempotencyKey, State};
 
@@ -54,7 +54,7 @@ fn document(tx: &Transaction<'_>, doc: &DocWrite) -> Result<(), Failure> {
     held(changed, CommitError::Version)
 }
 
-fn wake_json(wake: &WakeInfo) -> rusqlite::Result<String> {
+fn wake_json(wake: &Wake) -> rusqlite::Result<String> {
     serde_json::to_string(wake).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 

@@ -18,8 +18,8 @@ use rusqlite::{OptionalExtension, params};
 
 use self::session::{Failure, Session, Thread, write};
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Query, Settled, Store, StoreError,
-    StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Selection, Settled, Store,
+    StoreError, StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -100,7 +100,7 @@ impl Store for SqliteStore {
         self.writer.commit(move |session| session.durable(|conn| commit::commit(conn, &batch))).boxed()
     }
 
-    fn find(&self, query: Query) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
+    fn find(&self, query: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
         self.reader.ask(move |session| session.patient(|conn| read::find(conn, &query))).boxed()
     }
 

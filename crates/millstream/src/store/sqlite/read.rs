@@ -9,10 +9,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::commit::code;
 use super::schema::{field_value, int};
 use super::session::Failure;
-use crate::handler::{Key, WakeInfo};
+use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Query, Settled, State, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, State, StoredDoc, WakesDue, Wanted,
 };
 
 const DOC: &str = "id, version, shape, body, wake";
@@ -64,7 +64,7 @@ fn by_id(collection: &str) -> String {
     format!("SELECT {DOC} FROM \"doc_{collection}\" WHERE id = ?")
 }
 
-pub(super) fn find(conn: &mut Connection, query: &Query) -> Result<Vec<StoredDoc>, Failure> {
+pub(super) fn find(conn: &mut Connection, query: &Selection) -> Result<Vec<StoredDoc>, Failure> {
     let mut sql = format!("SELECT {DOC} FROM \"doc_{}\" WHERE true", query.collection);
     let mut values: Vec<Value> = vec![];
     for (field, value) in &query.filters {
@@ -171,7 +171,7 @@ fn doc(collection: &'static str, row: &Row<'_>) -> rusqlite::Result<StoredDoc> {
     })
 }
 
-fn wake(json: &str) -> rusqlite::Result<WakeInfo> {
+fn wake(json: &str) -> rusqlite::Result<Wake> {
     serde_json::from_str(json)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into()))
 }

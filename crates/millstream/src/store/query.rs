@@ -1,0 +1,75 @@
+//! [`Query`]: what a route asks of documents of one type.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::handler::Document;
+use crate::store::Selection;
+
+/// Which documents of a type are wanted, sorted by id.
+///
+/// ```
+/// # use millstream::{Document, store::Query};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Product { id: String, maker: String }
+/// # impl Document for Product {
+/// #     const COLLECTION: &'static str = "products";
+/// #     const INDEXED: &'static [&'static str] = &["maker"];
+/// #     fn id(&self) -> &str { &self.id }
+/// # }
+/// let newest = Query::<Product>::all().equal("maker", "Pavlova").newest_first().limit(20);
+/// ```
+pub struct Query<D> {
+    pub(crate) selection: Selection,
+    document: PhantomData<fn() -> D>,
+}
+
+impl<D: Document> Query<D> {
+    /// All documents of the collection, at most 100 of them.
+    pub fn all() -> Self {
+        let selection =
+            Selection { collection: D::COLLECTION, filters: vec![], after: None, descending: false, limit: 100 };
+        Self { selection, document: PhantomData }
+    }
+
+    /// Only those whose top-level JSON field has this text; a field of [`Document::INDEXED`] is found by its index.
+    #[must_use]
+    pub fn equal(mut self, field: &'static str, text: impl Into<String>) -> Self {
+        self.selection.filters.push((field, text.into()));
+        self
+    }
+
+    /// Only those whose ids come after this one, in the order asked for.
+    #[must_use]
+    pub fn after(mut self, id: impl Into<String>) -> Self {
+        self.selection.after = Some(id.into());
+        self
+    }
+
+    /// The highest id first: the newest, where ids begin with their time as an [`Id`](crate::Id) does.
+    #[must_use]
+    pub fn newest_first(mut self) -> Self {
+        self.selection.descending = true;
+        self
+    }
+
+    /// At most so many.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.selection.limit = limit;
+        self
+    }
+}
+
+impl<D> Clone for Query<D> {
+    fn clone(&self) -> Self {
+        Self { selection: self.selection.clone(), document: PhantomData }
+    }
+}
+
+impl<D> fmt::Debug for Query<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Query").field(&self.selection).finish()
+    }
+}
