@@ -97,7 +97,7 @@ mod tests {
         for (service, part) in [
             (reader().publishes(STREAM), "publishes S"),
             (reader().timer(Bell), "`bell`"),
-            (reader().reads(STREAM, Start::Now), "S from where that stood"),
+            (Service::new("reader").reads(STREAM, Start::Now), "S from where that stood"),
             (Service::new("reader"), "no stream"),
         ] {
             let why = obstacle(&service).unwrap();

@@ -1,3 +1,17 @@
-//! Models of what services run on, for simulations: deterministic, synchronous, without I/O and without a clock.
+//! A simulator: services as they are, on a broker, a store and a clock in memory, driven by one seed.
+//!
+//! [`Sim`] runs any number of services with any number of replicas each. It delivers, repeats and reorders messages, loses acks and
+//! answers, lets commits fail, conflict, or succeed unseen, kills processes between any two of their actions and starts them again,
+//! leaves some alone for so long that others take them for dead, lets clocks differ, and puts consumers back. Whatever happens is
+//! determined by the seed, so what fails once fails again.
+//!
+//! What decides is the planner that services run with in production; around it is a shell of the simulator's own, which does step
+//! by step what the engine does.
 
+mod app;
 pub mod broker;
+mod random;
+mod replica;
+mod world;
+
+pub use world::{Call, Failure, Faults, Sim, hunt};

@@ -1,0 +1,139 @@
+//! The shop's five services, as they are, in Millstream's simulator: orders are placed, some cancelled, while messages are repeated
+//! and processes killed; and when all is at rest, what must hold is checked.
+//!
+//! `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate`] is what
+//! `cargo xtask simulate` runs.
+
+mod gateway;
+mod invariants;
+
+use std::sync::Arc;
+
+use contracts::{Line, Money};
+use inventory::SetStock;
+use millstream::sim::{Call, Failure, Faults, Sim, hunt};
+use orders::{CancelOrder, PlaceOrder, Settings};
+
+use crate::gateway::{Cards, Company};
+
+/// Actions with faults in one world.
+pub const ACTIONS: usize = 2500;
+const ORDERS: usize = 12;
+const PRODUCTS: [(&str, u64); 3] = [("chai", 9), ("tofu", 30), ("ikura", 2)];
+
+/// One world, with what is outside of it.
+struct Shop {
+    placed: Vec<(Call, Money)>,
+    company: Arc<Company>,
+}
+
+/// Runs a world for each seed, and checks it.
+///
+/// # Errors
+/// What the first seed that fails has found.
+pub fn simulate(seeds: impl IntoIterator<Item = u64>, faults: Faults) -> Result<u64, Box<Failure>> {
+    let shop = std::cell::RefCell::new(None);
+    hunt(
+        seeds,
+        ACTIONS,
+        |seed| {
+            let (sim, outside) = world(seed, faults);
+            shop.replace(Some(outside));
+            sim
+        },
+        |sim| {
+            let shop = shop.borrow();
+            let Some(shop) = shop.as_ref() else { return Ok(()) };
+            every_caller_has_an_answer(shop, sim)?;
+            invariants::check(sim, &shop.placed, &shop.company)
+        },
+    )
+}
+
+/// The shop, with orders on their way, and some that will be cancelled.
+fn world(seed: u64, faults: Faults) -> (Sim, Shop) {
+    let company = Arc::new(Company::new(seed));
+    let services = [
+        (orders::service(Settings::default()), 2),
+        (inventory::service(), 2),
+        (payments::service(Cards(company.clone())), 2),
+        (notifications(), 2),
+        (analytics::service(), 1),
+    ];
+    let mut sim = Sim::new(seed).with_faults(faults);
+    for (service, replicas) in &services {
+        sim = sim.with(service, *replicas);
+    }
+    for (product, initial) in PRODUCTS {
+        let set = SetStock { product_id: id(product), name: None, initial };
+        sim.call("inventory", Some(&format!("stock {product}")), set);
+    }
+    let mut placed = Vec::new();
+    for number in 0..ORDERS {
+        let (product, _) = PRODUCTS[(number + usize::try_from(seed % 7).unwrap_or_default()) % PRODUCTS.len()];
+        let price = Money::from_minor(450).expect("a price");
+        let quantity = 1 + u32::try_from(number % 3).unwrap_or_default();
+        let lines = vec![Line { product_id: id(product), quantity, price }];
+        let total = Line::total(&lines).expect("a total");
+        let place = PlaceOrder { user_id: id("ALFKI"), total, lines };
+        let call = sim.call_to("orders", Some(&format!("order {number}")), Settings::default(), place);
+        placed.push((call, total));
+    }
+    sim.at(ACTIONS / 4, move |sim| cancel_some(sim, seed));
+    (sim, Shop { placed, company })
+}
+
+/// Cancels each third order that is there.
+fn cancel_some(sim: &mut Sim, seed: u64) {
+    for (index, order) in sim.all::<orders::Order>("orders").into_iter().enumerate() {
+        if (index as u64 + seed) % 3 == 0 {
+            let key = format!("cancel {}", order.id);
+            sim.call("orders", Some(&key), CancelOrder { id: order.id });
+        }
+    }
+}
+
+fn every_caller_has_an_answer(shop: &Shop, sim: &Sim) -> Result<(), String> {
+    for (call, _) in &shop.placed {
+        if sim.reply::<orders::Order>(*call).is_none() {
+            return Err("a caller has no answer".into());
+        }
+    }
+    Ok(())
+}
+
+fn notifications() -> millstream::Service {
+    let settings = notifications::Settings::default();
+    notifications::service(&settings).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn id<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A minute's worth on two cores in a debug build; `cargo xtask simulate` runs more.
+    fn seeds() -> u64 {
+        std::env::var("MILLSTREAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1000)
+    }
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_or_doubled_and_every_order_ends() {
+        if let Err(failure) = simulate(0..seeds(), Faults::all()) {
+            panic!("{failure}");
+        }
+    }
+
+    #[test]
+    fn without_faults_every_order_ends_too() {
+        if let Err(failure) = simulate(0..20, Faults::none()) {
+            panic!("{failure}");
+        }
+    }
+}
