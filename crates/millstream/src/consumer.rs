@@ -106,7 +106,7 @@ impl Consumer {
                             Received::Message => failures = 0,
                             Received::Status => {}
                             Received::Declare(why) => {
-                                tracing::warn!(why, stream = self.source.stream, "declaring the consumer again");
+                                tracing::warn!(why, stream = self.source.stream, "redeclaring the consumer");
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
                                 tokio::select! {
@@ -131,7 +131,7 @@ impl Consumer {
                         pull.failures += 1;
                         self.progress.pulling.store(false, Ordering::Release);
                         if pull.failures == 1 && link.borrow().up {
-                            tracing::warn!(stream = self.source.stream, "the pull went quiet; pulling anew");
+                            tracing::warn!(stream = self.source.stream, "no heartbeat for the pull request; sending a new one");
                         }
                     }
                 }
@@ -171,7 +171,7 @@ impl Consumer {
                 self.progress.pulling.store(true, Ordering::Release);
                 self.progress.set_waits_for(None);
             }
-            Err(error) => tracing::debug!(%error, "a pull was not sent"),
+            Err(error) => tracing::debug!(%error, "pull request not sent"),
         }
     }
 
@@ -255,7 +255,7 @@ impl Consumer {
                 (info.stream_sequence, info.delivered, Timestamp(u64::try_from(millis).unwrap_or_default()))
             }
             Err(error) => {
-                tracing::error!(%error, "a delivery without an ack subject is passed over");
+                tracing::error!(%error, "ignored: not a JetStream message (no ack subject)");
                 return None;
             }
         };
@@ -264,7 +264,7 @@ impl Consumer {
         let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| decode_header(value.as_str()));
         let redriven = Redriven::read(get, &message.subject).filter(|_| self.redrives());
         if self.redrives() && redriven.is_none() {
-            tracing::error!(subject = %message.subject, "what is no redrive is taken out of the queue of redrives");
+            tracing::error!(subject = %message.subject, "terminated: message on REDRIVE is not a redrive");
             return None;
         }
         let first_published = redriven.as_ref().map_or(published, |redriven| redriven.id.time());
@@ -364,7 +364,7 @@ impl Consumer {
         {
             let unpinned = tokio::time::timeout(FLOW_ENDS, stream.unpin_consumer(self.source.consumer, GROUP)).await;
             if !matches!(unpinned, Ok(Ok(()))) {
-                tracing::debug!(stream = self.source.stream, "the pin stays until it runs out");
+                tracing::debug!(stream = self.source.stream, "not unpinned; the pin expires by itself");
             }
         }
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");

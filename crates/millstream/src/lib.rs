@@ -67,11 +67,9 @@
 //! ```
 #![warn(missing_docs)]
 
-#[cfg(feature = "testing")]
-pub(crate) use millstream_core::view;
 pub use millstream_core::{dead_letter, event, handler, ids, unit};
 #[cfg(feature = "service")]
-pub(crate) use millstream_core::{redriven, work};
+pub(crate) use millstream_core::{redriven, view, work};
 
 #[cfg(feature = "service")]
 mod accepted;
