@@ -222,7 +222,7 @@ impl Work for ActOnWake {
         if wake.generation != *generation {
             let (opened, at) = (wake.opened, wake.at);
             return Err(Fault::conflict(format!(
-                "{name} is another one meanwhile: it was set at {opened} and is due at {at}"
+                "{name} has been replaced: it was set at {opened} and is due at {at}"
             )));
         }
         if let Some(until) = wake.lease.filter(|until| *until > now) {
@@ -234,7 +234,7 @@ impl Work for ActOnWake {
         if wake.attempt != *attempt {
             let (tried, at) = (wake.attempt, wake.at);
             return Err(Fault::conflict(format!(
-                "{name} was tried meanwhile: {tried} times, not {attempt}; it is due at {at}"
+                "{name} has been tried since: {tried} times, not {attempt}; it is due at {at}"
             )));
         }
         let mut left = pending(self.service, &self.kinds, &self.key, &wake);

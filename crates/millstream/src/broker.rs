@@ -70,21 +70,21 @@ impl Broker {
                         epochs.store(epoch + 1, Ordering::Relaxed);
                         refused.clear();
                         link_tx.send_replace(Link { up: true, epoch: epoch + 1 });
-                        tracing::info!("the broker is back");
+                        tracing::info!("reconnected to the broker");
                     }
                     // The service has let go of it.
                     Event::Closed => drop(link_tx.send_replace(Link { up: false, epoch })),
                     Event::Disconnected => {
                         if link_tx.send_replace(Link { up: false, epoch }).up {
-                            tracing::warn!("the broker is away");
+                            tracing::warn!("disconnected from the broker");
                         }
                     }
                     Event::ServerError(error) => {
                         let text = error.to_string();
                         if !is_refusal(&text) {
-                            tracing::error!(error = text, "the broker refuses something");
+                            tracing::error!(error = text, "the broker reported an error");
                         } else if refused.note(&format!("user {user}: {}", text.trim_start_matches("nats: "))) {
-                            tracing::error!(error = text, user = &*user, "the broker refuses a subject");
+                            tracing::error!(error = text, user = &*user, "the broker denied access to a subject");
                         }
                     }
                     other => tracing::debug!(event = %other, "broker"),

@@ -240,21 +240,22 @@ fn read_certificates(text: &str) -> Result<PathBuf, String> {
 }
 
 fn read_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is no IP address: expected one such as 127.0.0.1 or 0.0.0.0"))
+    text.parse().map_err(|_| format!("`{text}` is not a valid IP address: expected one such as 127.0.0.1 or 0.0.0.0"))
 }
 
 fn read_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("`{text}` is no port: expected a whole number up to 65535; 0 takes any free one"))
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a valid port: expected a whole number up to 65535; 0 takes any free one"))
 }
 
 fn read_count(text: &str) -> Result<u64, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| format!("`{text}` is no count: expected a whole number from 1 on"))
+    count.ok_or_else(|| format!("`{text}` is not a valid count: expected a whole number from 1 on"))
 }
 
 fn read_duration(text: &str) -> Result<Duration, String> {
     let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
-    read.ok_or_else(|| format!("`{text}` is no time: expected one such as `14days` or `36h`"))
+    read.ok_or_else(|| format!("`{text}` is not a valid duration: expected one such as `14days` or `36h`"))
 }
 
 #[cfg(test)]

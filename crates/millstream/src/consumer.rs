@@ -98,7 +98,7 @@ impl Consumer {
                             Received::Message => failures = 0,
                             Received::Status => {}
                             Received::Declare(why) => {
-                                tracing::warn!(why, stream = self.source.stream, "declaring the consumer again");
+                                tracing::warn!(why, stream = self.source.stream, "redeclaring the consumer");
                                 failures += 1;
                                 self.progress.pulling.store(false, Ordering::Release);
                                 tokio::select! {
@@ -123,7 +123,7 @@ impl Consumer {
                         pull.failures += 1;
                         self.progress.pulling.store(false, Ordering::Release);
                         if pull.failures == 1 && link.borrow().up {
-                            tracing::warn!(stream = self.source.stream, "the pull went quiet; pulling anew");
+                            tracing::warn!(stream = self.source.stream, "no heartbeat for the pull request; sending a new one");
                         }
                     }
                 }
@@ -163,7 +163,7 @@ impl Consumer {
                 self.progress.pulling.store(true, Ordering::Release);
                 self.progress.set_waits_for(None);
             }
-            Err(error) => tracing::debug!(%error, "a pull was not sent"),
+            Err(error) => tracing::debug!(%error, "pull request not sent"),
         }
     }
 
@@ -295,7 +295,7 @@ impl Consumer {
         {
             let unpinned = tokio::time::timeout(FLOW_ENDS, stream.unpin_consumer(self.source.consumer, GROUP)).await;
             if !matches!(unpinned, Ok(Ok(()))) {
-                tracing::debug!(stream = self.source.stream, "the pin stays until it runs out");
+                tracing::debug!(stream = self.source.stream, "not unpinned; the pin expires by itself");
             }
         }
         tracing::debug!(given = back.len(), stream = self.source.stream, "handed back");

@@ -48,7 +48,7 @@ impl Discovery {
         let (_registered, mut status, questions) = loop {
             match self.register(started).await {
                 Ok(registered) => break registered,
-                Err(error) => tracing::debug!(%error, "the service cannot be registered yet"),
+                Err(error) => tracing::debug!(%error, "cannot register the service yet"),
             }
             tokio::time::sleep(self.timing.gate_retry.longest).await;
         };
@@ -106,7 +106,7 @@ async fn answer(answers: Arc<Answers>, asked: Asked, request: Request) {
 
 async fn respond(request: &Request, answer: Result<Bytes, ServiceError>) {
     if let Err(error) = request.respond(answer).await {
-        tracing::debug!(%error, "a question was not answered");
+        tracing::debug!(%error, "reply not sent");
     }
 }
 

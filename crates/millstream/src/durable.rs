@@ -123,7 +123,7 @@ impl Declared {
         filters.extend(missing.iter().cloned());
         if self.release.is_older_than(&have.metadata) {
             if !missing.is_empty() {
-                tracing::warn!(stream = name, ?missing, "a newer release does not ask for these events");
+                tracing::warn!(stream = name, ?missing, "a newer release does not subscribe to these events");
             }
         } else if !missing.is_empty() && self.ensured.load(Ordering::Acquire) {
             // It was deleted, and made anew by an older release: what that one does not ask for may have gone by, and a filter
@@ -163,7 +163,7 @@ impl Declared {
             let anew = if self.rebuildable {
                 "start once with --rebuild to read everything again"
             } else {
-                "delete the consumer to begin anew"
+                "delete the consumer to start over"
             };
             return Err(format!(
                 "consumer {durable} on {name} exists, but this database has never read the stream: \

@@ -63,7 +63,7 @@ impl Progress {
     pub(crate) fn set_waits_for(&self, what: Option<String>) {
         if let Ok(mut waits) = self.waits_for.lock() {
             if what.is_some() && *waits != what {
-                tracing::warn!(waits_for = what.as_deref(), "a consumer waits");
+                tracing::warn!(waits_for = what.as_deref(), "consumer is waiting");
             }
             *waits = what;
         }

@@ -57,7 +57,7 @@ pub(crate) async fn forget(
         }
     }
     fail::fail_point!("forgotten");
-    tracing::info!("all is forgotten, and read again from the beginning");
+    tracing::info!("cleared; reading all streams from the beginning");
     Ok(())
 }
 

@@ -55,8 +55,8 @@ impl Trimmer {
             // Without a connection there is nothing to say that was not said.
             if why != held && self.broker.is_up() {
                 match &why {
-                    Some(why) => tracing::warn!(stream, why, "nothing is trimmed"),
-                    None => tracing::info!(stream, after = ?told_at.elapsed(), "trimming goes on"),
+                    Some(why) => tracing::warn!(stream, why, "trimming paused"),
+                    None => tracing::info!(stream, after = ?told_at.elapsed(), "trimming resumed"),
                 }
                 (held, told_at) = (why, Instant::now());
             }
@@ -82,7 +82,7 @@ impl Trimmer {
             .try_filter_map(async |consumer| Ok(Reader::of(&consumer)))
             .try_collect()
             .await
-            .map_err(|error| format!("its durables cannot be read: {error}"))?;
+            .map_err(|error| format!("cannot list its consumers: {error}"))?;
         if self.capacity.is_full() && !was_full {
             let slowest = durables.iter().filter(|reader| !reader.best_effort && !reader.idle);
             let slowest = slowest.min_by_key(|reader| reader.ack_floor).map(|reader| reader.name.as_str());
@@ -103,8 +103,7 @@ impl Trimmer {
         let old = self.first_younger(info).await?;
         let below = below(info, floor, old, self.timing.trim_above);
         if below > info.state.first_sequence {
-            let purged =
-                stream.purge().sequence(below).await.map_err(|error| format!("it cannot be purged: {error}"))?;
+            let purged = stream.purge().sequence(below).await.map_err(|error| format!("cannot purge it: {error}"))?;
             self.meters.trimmed(name, purged.purged);
             tracing::debug!(stream = name, below, messages = purged.purged, "trimmed");
         }
@@ -130,7 +129,7 @@ impl Trimmer {
             let mut config: StreamConfig = info.config.clone();
             config.metadata.insert(READERS.into(), names.join(","));
             if let Err(error) = self.broker.jetstream.update_stream(&config).await {
-                tracing::debug!(%error, stream = config.name, "the readers of a stream are not written down yet");
+                tracing::debug!(%error, stream = config.name, "cannot store the readers of a stream yet");
             }
         }
         known

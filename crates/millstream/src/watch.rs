@@ -65,7 +65,7 @@ impl<D: Document> Watch<D> {
                 return match commands::read(doc) {
                     Ok(document) => Some(Watched { version: self.told, document }),
                     Err(error) => {
-                        tracing::warn!(%error, id = doc.key.id, "a watched document cannot be read");
+                        tracing::warn!(%error, id = doc.key.id, "cannot read a watched document");
                         None
                     }
                 };

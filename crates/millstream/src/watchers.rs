@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError, StoredDoc, Wanted};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     /// As many as may be are watched already.
-    #[error("{0} requests watch a document, which is the limit: try again, or ask for the document from time to time")]
+    #[error("the limit of {0} concurrent watches is reached: retry later or poll")]
     TooMany(usize),
     /// The service stops.
     #[error("the service is shutting down")]
@@ -101,7 +101,7 @@ impl Watchers {
             };
             match loaded {
                 Ok(loaded) => inner.tell(loaded.docs),
-                Err(error) => tracing::debug!(%error, "watched documents cannot be looked at now"),
+                Err(error) => tracing::debug!(%error, "cannot load watched documents"),
             }
         }
     }

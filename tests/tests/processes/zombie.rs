@@ -41,7 +41,7 @@ async fn stopped_at(point: &str, nth: u64) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(place.instances().is_disjoint(&first), "the old id does not come back");
-    zombie.says("this instance was taken for dead and swept").await;
+    zombie.says("this instance was considered dead and fenced").await;
     place.balances(2, PATIENCE).await;
     // It works, as the one that it is now.
     other.signal("TERM");

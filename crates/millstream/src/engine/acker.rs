@@ -26,7 +26,7 @@ impl Acker {
                     fail::fail_point!("before_ack");
                     // A lost ack is a redelivery that the journal answers.
                     if let Err(error) = client.publish(reply, kind.into()).await {
-                        tracing::debug!(%error, "an ack was not sent");
+                        tracing::debug!(%error, "ack not sent");
                     }
                     fail::fail_point!("after_ack");
                 }

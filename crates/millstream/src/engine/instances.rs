@@ -46,7 +46,7 @@ impl Engine {
     /// Takes a new id after the row was swept. What is still queued under the old one is published without touching the new
     /// watermark.
     pub(crate) async fn take_new_instance(&mut self) -> Result<(), StoreError> {
-        tracing::warn!(instance = %self.instance.id, "this instance was taken for dead and swept; going on under a new id");
+        tracing::warn!(instance = %self.instance.id, "this instance was considered dead and fenced; continuing under a new id");
         self.instance = Current::insert(&*self.store, self.clock.now()).await?;
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Engine {
             Err(CommitError::Away(error) | CommitError::Unknown(error)) => {
                 self.store_is_down(&error);
             }
-            Err(error) => tracing::debug!(%error, "the watermark cannot be written now"),
+            Err(error) => tracing::debug!(%error, "cannot write the watermark"),
         }
         fail::fail_point!("after_watermark");
     }
@@ -132,10 +132,10 @@ impl InstanceSweep {
                 } else if since.elapsed() >= self.timing.dead_after {
                     match self.sweep(row.id, row.version, row.published_through).await {
                         Ok(true) => {
-                            tracing::info!(instance = %row.id, "an instance has died; all it left is published")
+                            tracing::info!(instance = %row.id, "published what a dead instance left")
                         }
                         Ok(false) => drop(seen.remove(&row.id)),
-                        Err(error) => tracing::debug!(%error, instance = %row.id, "the sweep starts again"),
+                        Err(error) => tracing::debug!(%error, instance = %row.id, "sweep failed; retrying"),
                     }
                 }
             }

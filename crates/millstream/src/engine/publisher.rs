@@ -166,7 +166,7 @@ impl Publisher {
                             if self.pop(&meters) {
                                 deadline = Instant::now() + timing.publish_timeout;
                                 if failures > 0 && !held {
-                                    tracing::info!("publishing goes on");
+                                    tracing::info!("publishing resumed");
                                     failures = 0;
                                 }
                             }
@@ -177,7 +177,7 @@ impl Publisher {
                             deadline = Instant::now() + timing.gate_retry.delay(failures);
                             meters.publish_failed(REFUSED);
                             if failures == 1 {
-                                tracing::warn!(error, waiting = self.waiting.len(), "publishing is held up; trying on");
+                                tracing::warn!(error, waiting = self.waiting.len(), "publishing failed; retrying");
                             }
                         }
                         Err(_) => {}

@@ -87,7 +87,7 @@ impl Status {
             return Some("the broker has not been reached yet".into());
         }
         if !self.store_up.load(Ordering::Acquire) {
-            return Some("the store is away".into());
+            return Some("the store is unavailable".into());
         }
         if self.room(timing) == 0 {
             return Some("too many events wait for the broker".into());

@@ -90,7 +90,7 @@ impl Sweep {
             let full = match looked {
                 Ok(full) => full,
                 Err(error) => {
-                    tracing::debug!(%error, "due wakes cannot be read");
+                    tracing::debug!(%error, "cannot read due wakes");
                     false
                 }
             };

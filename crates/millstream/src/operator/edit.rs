@@ -46,7 +46,7 @@ impl Operator {
         }
         let difference = difference(letter, &payload)?;
         let Some(message) = changed(letter, copy, payload) else {
-            return refused(format!("`{}` is no record of a service", letter.record));
+            return refused(format!("`{}` is not a dead letter record of a service", letter.record));
         };
         // What is parked once more must fit into a dead letter.
         let (size, most) =
@@ -71,9 +71,7 @@ impl Operator {
             let claim = (letter.record.clone(), record, letter.payload.clone());
             for claimed in self.store_all([claim].into_iter(), || fail_point!("before_claim")).await {
                 claimed.map_err(|error| match error.is_taken() {
-                    true => {
-                        OperatorError::Refused(format!("somebody else has acted on the dead letter {id} meanwhile"))
-                    }
+                    true => OperatorError::Refused(format!("the dead letter {id} was changed by another operator")),
                     false => OperatorError::Away(format!("it could not be claimed: {}", error.why())),
                 })?;
             }
@@ -82,7 +80,7 @@ impl Operator {
         for sent in self.store_all([message].into_iter(), || fail_point!("before_send")).await {
             sent.map_err(|error| {
                 let why = error.why();
-                OperatorError::Away(format!("it could not be sent: {why}; the same edit once more goes on with it"))
+                OperatorError::Away(format!("sending failed: {why}; repeat the same edit to continue"))
             })?;
         }
         fail_point!("after_send");

@@ -121,9 +121,7 @@ impl Operator {
             let claim = if is_new(&letter) { claimed.next() } else { None };
             outcomes.push(match claim {
                 None | Some(Ok(())) => Ok(()),
-                Some(Err(error)) if error.is_taken() => {
-                    Err((Outcome::Taken, "somebody else has acted on it meanwhile".into()))
-                }
+                Some(Err(error)) if error.is_taken() => Err((Outcome::Taken, "changed by another operator".into())),
                 Some(Err(error)) => {
                     silent |= error.is_silence();
                     Err((Outcome::Failed, format!("it could not be claimed: {}", error.why())))
@@ -141,7 +139,7 @@ impl Operator {
             }
         }
         if silent && outcomes.iter().all(Result::is_err) {
-            return Err(OperatorError::Away("the broker does not answer any more; another run goes on".into()));
+            return Err(OperatorError::Away("the broker stopped answering; run again to continue".into()));
         }
         let fates = window.iter().zip(outcomes).map(|(letter, outcome)| match outcome {
             Ok(()) => fate(letter, number(letter), Outcome::Done, None),
@@ -189,14 +187,12 @@ impl Operator {
             let stored = self.store_all(marked, || fail_point!("before_discard")).await;
             let silent = stored.iter().all(|stored| stored.as_ref().is_err_and(NotStored::is_silence));
             if silent {
-                return Err(OperatorError::Away("the broker does not answer any more".into()));
+                return Err(OperatorError::Away("the broker stopped answering".into()));
             }
             for (letter, stored) in window.iter().zip(stored) {
                 let (outcome, why) = match stored {
                     Ok(()) => (Outcome::Done, None),
-                    Err(error) if error.is_taken() => {
-                        (Outcome::Taken, Some("somebody else has acted on it meanwhile".into()))
-                    }
+                    Err(error) if error.is_taken() => (Outcome::Taken, Some("changed by another operator".into())),
                     Err(error) => (Outcome::Failed, Some(error.why())),
                 };
                 report.add(fate(letter, letter.redrives, outcome, why));
@@ -248,13 +244,16 @@ impl Operator {
             return Some(format!("its body was cut: {} of {whole} bytes are there", letter.payload.len()));
         }
         if redrive_subject(letter).is_none() {
-            return Some(format!("`{}` is no record of a service", letter.record));
+            return Some(format!("`{}` is not a dead letter record of a service", letter.record));
         }
         if letter.state == LetterState::Redriving {
             return None;
         }
         if letter.redrives >= REDRIVES && !force {
-            return Some(format!("it has come back {} times; forced, it goes once more", letter.redrives));
+            return Some(format!(
+                "it has failed again after {} redrives; force it to redrive once more",
+                letter.redrives
+            ));
         }
         let marked = mark(letter, "redriving", number(letter), by, Timestamp::system());
         let (size, most) = (wire_size(&expecting(marked, letter), &letter.payload), self.client.max_payload());

@@ -179,8 +179,9 @@ impl Sim {
         let mut timing = Timing::default();
         timing.message_retry.jitter = 0.0;
         timing.effect_retry.jitter = 0.0;
-        timing.journal_retention = Duration::from_secs(300);
-        timing.key_retention = Duration::from_secs(300);
+        timing.journal_retention = Duration::from_secs(900);
+        // Callers ask again for as long as it takes, and the key must be known for as long.
+        timing.key_retention = Duration::from_secs(900);
         Self {
             seed,
             random: Random::new(seed),

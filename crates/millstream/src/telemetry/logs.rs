@@ -61,7 +61,7 @@ impl FromStr for LogFormat {
         match text {
             "pretty" => Ok(Self::Pretty),
             "json" => Ok(Self::Json),
-            _ => Err(format!("`{text}` is no log format: use `pretty` or `json`")),
+            _ => Err(format!("`{text}` is not a valid log format: use `pretty` or `json`")),
         }
     }
 }
@@ -69,7 +69,7 @@ impl FromStr for LogFormat {
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{filter}` is no log filter: use a level (error, warn, info, debug, trace), or such as `info,millstream=debug`"
+    "`{filter}` is not a valid log filter: use a level (error, warn, info, debug, trace), or such as `info,millstream=debug`"
 )]
 pub struct BadFilter {
     filter: String,

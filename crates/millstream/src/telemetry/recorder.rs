@@ -198,31 +198,31 @@ impl Telemetry {
     /// The counter of a series, to be kept: using it costs no look-up.
     ///
     /// # Panics
-    /// When the metric is no counter, or has another number of labels.
+    /// When the metric is not a counter, or has another number of labels.
     pub fn counter(&self, metric: &'static Metric, labels: &[&str]) -> Counter {
         check(metric, labels);
-        let Handle::Counter(counter) = self.series(metric, labels) else { panic!("{} is no counter", metric.name) };
+        let Handle::Counter(counter) = self.series(metric, labels) else { panic!("{} is not a counter", metric.name) };
         counter
     }
 
     /// The gauge of a series, to be kept: using it costs no look-up.
     ///
     /// # Panics
-    /// When the metric is no gauge, or has another number of labels.
+    /// When the metric is not a gauge, or has another number of labels.
     pub fn gauge(&self, metric: &'static Metric, labels: &[&str]) -> Gauge {
         check(metric, labels);
-        let Handle::Gauge(gauge) = self.series(metric, labels) else { panic!("{} is no gauge", metric.name) };
+        let Handle::Gauge(gauge) = self.series(metric, labels) else { panic!("{} is not a gauge", metric.name) };
         gauge
     }
 
     /// The histogram of a series, to be kept: using it costs no look-up.
     ///
     /// # Panics
-    /// When the metric is no histogram, or has another number of labels.
+    /// When the metric is not a histogram, or has another number of labels.
     pub fn histogram(&self, metric: &'static Metric, labels: &[&str]) -> Histogram {
         check(metric, labels);
         let Handle::Histogram(histogram) = self.series(metric, labels) else {
-            panic!("{} is no histogram", metric.name)
+            panic!("{} is not a histogram", metric.name)
         };
         histogram
     }

@@ -22,7 +22,7 @@ async fn a_new_database_beside_an_old_durable_is_not_read_into_and_both_remedies
     service
         .until_waits_for(
             "consumer ledger on BANK exists, but this database has never read the stream: \
-             restore the database that belongs to it, or delete the consumer to begin anew",
+             restore the database that belongs to it, or delete the consumer to start over",
         )
         .await;
     assert_eq!(bench.durable(&BANK, SERVICE).await.unwrap().num_pending, 1, "nothing is taken from it");

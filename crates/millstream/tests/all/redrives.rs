@@ -168,7 +168,7 @@ async fn one_that_has_come_back_three_times_is_held_unless_it_is_forced() {
     }
     let report = redrive(&operator, &DeadFilter::default()).await;
     assert_eq!((report.fates.len(), report.fates[0].outcome), (1, Outcome::Held));
-    assert!(report.fates[0].why.as_ref().unwrap().contains("come back 3 times"), "{report:?}");
+    assert!(report.fates[0].why.as_ref().unwrap().contains("failed again after 3 redrives"), "{report:?}");
     open(&world);
     let how = Redrive { force: true, ..fast() };
     let report = operator.redrive(&DeadFilter::default(), &how, &by(), |_| ()).await.unwrap();

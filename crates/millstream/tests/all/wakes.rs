@@ -136,8 +136,7 @@ async fn what_has_changed_since_it_was_seen_is_left_alone() {
     let standing = wake_of(&bench, "a").await.unwrap();
     for what in [WakeAct::Move { to: Timestamp::system() }, WakeAct::Fire, WakeAct::Cancel] {
         let refused = act(&client, &seen, what).await.unwrap_err();
-        let said =
-            format!("409 the `deadline` of accounts/a is another one meanwhile: it was set at {}", standing.opened);
+        let said = format!("409 the `deadline` of accounts/a has been replaced: it was set at {}", standing.opened);
         assert!(refused.starts_with(&said), "{refused}");
     }
     // A document that changes and keeps its wake is no obstacle.

@@ -118,7 +118,7 @@ async fn documents(tx: &mut Tx<'_>, link: &Link, docs: &[DocWrite]) -> Result<()
     for DocWrite { key, expected, write } in docs {
         let row = write.as_ref().map(|new| {
             let row = DocRow::new(&key.id, expected.unwrap_or(0) + 1, new);
-            row.ok_or_else(|| Trouble::Away(format!("the document {} of {} is no text", key.id, key.collection)))
+            row.ok_or_else(|| Trouble::Away(format!("the document {} of {} is not a string", key.id, key.collection)))
         });
         match (row.transpose()?, expected) {
             (Some(row), None) => inserts.push(row),
