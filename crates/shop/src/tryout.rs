@@ -60,36 +60,36 @@ pub fn demo_actions(urls: &Urls, demo: &str) -> Vec<DemoAction> {
         ),
         action(
             "Place 200 orders",
-            "All at once. Most are confirmed; teapots run out, and a single gift card is declined.",
+            "200 concurrent orders. Most are confirmed; teapots run out of stock, and a single gift card is declined.",
             "POST",
             format!("{demo}/demo/orders?count=200"),
             None,
         ),
         action(
             "Break the card company",
-            "Every charge and refund is answered 503 until it is repaired. Orders are taken and wait in RESERVED; none is lost.",
+            "The gateway answers every charge and refund with 503 until it is repaired. Orders are still accepted and wait in RESERVED.",
             "PUT",
             faults.clone(),
             Some(json!({ "down": true })),
         ),
         action(
             "Repair the card company",
-            "Waiting charges go on by themselves, one probe first.",
+            "Waiting charges resume automatically after one successful probe.",
             "PUT",
             faults,
             Some(json!({})),
         ),
         action(
             "Stop inventory for 20 s",
-            "Orders are taken all the same and stay PENDING; its consumer's lag grows until it is back and works it off.",
+            "Orders are still accepted and stay PENDING; the consumer lag grows until inventory is back and catches up.",
             "POST",
             format!("{demo}/demo/inventory/stop?seconds=20"),
             None,
         ),
         action(
             "Poison an event",
-            "One dead letter in orders: a quantity that is a word. Redriven as it is, it fails again; redriven with \
-             \"requested\": 1 it is handled, and changes nothing.",
+            "Creates one dead letter in orders: a quantity that is not a number. Redriven unchanged it fails again; edited to \
+             \"requested\": 1 it is handled, with no effect on the order.",
             "POST",
             format!("{demo}/demo/poison"),
             None,
@@ -119,13 +119,13 @@ pub(crate) async fn serve(
         .route("/demo/poison", post(poison))
         .layer(from_fn(no_browser))
         .with_state(demo);
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the demonstration's routes")
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the demo routes")
 }
 
 /// A page anywhere on the web can make its reader's browser send a POST to this machine; browsers say where it comes from.
 async fn no_browser(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
-        return Problem::new(StatusCode::FORBIDDEN, "this is for the console's server, not for pages").into_response();
+        return Problem::new(StatusCode::FORBIDDEN, "these routes are for the console's server, not for browsers").into_response();
     }
     next.run(request).await
 }
@@ -173,12 +173,12 @@ async fn stop_inventory(
     if demo.inventory.stop_for(Duration::from_secs(seconds)).await {
         return Ok((StatusCode::ACCEPTED, Json(json!({ "stopped": "inventory", "forSeconds": seconds }))));
     }
-    Err(Problem::new(StatusCode::CONFLICT, "inventory is stopped already, and comes back by itself"))
+    Err(Problem::new(StatusCode::CONFLICT, "inventory is already stopped and will restart automatically"))
 }
 
 async fn poison(State(demo): State<Demo>) -> Result<(StatusCode, Json<Value>), Problem> {
     match poison::publish(&demo.http, &demo.urls).await {
         Ok(published) => Ok((StatusCode::ACCEPTED, Json(published))),
-        Err(error) => Err(Problem::unavailable(format!("no event could be poisoned now: {error:#}"))),
+        Err(error) => Err(Problem::unavailable(format!("cannot publish the poisoned event: {error:#}"))),
     }
 }

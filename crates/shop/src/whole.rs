@@ -99,7 +99,7 @@ impl Urls {
                     Err(error) => error.to_string(),
                 };
                 if Instant::now() > until {
-                    return Err(anyhow!("{url}/readyz did not turn ready within {within:?}; it said: {said}"));
+                    return Err(anyhow!("{url}/readyz was not ready within {within:?}; last answer: {said}"));
                 }
                 sleep(Duration::from_millis(20)).await;
             }
@@ -143,8 +143,8 @@ impl Part {
     /// The first that ends without being asked to.
     async fn ended(&mut self) -> Error {
         match self.tasks.join_next().await {
-            Some(Ok((name, Ok(())))) => anyhow!("{name} has ended by itself"),
-            Some(Ok((name, Err(error)))) => error.context(format!("{name} has failed")),
+            Some(Ok((name, Ok(())))) => anyhow!("{name} ended unexpectedly"),
+            Some(Ok((name, Err(error)))) => error.context(format!("{name} failed")),
             Some(Err(panic)) => panic.into(),
             None => std::future::pending().await,
         }
@@ -156,7 +156,7 @@ impl Part {
             let mut failed = Ok(());
             while let Some(ended) = self.tasks.join_next().await {
                 let (name, result) = ended?;
-                failed = failed.and(result.with_context(|| format!("{name} did not stop in order")));
+                failed = failed.and(result.with_context(|| format!("{name} did not stop cleanly")));
             }
             failed
         };
@@ -188,7 +188,7 @@ impl Shop {
         let [orders, inventory, payments, notifications, analytics] = listeners.each_ref().map(url);
         let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
         let demo_listener = match plan.demo {
-            true => Some(ports::listen("the demonstration", [127, 0, 0, 1].into(), 0, "").await?),
+            true => Some(ports::listen("the demo routes", [127, 0, 0, 1].into(), 0, "").await?),
             false => None,
         };
         let [mut services, mut console, mut gateway, mut broker, mut demo] = <[Part; 5]>::default();
@@ -244,7 +244,7 @@ impl Shop {
         let mut demo_actions = vec![];
         if let Some(listener) = demo_listener {
             demo_actions = tryout::demo_actions(&urls, &url(&listener)?);
-            demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
+            demo.spawn("the demo routes", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
         let settings = console::Settings {
@@ -278,7 +278,7 @@ impl Shop {
     /// # Errors
     /// When a part does not stop as it should; the others are stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
-        let demo = self.demo.stop("the demonstration").await;
+        let demo = self.demo.stop("the demo routes").await;
         let services = self.services.stop("the services").await;
         let console = self.console.stop("the console").await;
         let gateway = self.gateway.stop("the gateway").await;
@@ -298,12 +298,12 @@ async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> R
             server.stop().await;
             return Ok(());
         };
-        tracing::warn!(how, "the broker has ended by itself and is started again");
-        eprintln!("The broker has ended ({how}) and is started again.");
+        tracing::warn!(how, "the broker ended unexpectedly; restarting it");
+        eprintln!("The broker ended unexpectedly ({how}); restarting it.");
         server = loop {
             match Server::start(&setup).await {
                 Ok(server) => break server,
-                Err(error) => tracing::error!(%error, "the broker cannot be started again"),
+                Err(error) => tracing::error!(%error, "cannot restart the broker"),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -150,7 +150,7 @@ impl Snapshot {
 async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<DeadLetters>)> {
     let client = wire::broker(url).await?;
     let (context, operator) = (jetstream::new(client.clone()), Operator::new(client));
-    let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
+    let infos: Vec<_> = context.streams().try_collect().await.context("cannot list the broker's streams")?;
     let (mut streams, mut durables) = (vec![], vec![]);
     for info in infos {
         let name = info.config.name;
@@ -159,7 +159,7 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<Dea
             .consumers()
             .try_collect()
             .await
-            .with_context(|| format!("the broker does not list the consumers of {name}"))?;
+            .with_context(|| format!("cannot list the consumers of {name}"))?;
         durables.extend(consumers.into_iter().filter(|consumer| consumer.config.durable_name.is_some()).map(
             |consumer| Durable {
                 stream: name.clone(),

@@ -54,12 +54,12 @@ pub(super) async fn publish(http: &Client, urls: &Urls) -> Result<Value> {
     }
     let broker = jetstream::new(wire::broker(&urls.nats).await?);
     let sent = broker.publish_with_headers(event.subject.clone(), headers, body.to_string().into()).await?;
-    sent.await.context("the broker does not take it")?;
+    sent.await.context("the broker does not accept the event")?;
     Ok(json!({
         "orderId": order["id"],
         "eventId": meta.id,
         "correlationId": meta.correlation,
         "deadLetter": "orders, inventory.rejected",
-        "remedy": "edit `requested` into 1 and redrive",
+        "remedy": "edit `requested` to 1 and redrive",
     }))
 }
