@@ -16,7 +16,7 @@ use crate::new_order::NewOrder;
 use crate::order::{Order, Status};
 use crate::{CancelOrder, Settings};
 
-/// The answers to be expected: method, route and status.
+/// The expected answers: method, route and status.
 pub(crate) const ANSWERS: [[&str; 3]; 10] = [
     ["POST", "/orders", "201"],
     ["POST", "/orders", "400"],
@@ -45,7 +45,7 @@ async fn place(
     caller: Caller,
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
-    let command = order.check(settings).map_err(|errors| bad_request("the order breaks the rules below", errors))?;
+    let command = order.check(settings).map_err(|errors| bad_request("the order is invalid: see `errors`", errors))?;
     let accepted = cx.submit(&caller, command).await?;
     let location = format!("/orders/{}", accepted.id);
     Ok(answer(StatusCode::CREATED, accepted, [(header::LOCATION, location)]))
@@ -59,7 +59,7 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
     order.map(Json).ok_or_else(|| no_such_order(&id))
 }
 
-/// The order as it stands, and again at each change until it has ended, as server-sent events.
+/// The current order, and each later version until it is finished, as server-sent events.
 async fn events(State(cx): State<Context>, Path(id): Path<String>, seen: LastEventId) -> Result<Response, Problem> {
     let order: OrderId = id.parse().map_err(|_| no_such_order(&id))?;
     let watch = cx.watch::<Order>(&order).await?;
@@ -75,7 +75,7 @@ async fn cancel(State(cx): State<Context>, caller: Caller, Path(id): Path<String
     Ok(answer(StatusCode::ACCEPTED, accepted, []))
 }
 
-/// A page of orders, the newest first.
+/// A page of orders, newest first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Orders {
@@ -95,7 +95,7 @@ async fn list(State(cx): State<Context>, list: List) -> Result<Json<Orders>, Pro
     Ok(Json(Orders { orders: page.items, next_cursor: page.next }))
 }
 
-/// The committed reply, byte for byte the same when a request is repeated; a header tells the repeat.
+/// The committed reply, byte for byte the same for a repeated request; a header marks the repeat.
 fn answer<const N: usize>(status: StatusCode, accepted: Accepted, headers: [(HeaderName, String); N]) -> Response {
     let mut response = (status, headers, accepted.reply).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -110,6 +110,6 @@ fn bad_request(detail: &str, errors: Vec<FieldError>) -> Problem {
 }
 
 fn no_such_order(id: &str) -> Problem {
-    let detail = format!("there is no order with the id {id}");
+    let detail = format!("no order with id {id}");
     Problem { status: StatusCode::NOT_FOUND, detail, errors: vec![] }
 }

@@ -1,4 +1,4 @@
-//! What other services tell: an order's goods are set aside, an order was cancelled.
+//! Handlers for the events of other services: stock was reserved, an order was cancelled.
 
 use contracts::inventory::InventoryReserved;
 use contracts::orders::OrderCancelled;
@@ -8,7 +8,7 @@ use crate::effects::{CHARGE, REFUND};
 use crate::metrics::PAYMENTS;
 use crate::payment::{Payment, State, Terms};
 
-/// The goods are set aside: the money is to be charged, unless the order was cancelled already.
+/// Stock was reserved: starts the charge, unless the order is already cancelled.
 pub(crate) struct Charge;
 
 impl Handler for Charge {
@@ -30,7 +30,7 @@ impl Handler for Charge {
     }
 }
 
-/// The order was cancelled: nothing is charged any more, and what was comes back.
+/// The order was cancelled: prevents the charge, or refunds it.
 pub(crate) struct Cancel;
 
 impl Handler for Cancel {
@@ -48,8 +48,8 @@ impl Handler for Cancel {
         };
         match payment.state {
             State::Charging { terms, .. } => {
-                // Attempt 0: nothing was sent, for a claim would have changed the document's version, and this commit fails
-                // on any other version than the one read. From 1 on only the outcome tells whether there is money to return.
+                // Attempt 0: nothing was sent, because a claim would have changed the document's version, and this commit fails
+                // on any other version than the one read. From attempt 1 on, only the outcome shows whether there is a capture to refund.
                 if unit.wake_of::<Payment>(id).is_some_and(|wake| wake.attempt == 0) {
                     unit.put_resting(Payment { id: id.clone(), state: State::Never });
                 } else {
