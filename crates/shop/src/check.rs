@@ -1,9 +1,9 @@
 //! `shop check`: the invariants of the order saga at rest, seen from outside: over HTTP, at the payment gateway and at the
 //! broker.
 //!
-//! It may run on a live system: what hangs on an order that ended only just now may be on its way, so only orders older than
-//! `--older-than` are judged, and what fails is looked at again a few times, all of it read anew, before it is reported. Lists
-//! are read by pages, never an order at a time.
+//! It may run on a live system: the consequences of a recently finished order may still be in flight, so only orders older than
+//! `--older-than` are checked, and a failing invariant is checked again a few times, with fresh data, before it is reported. Lists
+//! are read page by page, never one order at a time.
 
 mod figures;
 mod invariants;
@@ -189,10 +189,10 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Looks until everything holds, or as often as the options say.
+/// Checks until everything holds, or as often as the options allow.
 ///
 /// # Errors
-/// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
+/// Only for errors of this process; unreachable services are part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
     let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
@@ -225,7 +225,7 @@ pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Keeps of the later findings what was broken before as well: only that is more than a moment's movement.
+/// Keeps the findings that were also broken before: anything else was a transient state.
 fn still_broken(before: &[Finding], mut again: Vec<Finding>) -> Vec<Finding> {
     for (finding, before) in again.iter_mut().zip(before) {
         finding.broken.retain(|subject, _| before.broken.contains_key(subject));

@@ -14,7 +14,7 @@ use crate::up::{READY, log_into, stop};
 use crate::whole::{Plan, Shop, Urls};
 use crate::{check, load};
 
-/// What `shop demo` is told.
+/// Options of `shop demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Orders to submit, one JSON object per line.

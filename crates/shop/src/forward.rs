@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// How long one address may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// What `shop forward` is told.
+/// Options of `shop forward`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Local port and the target of its connections.

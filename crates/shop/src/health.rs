@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use reqwest::Client;
 
-/// What `shop health` is told.
+/// Options of `shop health`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// URL to check, for example http://127.0.0.1:8081/readyz.

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::ports::Ports;
 
-/// Which service is run, and what it is told.
+/// The service to run, and its options.
 #[derive(Debug, Subcommand)]
 pub enum Which {
     /// Accepts orders and decides their outcome.
@@ -32,7 +32,7 @@ pub enum Which {
     Analytics(Analytics),
 }
 
-/// What the payments service is told.
+/// Options of the payments service.
 #[derive(Debug, Args)]
 pub struct Payments {
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub struct Payments {
     gateway_url: String,
 }
 
-/// What the notifications service is told.
+/// Options of the notifications service.
 #[derive(Debug, Args)]
 pub struct Notifications {
     #[command(flatten)]
@@ -80,7 +80,7 @@ impl Mail {
     }
 }
 
-/// What the analytics service is told.
+/// Options of the analytics service.
 #[derive(Debug, Args)]
 pub struct Analytics {
     #[command(flatten)]

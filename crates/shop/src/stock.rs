@@ -21,7 +21,7 @@ const fn product(id: &'static str, price: u32, initial: u64) -> Product {
     Product { id, price, initial }
 }
 
-/// Enough of most for weeks of the demonstration's load; the teapot runs out, so that orders are rejected, too.
+/// Enough of most for weeks of the demo load; the teapot runs out, so that orders are rejected, too.
 pub const CATALOGUE: &[Product] = &[
     product("coffee-250g", 850, 10_000_000),
     product("coffee-1kg", 2990, 10_000_000),

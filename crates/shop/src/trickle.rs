@@ -1,4 +1,4 @@
-//! `shop trickle`: the demonstration's load by itself, for a shop whose parts run each by themselves.
+//! `shop trickle`: the demo load on its own, for a shop that runs as separate processes.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use reqwest::Client;
 
 use crate::{demo_load, stock};
 
-/// How long to wait before the catalogue is tried again.
+/// Delay before stocking the catalogue is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What `shop trickle` is told.
+/// Options of `shop trickle`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Orders per second; 0 only stocks the catalogue.
@@ -29,10 +29,10 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "expected a number of orders per second from 0.01 to 1000, or 0 for none".into())
 }
 
-/// Puts the catalogue into stock where it is not yet, as soon as inventory answers, and submits orders until `shutdown`.
+/// Stocks missing products of the catalogue as soon as inventory answers, and submits orders until `shutdown`.
 ///
 /// # Errors
-/// Never: what does not answer is waited for.
+/// Never: it waits for services that do not answer.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
     let work = async {

@@ -1,13 +1,13 @@
-//! What `shop up` offers to try: orders, faults, a break of a service, an event that cannot be read. The console's page has a
+//! The demo actions of `shop up`: orders, faults, stopping a service, an unreadable event. The console's page has a
 //! button for each [`DemoAction`] and sends its request; none of it exists in `shop serve`.
 //!
 //! | route | does |
 //! | --- | --- |
-//! | `POST /demo/orders?count=200` | places so many orders at once, as the demonstration's load has them |
+//! | `POST /demo/orders?count=200` | places that many orders concurrently, like those of the demo load |
 //! | `POST /demo/inventory/stop?seconds=20` | stops the inventory service, and starts it again after that time |
 //! | `POST /demo/poison` | publishes an event that the orders service cannot read, see `poison` |
 //!
-//! They listen on a free port of 127.0.0.1, and a browser that comes from a page of somebody else is refused.
+//! They listen on a free port of 127.0.0.1, and refuse requests that a browser sends from another origin.
 
 mod poison;
 

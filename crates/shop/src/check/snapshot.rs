@@ -73,7 +73,7 @@ pub(super) struct Stream {
     pub(super) last_sequence: u64,
 }
 
-/// The dead letters of a stream that nobody has dealt with.
+/// The unresolved dead letters of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetters {
     pub(super) stream: String,

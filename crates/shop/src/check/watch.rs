@@ -1,4 +1,4 @@
-//! The check again and again, published for whoever wants to show it.
+//! The continuous check, which publishes its results.
 //!
 //! A look reads everything: `sold = quantities of confirmed orders` is a statement about all of them, and one about the last
 //! quarter of an hour would not see what got lost before. So the pause follows from what a look costs: twenty times as long as

@@ -80,7 +80,7 @@ fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error>
     serializer.serialize_f64((value * 100.0).round() / 100.0)
 }
 
-/// The longest time that is told apart from longer ones.
+/// The upper bound of the histogram.
 const LONGEST_MICROS: u64 = 24 * 3600 * 1_000_000;
 
 /// Collects times, in microseconds to three digits.
