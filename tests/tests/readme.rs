@@ -88,7 +88,10 @@ fn every_test_that_the_readme_or_the_guarantees_name_exists() {
     assert!(readme.len() >= 10, "the README names {} tests", readme.len());
     assert!(guarantees.len() >= 33, "the guarantees name {} tests", guarantees.len());
     for name in &guarantees {
-        assert!(sources.contains(&format!("fn {name}(")), "docs/guarantees.md names a test `{name}`, which does not exist");
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "docs/guarantees.md names a test `{name}`, which does not exist"
+        );
     }
     for name in readme {
         assert!(guarantees.contains(&name), "the README names a test `{name}`, which docs/guarantees.md does not");

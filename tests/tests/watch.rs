@@ -197,7 +197,9 @@ async fn every_query_has_an_answer_under_load_and_an_operator_sees_three_inciden
 
     // Inventory is stopped: its events wait, and with them the orders.
     shop.stop("inventory").await;
-    prometheus.turns_red(board, &["Orders completed", "Completed within 2.5 s", "Oldest pending event", "Services down"]).await;
+    prometheus
+        .turns_red(board, &["Orders completed", "Completed within 2.5 s", "Oldest pending event", "Services down"])
+        .await;
     shop.start("inventory").await;
     prometheus.all_green(board).await;
 

@@ -60,9 +60,7 @@ impl Connection {
         let client =
             tokio::time::timeout(PATIENCE, connecting).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"));
         let client = client.and_then(|client| client.map_err(Into::into));
-        Ok(Operator::new(
-            client.with_context(|| format!("cannot reach the broker at {url} (--server, NATS_URL)"))?,
-        ))
+        Ok(Operator::new(client.with_context(|| format!("cannot reach the broker at {url} (--server, NATS_URL)"))?))
     }
 
     /// The URL and the options to connect with.
@@ -113,12 +111,14 @@ fn read(name: &str) -> Result<ContextFile> {
     } else {
         let folder = env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let folder = folder.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")));
-        let folder =
-            folder.context("cannot find contexts by name: neither XDG_CONFIG_HOME nor HOME is set; give the path of the file")?;
+        let folder = folder.context(
+            "cannot find contexts by name: neither XDG_CONFIG_HOME nor HOME is set; give the path of the file",
+        )?;
         folder.join("nats").join("context").join(format!("{name}.json"))
     };
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read the context {}", path.display()))?;
     // The error may quote a value, and one of them is a password.
-    let wrong = |error: serde_json::Error| anyhow!("{} is not a valid context file: line {}", path.display(), error.line());
+    let wrong =
+        |error: serde_json::Error| anyhow!("{} is not a valid context file: line {}", path.display(), error.line());
     serde_json::from_str(&text).map_err(wrong)
 }

@@ -100,7 +100,10 @@ async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Res
         [] => bail!("`{document}` has no pending wake at `{service}`"),
         several => {
             let kinds: Vec<&str> = several.iter().map(|wake| wake.kind.as_str()).collect();
-            bail!("`{document}` has several pending wakes at `{service}`: choose one with --kind: {}", kinds.join(", "));
+            bail!(
+                "`{document}` has several pending wakes at `{service}`: choose one with --kind: {}",
+                kinds.join(", ")
+            );
         }
     };
     let left = operator.act_on(wake, act, &actor.into()).await?;

@@ -79,8 +79,7 @@ impl Command for CancelOrder {
 
     fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
         let id = &self.id;
-        let mut order =
-            unit.get::<Order>(id)?.ok_or_else(|| Fault::not_found(format!("no order with id {id}")))?;
+        let mut order = unit.get::<Order>(id)?.ok_or_else(|| Fault::not_found(format!("no order with id {id}")))?;
         if order.status == Status::Confirmed {
             return Err(Fault::conflict(format!(
                 "order {id} is CONFIRMED: only an order that is PENDING or RESERVED can be cancelled"

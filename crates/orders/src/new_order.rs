@@ -85,7 +85,9 @@ impl NewOrder {
         if let Some(lines) = &lines {
             match (Line::total(lines), total) {
                 (None, _) => broken.say("items", format!("add up to more than the largest amount, {}", Money::MAX)),
-                (Some(Money::ZERO), _) => broken.say("items", "add up to 0.00: an order must have something to pay for"),
+                (Some(Money::ZERO), _) => {
+                    broken.say("items", "add up to 0.00: an order must have something to pay for")
+                }
                 (Some(right), Some(total)) if right != total => {
                     broken.say("totalAmount", format!("is {total}, but the items add up to {right}"));
                 }

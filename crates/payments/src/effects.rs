@@ -106,9 +106,7 @@ impl<G: Gateway> Wake for RefundCharge<G> {
         match self.0.refund(order, terms.amount, &format!("{REFUND}-{order}")).await? {
             Refunded::Done => Ok(()),
             Refunded::NothingCaptured if refunded_before(&*self.0, order).await? => Ok(()),
-            Refunded::NothingCaptured => {
-                Err(Outage(format!("the gateway no longer has the capture of order {order}")))
-            }
+            Refunded::NothingCaptured => Err(Outage(format!("the gateway no longer has the capture of order {order}"))),
         }
     }
 

@@ -236,8 +236,7 @@ fn bad_request(detail: impl Into<String>, errors: Vec<FieldError>) -> Problem {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| bad_request(format!("invalid body: {error}"), vec![]))
+    serde_json::from_slice(body).map_err(|error| bad_request(format!("invalid body: {error}"), vec![]))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {

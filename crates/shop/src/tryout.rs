@@ -125,7 +125,8 @@ pub(crate) async fn serve(
 /// A page anywhere on the web can make its reader's browser send a POST to this machine; browsers say where it comes from.
 async fn no_browser(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
-        return Problem::new(StatusCode::FORBIDDEN, "these routes are for the console's server, not for browsers").into_response();
+        return Problem::new(StatusCode::FORBIDDEN, "these routes are for the console's server, not for browsers")
+            .into_response();
     }
     next.run(request).await
 }

@@ -12,12 +12,17 @@ use crate::board::{Asks, Board, RATE};
 use crate::panel::{AMBER, GREEN, Kind, Panel, RED, Unit};
 
 pub(crate) fn board() -> Value {
-    Board::new("millstream-broker", "Broker", "Does it answer? Which consumers lag? How full are the streams?", Asks::Nothing)
-        .tiles(tiles())
-        .row("Which consumers lag?", consumers())
-        .row("How full are the streams?", streams())
-        .row("Dead letters and instances", others())
-        .build()
+    Board::new(
+        "millstream-broker",
+        "Broker",
+        "Does it answer? Which consumers lag? How full are the streams?",
+        Asks::Nothing,
+    )
+    .tiles(tiles())
+    .row("Which consumers lag?", consumers())
+    .row("How full are the streams?", streams())
+    .row("Dead letters and instances", others())
+    .build()
 }
 
 fn tiles() -> Vec<Panel> {
@@ -225,12 +230,7 @@ fn others() -> Vec<Panel> {
             format!("max by (service_name) ({DEAD_LETTER_AGE})"),
             "{{service_name}}",
         )
-        .says(
-            "Age of each service's oldest unresolved dead letter.",
-            "0.",
-            "Resolve the oldest first.",
-            "deadletters",
-        )
+        .says("Age of each service's oldest unresolved dead letter.", "0.", "Resolve the oldest first.", "deadletters")
         .leads_to_letters("service=${__field.labels.service_name}"),
         Panel::lines(
             "Instances",

@@ -14,19 +14,14 @@ use crate::panel::{AMBER, GREEN, Kind, Panel, RED, Unit};
 const WORK: &str = r#"http_route!~"/health|/livez|/readyz|/metrics""#;
 
 pub(crate) fn board() -> Value {
-    Board::new(
-        "millstream-service",
-        "Service",
-        "Does it answer? Where does its engine spend its time?",
-        Asks::Instance,
-    )
-    .tiles(tiles())
-    .row("Does it answer?", http())
-    .row("Where does the engine spend its time?", engine())
-    .row("Do external systems answer?", outside())
-    .row("Does the broker accept its events?", broker())
-    .row("How is the process?", process())
-    .build()
+    Board::new("millstream-service", "Service", "Does it answer? Where does its engine spend its time?", Asks::Instance)
+        .tiles(tiles())
+        .row("Does it answer?", http())
+        .row("Where does the engine spend its time?", engine())
+        .row("Do external systems answer?", outside())
+        .row("Does the broker accept its events?", broker())
+        .row("How is the process?", process())
+        .build()
 }
 
 fn tiles() -> Vec<Panel> {

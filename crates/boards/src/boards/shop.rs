@@ -160,20 +160,15 @@ fn waiting() -> Vec<Panel> {
             "wakesoverdue",
         )
         .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
-        Panel::lines(
-            "Oldest unpublished event",
-            Unit::Seconds,
-            format!("max by (job) ({UNPUBLISHED_AGE})"),
-            "{{job}}",
-        )
-        .steps(&[(60.0, RED)])
-        .says(
-            "How long the oldest committed event has been waiting to be published.",
-            "Below a second.",
-            "Check that the broker answers and its streams have capacity.",
-            "eventsunpublished",
-        )
-        .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
+        Panel::lines("Oldest unpublished event", Unit::Seconds, format!("max by (job) ({UNPUBLISHED_AGE})"), "{{job}}")
+            .steps(&[(60.0, RED)])
+            .says(
+                "How long the oldest committed event has been waiting to be published.",
+                "Below a second.",
+                "Check that the broker answers and its streams have capacity.",
+                "eventsunpublished",
+            )
+            .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
         Panel::lines("Orders past their deadline", Unit::Count, format!("max({OVERDUE})"), "overdue")
             .says(
                 "Orders still open two minutes after their deadline.",

@@ -155,11 +155,8 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<Dea
     for info in infos {
         let name = info.config.name;
         let stream = context.get_stream_no_info(&name).await?;
-        let consumers: Vec<_> = stream
-            .consumers()
-            .try_collect()
-            .await
-            .with_context(|| format!("cannot list the consumers of {name}"))?;
+        let consumers: Vec<_> =
+            stream.consumers().try_collect().await.with_context(|| format!("cannot list the consumers of {name}"))?;
         durables.extend(consumers.into_iter().filter(|consumer| consumer.config.durable_name.is_some()).map(
             |consumer| Durable {
                 stream: name.clone(),

@@ -80,11 +80,7 @@ pub async fn watch(options: Options, shutdown: impl Future<Output = ()>) -> Resu
             if let Some(summary) = summary.ok().filter(|summary| summary.accepted > MOST) {
                 if !std::mem::replace(&mut told, true) {
                     let orders = summary.accepted;
-                    tracing::warn!(
-                        orders,
-                        MOST,
-                        "too many orders for continuous checks: run `shop check` manually"
-                    );
+                    tracing::warn!(orders, MOST, "too many orders for continuous checks: run `shop check` manually");
                 }
                 sleep(LATER).await;
                 continue;

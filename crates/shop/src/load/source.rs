@@ -31,10 +31,9 @@ pub(super) async fn orders(options: &Options, http: &reqwest::Client) -> anyhow:
     let products = match &options.catalogue {
         Some(path) => catalogue(path)?,
         None => {
-            let stock: Vec<Product> = Api::new(http, &options.inventory_url)
-                .list("/stock", "products")
-                .await
-                .context("cannot read the catalogue from inventory: check --inventory-url, or give a file with --catalogue")?;
+            let stock: Vec<Product> = Api::new(http, &options.inventory_url).list("/stock", "products").await.context(
+                "cannot read the catalogue from inventory: check --inventory-url, or give a file with --catalogue",
+            )?;
             stock.into_iter().map(|product| product.product_id).collect()
         }
     };
