@@ -1,11 +1,4 @@
 //! `millstream`: the operator's tool for any system built with the toolkit, see `millstream --help`.
-//!
-//! | exit code | |
-//! | --- | --- |
-//! | 0 | done |
-//! | 1 | done, and there is a problem: something was held back, could not be sent, or is missing |
-//! | 2 | invalid command line |
-//! | 3 | failed: the broker does not answer, or the requested item does not exist |
 
 use std::process::ExitCode;
 
@@ -30,9 +23,13 @@ mod trace;
 mod wakes;
 mod who;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 done, but there is a problem: something was held back, could not be sent, or is missing;
+2 invalid command line; 3 failed: the broker does not answer, or the requested item does not exist.";
+
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version, max_term_width = 120)]
+#[command(name = "millstream", version, max_term_width = 120, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     connection: Connection,
@@ -107,6 +104,7 @@ mod tests {
     fn the_command_line_is_sound_and_the_console_has_the_one_set_of_connection_flags() {
         let mut command = Cli::command();
         command.clone().debug_assert();
+        assert!(command.render_help().to_string().contains("Exit codes: 0 done"));
         command.build();
         let help = command.find_subcommand_mut("console").unwrap().render_long_help().to_string();
         for wanted in ["[default: 8080]", "--server", "NATS_URL", "--allow-actions", "HTTP_PORT"] {
