@@ -21,7 +21,7 @@ pub(crate) fn board() -> Value {
     .tiles(tiles())
     .row("Which consumers lag?", consumers())
     .row("How full are the streams?", streams())
-    .row("Dead letters and instances", others())
+    .row("Which services run, and what did they park?", others())
     .build()
 }
 
