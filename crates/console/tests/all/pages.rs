@@ -66,7 +66,7 @@ async fn no_page_has_an_error_or_asks_elsewhere_or_is_wider_than_a_phone() {
         (format!("#/trace/{id}"), "bank.moved"),
         ("#/dead".to_owned(), "of 2 causes"),
         ("#/dead/shipping/0123456789ab".to_owned(), "Error"),
-        ("#/dead/shipping/0190a5c2-7b1e-8000-a1b2-000000000001".to_owned(), "Nobody has acted on it"),
+        ("#/dead/shipping/0190a5c2-7b1e-8000-a1b2-000000000001".to_owned(), "No actions yet"),
         ("#/system".to_owned(), "DLQ_SHIPPING"),
     ];
     for width in [1280, 390] {
