@@ -1,11 +1,11 @@
-# The shop's one image, with the programs `shop` and `millstream`. Nothing in it is of one processor:
+# The image of the shop, with the programs `shop` and `millstream`. It can be built for several platforms:
 # docker buildx build --platform linux/amd64,linux/arm64 .
 
 FROM rust:1.95.0-slim-bookworm AS rust
 WORKDIR /src
 
-# The manifests, with a stub in place of each crate's code. These files differ only when a dependency does, so that the layer
-# with the dependencies below is built again only then.
+# The manifests, with a stub for each crate's code. These files change only with a dependency, so that the layer
+# with the dependencies below is rebuilt only then.
 FROM rust AS manifests
 COPY . .
 RUN mkdir /stubs && cp Cargo.toml Cargo.lock /stubs/ \
@@ -25,20 +25,20 @@ COPY --from=manifests /stubs .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     cargo build --locked --profile dist $PROGRAMS
 COPY . .
-# What the programs say of their origin.
+# The revision that the programs report.
 ARG REVISION=unknown
 ENV MILLSTREAM_REVISION=$REVISION
-# A stub is newer than the code that it stands for, and would pass for what was built of it.
+# The stubs are newer than the real code, so cargo would take their artifacts for up to date.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find crates -name '*.rs' -exec touch {} + && cargo build --locked --profile dist $PROGRAMS \
  && mkdir /programs /data && find target/dist -maxdepth 1 -type f -executable -exec cp {} /programs/ \;
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /programs/ /usr/local/bin/
-# A named volume that is laid over it belongs to the same user.
+# A named volume mounted here gets the same owner.
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532
 WORKDIR /data
-# All of the container's network; who may come from outside is for the published ports to say.
+# Listens on all interfaces of the container; the published ports decide what is reachable from outside.
 ENV HTTP_HOST=0.0.0.0 LOG_FORMAT=json
 ENTRYPOINT ["/usr/local/bin/shop"]

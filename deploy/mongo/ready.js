@@ -1,5 +1,5 @@
-// Healthy is the writable primary of the set with a user for each service. What is missing is made; what is there stays: this
-// may run at any time and as often as one likes.
+// Healthy means: this is the writable primary of the set, and each service has its user. Whatever is missing is created; the script
+// is idempotent.
 const env = process.env;
 try {
   if (!db.hello().setName) {
@@ -14,7 +14,7 @@ if (!db.hello().isWritablePrimary) {
 }
 for (const service of env.MONGO_SERVICES.split(" ")) {
   const pwd = env[`MONGO_${service.toUpperCase()}_PASSWORD`];
-  // Its own database and nothing else.
+  // Access to its own database only.
   const roles = [{ role: "readWrite", db: service }];
   const its = db.getSiblingDB(service);
   const user = its.getUser(service, { showCredentials: false });

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Starts as the public image does, with a key: a replica set that asks for passwords wants one. Its only member shares it with
-# nobody, so each start makes a new one.
+# Starts like the public image, with a key file: a replica set with authentication requires one. The only member shares it with
+# no other, so each start generates a new one.
 set -euo pipefail
 key=/run/replica-set.key
 rm -f "$key"

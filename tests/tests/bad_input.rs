@@ -156,7 +156,7 @@ async fn every_bad_order_is_refused_with_the_field_and_what_would_be_right_and_l
         (Method::POST, "/orders/x/y/z", 404, "no route"),
         (Method::DELETE, "/orders", 405, "use "),
         (Method::PUT, "/orders/x", 405, "use GET"),
-        (Method::GET, "/orders/no-such-order", 404, "no order with the id no-such-order"),
+        (Method::GET, "/orders/no-such-order", 404, "no order with id no-such-order"),
         (Method::GET, "/orders/a%20b", 404, "no order"),
         (Method::POST, "/orders/no-such-order/cancel", 404, "no order"),
         (Method::GET, "/orders?status=OPEN", 400, ""),

@@ -1,4 +1,4 @@
-//! The README's service and its test, as they stand there, and what else it promises of itself.
+//! The README's service and its test, exactly as shown there, and the tests that prove the promises.
 #![allow(unreachable_pub, reason = "the README shows a library")]
 
 // README: service
@@ -77,17 +77,28 @@ fn the_readme_shows_the_service_and_the_test_that_are_run_here() {
     }
 }
 
-/// Every test that the README names as the proof of a promise is there.
+/// Every test that a page names as the proof of a promise exists, and the README's promises are among all of them.
 #[test]
-fn every_test_that_the_readme_names_exists() {
+fn every_test_that_the_readme_or_the_guarantees_name_exists() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources = sources(root);
-    let readme = include_str!("../../README.md");
-    let named: Vec<&str> = readme.split('`').skip(1).step_by(2).filter(|name| is_test_name(name)).collect();
-    assert!(named.len() >= 8, "the README names {} tests", named.len());
-    for name in named {
-        assert!(sources.contains(&format!("fn {name}(")), "the README names a test `{name}`, which is not there");
+    let readme = tests_named(include_str!("../../README.md"));
+    let guarantees = tests_named(include_str!("../../docs/guarantees.md"));
+    assert!(readme.len() >= 10, "the README names {} tests", readme.len());
+    assert!(guarantees.len() >= 33, "the guarantees name {} tests", guarantees.len());
+    for name in &guarantees {
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "docs/guarantees.md names a test `{name}`, which does not exist"
+        );
     }
+    for name in readme {
+        assert!(guarantees.contains(&name), "the README names a test `{name}`, which docs/guarantees.md does not");
+    }
+}
+
+fn tests_named(page: &str) -> Vec<&str> {
+    page.split('`').skip(1).step_by(2).filter(|name| is_test_name(name)).collect()
 }
 
 fn is_test_name(text: &str) -> bool {

@@ -55,7 +55,7 @@ async fn in_a_minute_one_sees_an_order_cross_breaks_the_gateway_repairs_it_and_m
         browser.value("location.reload()").await;
         browser.until_shows("inventory.reserved").await;
         let page = browser.value("document.body.innerText").await;
-        page.as_str().is_some_and(|page| page.contains("payments: charge") && page.contains("tried"))
+        page.as_str().is_some_and(|page| page.contains("payments: charge") && page.contains("attempt"))
     })
     .await;
     invariants_hold(&browser).await;
@@ -73,7 +73,7 @@ async fn in_a_minute_one_sees_an_order_cross_breaks_the_gateway_repairs_it_and_m
     browser.click("orders inventory.rejected").await;
     browser.until_shows("requested").await;
     browser.click("Redrive…").await;
-    browser.until_shows("1 would go").await;
+    browser.until_shows("1 eligible").await;
     browser.fill("who", "ada").await;
     browser.fill("why", "to see what becomes of it").await;
     browser.click("Redrive 1").await;
@@ -93,11 +93,11 @@ async fn in_a_minute_one_sees_an_order_cross_breaks_the_gateway_repairs_it_and_m
     let mended = body.as_str().unwrap().replace("\"one\"", "1");
     browser.fill("payload", &mended).await;
     browser.fill("why", "a quantity is a number").await;
-    browser.click("Send the changed copy").await;
+    browser.click("Send the edited copy").await;
     browser.until_shows("Sent as").await;
     browser.click("Close").await;
     browser.value("location.hash = '#/dead'").await;
-    browser.until_shows("Nothing has been given up").await;
+    browser.until_shows("No dead letters.").await;
 
     invariants_hold(&browser).await;
     checking.abort();

@@ -168,7 +168,7 @@ const EMPTY_WHEN_WELL: [(&str, &str); 4] = [
     ("Restarts", "nothing has started anew"),
     ("Releases", "nothing was deployed"),
     ("Alerts", "no alert fires"),
-    ("Alerts that fire", "no alert fires"),
+    ("Firing alerts", "no alert fires"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,13 +191,15 @@ async fn every_query_has_an_answer_under_load_and_an_operator_sees_three_inciden
 
     // The gateway does not answer: charges wait, and with them the orders.
     shop.faults(json!({ "down": true })).await;
-    prometheus.turns_red(board, &["Orders ending", "Ended within 2.5 s", "Payments wait since"]).await;
+    prometheus.turns_red(board, &["Orders completed", "Completed within 2.5 s", "Oldest overdue payment"]).await;
     shop.faults(json!({ "down": false })).await;
     prometheus.all_green(board).await;
 
     // Inventory is stopped: its events wait, and with them the orders.
     shop.stop("inventory").await;
-    prometheus.turns_red(board, &["Orders ending", "Ended within 2.5 s", "Events wait since", "Services down"]).await;
+    prometheus
+        .turns_red(board, &["Orders completed", "Completed within 2.5 s", "Oldest pending event", "Services down"])
+        .await;
     shop.start("inventory").await;
     prometheus.all_green(board).await;
 

@@ -1,4 +1,4 @@
-//! What the service keeps.
+//! The service's documents.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::spread::Spread;
 use crate::sum::Sum;
 
-/// What all orders together come to. There is one.
+/// The totals of all orders. There is one such document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
-    /// When the earliest event that is counted happened.
+    /// Time of the earliest counted event.
     pub since: Option<Timestamp>,
-    /// When the latest did.
+    /// Time of the latest counted event.
     pub until: Option<Timestamp>,
     /// Orders accepted.
     pub accepted: u64,
@@ -24,7 +24,7 @@ pub struct Totals {
     pub confirmed: u64,
     /// Orders cancelled.
     pub cancelled: Cancelled,
-    /// What confirmed orders have paid, by currency.
+    /// Revenue of confirmed orders, by currency.
     pub revenue: BTreeMap<String, Sum>,
     /// From an order's acceptance to its confirmation.
     pub to_confirmed: Spread,
@@ -35,7 +35,7 @@ pub struct Totals {
 impl Totals {
     pub(crate) const ID: &'static str = "all";
 
-    /// Widens the time that is counted.
+    /// Extends the counted period.
     pub(crate) fn saw(&mut self, at: Timestamp) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         self.until = self.until.max(Some(at));
@@ -58,7 +58,7 @@ pub struct Cancelled {
     pub out_of_stock: u64,
     /// The payment was declined.
     pub declined: u64,
-    /// They had not ended in time.
+    /// They were not finished by the deadline.
     pub deadline: u64,
     /// The customers asked for it.
     pub customer: u64,
@@ -75,7 +75,7 @@ impl Cancelled {
     }
 }
 
-/// What confirmed orders have of a product, in one currency.
+/// Sales of a product in confirmed orders, in one currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sold {
@@ -85,9 +85,9 @@ pub struct Sold {
     pub product_id: ProductId,
     /// The currency.
     pub currency: Currency,
-    /// How many.
+    /// The quantity.
     pub quantity: u64,
-    /// For how much.
+    /// The revenue.
     pub revenue: Sum,
 }
 

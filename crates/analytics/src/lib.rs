@@ -1,10 +1,10 @@
-//! The analytics service: what the orders' events add up to. It publishes nothing and does nothing outside, so it can be
+//! The analytics service: sales figures aggregated from the orders' events. It publishes nothing and has no effects, so it can be
 //! rebuilt from the stream at any time.
 //!
-//! * `figures.rs` has the documents, few of them: [`Totals`], and one [`Sold`] a product;
-//! * `projection.rs` has the handlers: each adds one event to them, in whatever order events come;
-//! * `spread.rs` has how durations are kept, `sum.rs` how money is;
-//! * `summary.rs` has what callers see, `http.rs` the route.
+//! * `figures.rs` has the documents, few of them: [`Totals`], and one [`Sold`] per product;
+//! * `projection.rs` has the handlers: each adds one event to them, in any order;
+//! * `spread.rs` has the histogram of durations, `sum.rs` the sums of money;
+//! * `summary.rs` has the response, `http.rs` the route.
 //!
 //! Documents are few and every event touches the same, so a batch of events is folded into one write of each.
 

@@ -1,4 +1,4 @@
-//! Each event is added to the figures. Adding is the same in any order: OrderConfirmed may come before OrderCreated.
+//! Adds each event to the figures. Addition is commutative: OrderConfirmed may arrive before OrderCreated.
 
 use contracts::OrderId;
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderCreated};
@@ -9,7 +9,7 @@ use crate::spread::Spread;
 
 /// An event that is counted.
 pub(crate) trait Counted: Event {
-    /// Which figures of products it changes.
+    /// The product figures it changes.
     fn products(&self) -> Vec<String> {
         vec![]
     }
@@ -70,8 +70,8 @@ impl Counted for OrderCancelled {
     }
 }
 
-/// An order's id is that of the command that placed it, and begins with the time when that arrived. So how long its saga took can be
-/// told from the event of its end alone, also when that of its beginning is not there yet, or no longer.
+/// An order's id is that of the command that placed it, and begins with its arrival time. So the duration of its saga can be
+/// computed from the final event alone, even if the first event has not arrived yet, or has expired.
 fn add_duration(spread: &mut Spread, order: &OrderId, meta: &Meta) {
     if let Some(placed) = order.parse::<Id>().ok().and_then(Id::time) {
         spread.add(meta.time.since(placed));

@@ -1,21 +1,21 @@
-//! [`Spread`]: how durations spread, in a document of fixed size.
+//! [`Spread`]: a histogram of durations of fixed size.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Upper bounds of the buckets in milliseconds; one more bucket holds what is longer. With other bounds the documents kept so far mean
-/// nothing: that takes a new [`SHAPE`](millstream::Document::SHAPE) and a rebuild.
+/// Upper bounds of the buckets in milliseconds; one more bucket holds longer durations. Changing the bounds invalidates stored
+/// documents: it takes a new [`SHAPE`](millstream::Document::SHAPE) and a rebuild.
 const BOUNDS_MS: [u64; 16] =
     [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000];
 
-/// Durations: how many, their sum, the extremes, and how many in each bucket. Adding is the same in any order.
+/// Durations: count, sum, extremes, and the count per bucket. Addition is commutative.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spread {
-    /// How many.
+    /// The count.
     pub count: u64,
-    /// What they add up to.
+    /// The sum.
     pub sum_ms: u64,
     /// The shortest; 0 if there is none.
     pub min_ms: u64,

@@ -1,4 +1,4 @@
-//! [`Sum`]: money of any number of orders.
+//! [`Sum`]: the sum of amounts of any number of orders.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-/// What amounts add up to, in minor units, exactly: a single [`Money`](contracts::Money) has 13 digits at most, which two orders may
+/// An exact sum of amounts in minor units: a single [`Money`](contracts::Money) has at most 13 digits, which two orders may
 /// exceed. Written as a JSON number with two decimals and read from its text, never through a float.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum(pub i64);
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Sum {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let minor = text.get().rsplit_once('.').filter(|(_, decimals)| decimals.len() == 2);
         let minor = minor.and_then(|(whole, decimals)| format!("{whole}{decimals}").parse().ok());
-        minor.map(Self).ok_or_else(|| de::Error::custom(format!("`{text}` is no sum with two decimals")))
+        minor.map(Self).ok_or_else(|| de::Error::custom(format!("`{text}` is not a sum with two decimals")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Summary`]: the figures as callers see them.
+//! [`Summary`]: the figures as returned to callers.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use crate::figures::{Cancelled, Sold, Totals};
 use crate::spread::Spread;
 use crate::sum::Sum;
 
-/// How many products each list of [`TopProducts`] has at most.
+/// Maximum length of each list of [`TopProducts`].
 const TOP: usize = 10;
 
-/// What the orders add up to.
+/// The sales figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// When the earliest event that is counted happened: after a rebuild, the earliest that the stream still held. What was before
-    /// is not in these figures. `null` if nothing is counted.
+    /// Time of the earliest counted event: after a rebuild, the earliest still in the stream. Anything before
+    /// is not included. `null` if nothing is counted.
     pub since: Option<Timestamp>,
-    /// When the latest did.
+    /// Time of the latest counted event.
     pub until: Option<Timestamp>,
     /// Orders accepted.
     pub accepted: u64,
@@ -27,15 +27,15 @@ pub struct Summary {
     pub confirmed: u64,
     /// Orders cancelled, by reason.
     pub cancelled: Cancelled,
-    /// What confirmed orders have paid, by currency.
+    /// Revenue of confirmed orders, by currency.
     pub revenue: BTreeMap<String, Sum>,
-    /// How long orders took from their acceptance to their end.
+    /// Time from acceptance to completion.
     pub saga_durations: Durations,
-    /// What was sold most.
+    /// Best-selling products.
     pub top_products: TopProducts,
 }
 
-/// Durations of sagas, by how they ended.
+/// Durations of sagas, by outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Durations {
@@ -49,15 +49,15 @@ pub struct Durations {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timing {
-    /// How many.
+    /// The count.
     pub count: u64,
     /// The shortest.
     pub min_ms: u64,
     /// The mean.
     pub mean_ms: u64,
-    /// Half of them take no longer; an estimate.
+    /// The median; an estimate.
     pub p50_ms: u64,
-    /// 95 % of them take no longer; an estimate.
+    /// The 95th percentile; an estimate.
     pub p95_ms: u64,
     /// The longest.
     pub max_ms: u64,
@@ -76,13 +76,13 @@ impl From<&Spread> for Timing {
     }
 }
 
-/// The products of which most was sold, the first first. A product that was sold in several currencies is there once for each.
+/// The best-selling products, in descending order. A product sold in several currencies is listed once per currency.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopProducts {
-    /// By pieces.
+    /// By quantity.
     pub by_quantity: Vec<Sold>,
-    /// By what they brought in.
+    /// By revenue.
     pub by_revenue: Vec<Sold>,
 }
 

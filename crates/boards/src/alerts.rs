@@ -8,27 +8,27 @@ use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE};
 
 use crate::{OBSERVER, SERVICES};
 
-/// Whom an alert is for.
+/// Urgency of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Somebody has to look now.
+    /// Needs attention now.
     Page,
-    /// Somebody has to look these days.
+    /// Needs attention within days.
     Ticket,
 }
 
-/// An alert: it fires while `value` fulfils `condition` for some time.
+/// An alert: it fires once `value` has met `condition` for some time.
 #[derive(Clone, Debug)]
 pub struct Alert {
     /// Its name, and in lower case the anchor of its runbook.
     pub name: &'static str,
-    /// What is watched; it has a value whether or not the alert fires.
+    /// The watched expression, which has a value whether or not the alert fires.
     pub value: String,
-    /// What makes it fire.
+    /// The condition under which it fires.
     pub condition: String,
-    /// For how long.
+    /// How long the condition must hold.
     pub lasts: &'static str,
-    /// For whom.
+    /// Its urgency.
     pub severity: Severity,
     /// The board that explains it.
     pub board: &'static str,
@@ -40,12 +40,12 @@ pub struct Alert {
     pub job: Option<&'static str>,
 }
 
-/// A rule that keeps what is costly to compute, or used twice.
+/// A recording rule for an expression that is costly, or used twice.
 #[derive(Clone, Debug)]
 pub struct Recording {
     /// The series' name.
     pub name: String,
-    /// What is kept.
+    /// The recorded expression.
     pub expr: String,
 }
 
@@ -114,8 +114,8 @@ fn burn(name: &'static str, of: fn(&str) -> String, windows: [&str; 2], factor: 
 /// All alerts.
 pub fn all() -> Vec<Alert> {
     use Severity::{Page, Ticket};
-    let late = "Of the orders accepted, {{ $value | humanizePercentage }} had not ended after 2.5 s; 1 % may.";
-    let bad = "{{ $labels.job }} failed, or took longer than 0.25 s for, {{ $value | humanizePercentage }} of its requests; 1 % may.";
+    let late = "{{ $value | humanizePercentage }} of accepted orders were not completed within 2.5 s; the objective allows 1 %.";
+    let bad = "{{ $value | humanizePercentage }} of the requests to {{ $labels.job }} failed or took longer than 0.25 s; the objective allows 1 %.";
     let mut all: Vec<Alert> = SERVICES
         .iter()
         .chain([&OBSERVER])
@@ -132,47 +132,47 @@ pub fn all() -> Vec<Alert> {
         .collect();
     all.extend([
         burn("OrdersLateFast", orders_late, ["1h", "5m"], 14.4, "1m")
-            .says("shop", "Orders do not end in time: the month's budget is gone in two days", late),
+            .says("shop", "Orders are completed too late: the monthly error budget will be spent in two days", late),
         burn("OrdersLateSteady", orders_late, ["6h", "30m"], 6.0, "5m")
-            .says("shop", "Orders do not end in time: the month's budget is gone in five days", late),
+            .says("shop", "Orders are completed too late: the monthly error budget will be spent in five days", late),
         burn("OrdersLateSlow", orders_late, ["3d", "6h"], 1.0, "30m")
-            .says("shop", "Orders do not end in time: the month's budget does not last", late),
+            .says("shop", "Orders are completed too late: the objective is missed", late),
         burn("HttpErrorsFast", http_bad, ["1h", "5m"], 14.4, "1m")
-            .says("service", "{{ $labels.job }} fails requests: the month's budget is gone in two days", bad),
+            .says("service", "{{ $labels.job }} fails requests: the monthly error budget will be spent in two days", bad),
         burn("HttpErrorsSteady", http_bad, ["6h", "30m"], 6.0, "5m")
-            .says("service", "{{ $labels.job }} fails requests: the month's budget is gone in five days", bad),
+            .says("service", "{{ $labels.job }} fails requests: the monthly error budget will be spent in five days", bad),
         burn("HttpErrorsSlow", http_bad, ["3d", "6h"], 1.0, "30m")
-            .says("service", "{{ $labels.job }} fails requests: the month's budget does not last", bad),
+            .says("service", "{{ $labels.job }} fails requests: the objective is missed", bad),
         Alert::new("NoOrderAccepted",
             format!(r#"sum(rate({ORDERS}{{outcome="accepted"}}[10m]))"#),
             &format!(r#"== 0 and sum(rate({HTTP_DURATION}_count{{http_request_method="POST",http_route="/orders"}}[10m])) > 0 and sum(up{{job="orders"}}) > 0"#), "2m", Page)
-            .says("shop", "Customers order and no order is accepted", "Orders are asked for and HTTP is up, and {{ $value }} a second were accepted in ten minutes."),
+            .says("shop", "Customers place orders but none is accepted", "POST /orders receives requests, and {{ $value }} orders per second were accepted in the last ten minutes."),
         Alert::new("OrdersOverdue", format!("max({OVERDUE})"), "> 0", "2m", Page)
-            .says("shop", "Orders have not ended though their deadline is over", "{{ $value }} orders are more than two minutes past their deadline."),
+            .says("shop", "Orders are still open after their deadline", "{{ $value }} orders are more than two minutes past their deadline."),
         Alert::new("SagaViolated", format!("sum by (job, invariant) (increase({INVARIANT_VIOLATIONS}[15m]))"), "> 0", "30s", Page)
-            .says("shop", "{{ $labels.job }} met a fact that contradicts its state: {{ $labels.invariant }}", "{{ $value }} times in 15 minutes: money or goods may be wrong."),
+            .says("shop", "{{ $labels.job }} received an event that contradicts its state: {{ $labels.invariant }}", "{{ $value }} times in 15 minutes: money or goods may be wrong."),
         Alert::new("DeadLetters", format!("sum by (service_name) ({DEAD_LETTERS})"), "> 0", "1m", Ticket)
-            .says("events", "{{ $labels.service_name }} has dead letters", "{{ $value }} events were given up and nobody has dealt with them."),
+            .says("events", "{{ $labels.service_name }} has dead letters", "{{ $value }} dead letters are unresolved."),
         Alert::new("DeadLettersGrow", format!("sum by (job, event, reason) (increase({DEAD_LETTERED}[10m]))"), "> 10", "1m", Page)
-            .says("events", "{{ $labels.job }} gives up one {{ $labels.event }} after the other: {{ $labels.reason }}", "{{ $value }} in ten minutes."),
+            .says("events", "{{ $labels.job }} dead-letters {{ $labels.event }} repeatedly: {{ $labels.reason }}", "{{ $value }} dead letters in ten minutes."),
         Alert::new("ConsumerLags", format!("max by (stream_name, consumer_name) ({OLDEST_UNACKED})"), "> 3600", "5m", Page)
-            .says("broker", "{{ $labels.consumer_name }} lags on {{ $labels.stream_name }}", "Its oldest event is {{ $value | humanizeDuration }} old."),
+            .says("broker", "{{ $labels.consumer_name }} lags on {{ $labels.stream_name }}", "Its oldest unacknowledged event is {{ $value | humanizeDuration }} old."),
         Alert::new("ConsumerNotPulled",
             format!("max by (stream_name, consumer_name) (max_over_time({WAITING}[1d]))"),
             &format!("== 0 and max by (stream_name, consumer_name) ({WAITING} offset 1d) == 0"), "5m", Ticket)
-            .says("broker", "Nobody has read {{ $labels.stream_name }} for {{ $labels.consumer_name }} for a day", "{{ $value }} pulls waited in a day; the consumer keeps the stream from being trimmed."),
+            .says("broker", "{{ $labels.consumer_name }} has not read {{ $labels.stream_name }} for a day", "{{ $value }} pull requests waited in the last day; the consumer blocks the trimming of the stream."),
         Alert::new("StreamFull", format!("max by (stream_name) ({STREAM_RATIO})"), "> 0.8", "5m", Ticket)
-            .says("broker", "{{ $labels.stream_name }} is nearly full", "It is at {{ $value | humanizePercentage }} of its limit; from 90 % on commands are answered 503."),
+            .says("broker", "{{ $labels.stream_name }} is nearly full", "It is at {{ $value | humanizePercentage }} of its limit; from 90 % commands get 503."),
         Alert::new("StreamNotTrimmed", format!("max by (stream_name) ({TRIM_HELD})"), "> 0", "10m", Ticket)
-            .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (held: {{ $value }}): a durable that has read it is missing, or the broker does not answer."),
+            .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (blocked: {{ $value }}): a durable that has read it is missing, or the broker does not answer."),
         Alert::new("EventsUnpublished", format!("max by (job) ({UNPUBLISHED_AGE})"), "> 60", "1m", Page)
             .says("service", "{{ $labels.job }} cannot publish", "Its oldest committed event has been waiting for {{ $value | humanizeDuration }}."),
         Alert::new("PublishFails", format!(r#"sum by (job, error_type) (rate({SENT}{{error_type!=""}}[5m]))"#), "> 0", "5m", Ticket)
-            .says("service", "Publishes of {{ $labels.job }} fail: {{ $labels.error_type }}", "{{ $value }} a second; they are tried again."),
+            .says("service", "Publishes of {{ $labels.job }} fail: {{ $labels.error_type }}", "{{ $value }} per second; they are retried."),
         Alert::new("Redelivered", format!(r#"sum by (job, event) (rate({REDELIVERIES}{{cause="unacked"}}[5m]))"#), "> 0", "10m", Ticket)
-            .says("events", "{{ $labels.event }} comes again and again to {{ $labels.job }}", "{{ $value }} a second were delivered again because no ack came in time."),
+            .says("events", "{{ $labels.event }} is redelivered repeatedly to {{ $labels.job }}", "{{ $value }} per second are redelivered because no ack arrived in time."),
         Alert::new("WakesOverdue", format!("max by (job, kind) ({WAKE_OVERDUE})"), "> 60", "1m", Page)
-            .says("service", "{{ $labels.kind }} of {{ $labels.job }} is overdue", "The earliest has been due for {{ $value | humanizeDuration }}: the outside does not answer, or too slowly."),
+            .says("service", "{{ $labels.kind }} of {{ $labels.job }} is overdue", "The oldest has been due for {{ $value | humanizeDuration }}: the external system does not answer, or too slowly."),
     ]);
     all
 }

@@ -117,7 +117,7 @@ impl Board {
                 },
             ] },
             "annotations": { "list": [
-                annotation("Restarts", "blue", format!("changes(process_start_time_seconds{{{CHOSEN}}}[{RATE}]) > 0"), "{{job}} has started anew"),
+                annotation("Restarts", "blue", format!("changes(process_start_time_seconds{{{CHOSEN}}}[{RATE}]) > 0"), "{{job}} restarted"),
                 annotation(
                     "Releases", "purple",
                     format!("count by (job, version, revision) ({build}{{{CHOSEN}}}) unless count by (job, version, revision) ({build}{{{CHOSEN}}} offset {RATE})"),

@@ -135,7 +135,7 @@ impl Panel {
         self
     }
 
-    /// What it is, what is normal, what to do, and where that is told at length.
+    /// What it shows, what is normal, what to do, and the runbook section.
     pub(crate) fn says(
         mut self,
         what: &'static str,

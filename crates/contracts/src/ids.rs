@@ -1,4 +1,4 @@
-//! Ids as types of their own, so that an order's id is never taken for a product's.
+//! Ids as distinct types, so that an order's id cannot be mistaken for a product's.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest id in characters.
+/// Maximum length of an id in characters.
 const MAX_LENGTH: usize = 64;
 
-/// Why a text is not an id. Its message says what an id looks like, and does not repeat the text.
+/// The error for an invalid id. Its message describes a valid id, and does not repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidId;
 
 impl fmt::Display for InvalidId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an id has 1 to {MAX_LENGTH} characters of A-Z, a-z, 0-9 and . _ : -")
+        write!(f, "an id must have 1 to {MAX_LENGTH} characters of A-Z, a-z, 0-9 and . _ : -")
     }
 }
 
@@ -76,15 +76,15 @@ macro_rules! id {
 }
 
 id! {
-    /// An order's id: that of the command that placed it.
+    /// An order's id: the id of the command that placed it.
     OrderId
 }
 id! {
-    /// A product's id, chosen by whoever puts it in stock.
+    /// A product's id, chosen by the client that stocks it.
     ProductId
 }
 id! {
-    /// A customer's id, as the caller knows it.
+    /// A customer's id, as given by the caller.
     UserId
 }
 

@@ -1,4 +1,4 @@
-//! What the inventory service tells: whether an order's goods are set aside.
+//! Events of the inventory service: the reservation of an order's stock.
 
 use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,17 @@ use crate::{Currency, Line, Money, OrderId, ProductId, UserId};
 /// The stream of the inventory service.
 pub const STREAM: Stream = Stream::new("INVENTORY", "inventory");
 
-/// All lines of an order are set aside. Carries what payments needs to charge for them.
+/// All lines of an order are reserved. Carries what payments needs for the charge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryReserved {
     /// The order.
     pub order_id: OrderId,
-    /// What is to be paid.
+    /// The amount to pay.
     pub amount: Money,
     /// The currency of the amount.
     pub currency: Currency,
-    /// Who pays.
+    /// The customer.
     pub customer: UserId,
 }
 
@@ -31,7 +31,7 @@ impl Event for InventoryReserved {
     }
 }
 
-/// At least one line of an order is short; nothing of it is set aside.
+/// At least one line of an order is short of stock; nothing is reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryRejected {
@@ -49,25 +49,25 @@ impl Event for InventoryRejected {
     }
 }
 
-/// A product of which more was asked for than there is.
+/// A product with less stock than requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShortLine {
     /// The product.
     pub product_id: ProductId,
-    /// How many were asked for.
+    /// The requested quantity.
     pub requested: u64,
-    /// How many there were; 0 of a product that is not known.
+    /// The available quantity; 0 for an unknown product.
     pub available: u64,
 }
 
-/// What was set aside for an order is available again.
+/// The reserved stock of an order is available again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryReleased {
     /// The order.
     pub order_id: OrderId,
-    /// What had been set aside.
+    /// The released lines.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
 }

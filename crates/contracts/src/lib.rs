@@ -1,7 +1,7 @@
-//! What the shop's services say to each other: the events of the three domains, one file each, and the values in them.
+//! The contracts between the shop's services: the events of the three domains, one file each, and their value types.
 //!
-//! Services never import each other; they meet here. The exact JSON of each event and version stands in `golden/`, and a
-//! test holds the structs to it: readers ignore fields they do not know, values they do not know fail to parse.
+//! Services never import each other; they share only this crate. The exact JSON of each event and version is in `golden/`, and a
+//! test compares the structs with it: readers ignore unknown fields; unknown values fail to parse.
 
 pub mod inventory;
 pub mod orders;

@@ -1,4 +1,4 @@
-//! [`Money`]: exact amounts, and the currencies they are in.
+//! [`Money`]: exact amounts, and their currencies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-/// The most digits of an amount, the two behind the point included.
+/// Maximum number of digits of an amount, including the two decimals.
 const DIGITS: u32 = 13;
 
 /// An amount of money in minor units (cents): at most two decimals and 13 digits in all, so that every one can be written as
@@ -18,7 +18,7 @@ const DIGITS: u32 = 13;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Money(i64);
 
-/// Why a text is not an amount: what is wrong with it, and what would be right.
+/// The error for an invalid amount: what is wrong, and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidMoney(&'static str);
 
@@ -26,7 +26,7 @@ impl fmt::Display for InvalidMoney {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: an amount is a number such as 12.50, with at most two decimals and {DIGITS} digits in all",
+            "{}: an amount must be a number such as 12.50, with at most two decimals and {DIGITS} digits in all",
             self.0
         )
     }
@@ -35,12 +35,12 @@ impl fmt::Display for InvalidMoney {
 impl std::error::Error for InvalidMoney {}
 
 impl Money {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
     /// The largest amount, 99999999999.99.
     pub const MAX: Self = Self(10_i64.pow(DIGITS) - 1);
 
-    /// An amount of so many minor units; `None` beyond 13 digits.
+    /// An amount in minor units; `None` beyond 13 digits.
     pub const fn from_minor(minor: i64) -> Option<Self> {
         if minor.unsigned_abs() <= Self::MAX.0.unsigned_abs() { Some(Self(minor)) } else { None }
     }
@@ -56,7 +56,7 @@ impl Money {
         Self::from_minor(self.0 + other.0)
     }
 
-    /// So many times the amount; `None` beyond 13 digits.
+    /// The amount times a quantity; `None` beyond 13 digits.
     pub const fn checked_mul(self, times: u32) -> Option<Self> {
         match self.0.checked_mul(times as i64) {
             Some(minor) => Self::from_minor(minor),
@@ -82,7 +82,7 @@ impl fmt::Debug for Money {
 impl FromStr for Money {
     type Err = InvalidMoney;
 
-    /// Reads a JSON number's text. Exponents are refused: nobody writes amounts that way, and `1e2` has no number of decimals.
+    /// Parses the text of a JSON number. Exponents are rejected: `1e2` has no defined number of decimals.
     fn from_str(text: &str) -> Result<Self, InvalidMoney> {
         let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
         let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -111,7 +111,7 @@ impl<'de> Deserialize<'de> for Money {
     }
 }
 
-/// The currencies that an amount may be in: those with two decimals that the shop knows.
+/// The supported currencies, all with two decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Currency {
@@ -150,7 +150,7 @@ impl FromStr for Currency {
         [Self::Eur, Self::Usd, Self::Gbp, Self::Chf]
             .into_iter()
             .find(|currency| currency.code() == text)
-            .ok_or_else(|| format!("`{text}` is not a currency that is known: EUR, USD, GBP or CHF"))
+            .ok_or_else(|| format!("`{text}` is not a known currency: use EUR, USD, GBP or CHF"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the orders service tells: an order was placed, and how it ended.
+//! Events of the orders service: an order was placed, and its outcome.
 
 use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,12 @@ pub const STREAM: Stream = Stream::new("ORDERS", "orders");
 pub struct OrderCreated {
     /// The order.
     pub order_id: OrderId,
-    /// Who ordered.
+    /// The customer.
     pub user_id: UserId,
-    /// What was ordered; each product once.
+    /// The order lines; each product once.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
-    /// What the lines add up to.
+    /// The sum of the lines.
     #[serde(rename = "totalAmount")]
     pub total: Money,
     /// The currency of all amounts.
@@ -35,18 +35,18 @@ impl Event for OrderCreated {
     }
 }
 
-/// An order ended well: it is in stock and paid for.
+/// An order was confirmed: it is in stock and paid for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderConfirmed {
     /// The order.
     pub order_id: OrderId,
-    /// Who ordered.
+    /// The customer.
     pub user_id: UserId,
-    /// What was ordered.
+    /// The order lines.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
-    /// What was paid.
+    /// The amount paid.
     #[serde(rename = "totalAmount")]
     pub total: Money,
     /// The currency of all amounts.
@@ -62,23 +62,23 @@ impl Event for OrderConfirmed {
     }
 }
 
-/// An order ended otherwise: nothing of it stays reserved or charged.
+/// An order was cancelled: nothing of it stays reserved or charged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCancelled {
     /// The order.
     pub order_id: OrderId,
-    /// Who ordered.
+    /// The customer.
     pub user_id: UserId,
-    /// What was ordered.
+    /// The order lines.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
-    /// What it would have cost.
+    /// The total of the order.
     #[serde(rename = "totalAmount")]
     pub total: Money,
     /// The currency of all amounts.
     pub currency: Currency,
-    /// Why.
+    /// The reason.
     pub reason: CancelReason,
 }
 
@@ -91,16 +91,16 @@ impl Event for OrderCancelled {
     }
 }
 
-/// Why an order was cancelled.
+/// The reason of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CancelReason {
-    /// At least one line was short.
+    /// At least one line was out of stock.
     OutOfStock,
     /// The payment was declined.
     Declined,
-    /// It had not ended in time.
+    /// It was not finished by the deadline.
     Deadline,
-    /// The customer asked for it.
+    /// The customer cancelled it.
     Customer,
 }

@@ -1,4 +1,4 @@
-//! What the payments service tells: whether the money was taken, and whether it was given back.
+//! Events of the payments service: outcomes of charges and refunds.
 
 use millstream_core::{Event, Stream};
 use serde::{Deserialize, Serialize};
@@ -8,24 +8,24 @@ use crate::{Currency, Money, OrderId, UserId};
 /// The stream of the payments service.
 pub const STREAM: Stream = Stream::new("PAYMENTS", "payments");
 
-/// A charge came to a definite end.
+/// A charge has a definite outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentProcessed {
     /// The order.
     pub order_id: OrderId,
-    /// Whether the money was taken.
+    /// The outcome.
     pub status: PaymentStatus,
-    /// How much it is about.
+    /// The amount.
     pub amount: Money,
     /// The currency of the amount.
     pub currency: Currency,
-    /// Who pays.
+    /// The customer.
     pub customer: UserId,
     /// The gateway's id of the charge, if it was captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge_id: Option<String>,
-    /// Why it failed, in the gateway's words.
+    /// The gateway's reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -39,27 +39,27 @@ impl Event for PaymentProcessed {
     }
 }
 
-/// How a charge ended.
+/// The outcome of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum PaymentStatus {
-    /// The money was taken.
+    /// The charge was captured.
     Success,
     /// It was declined.
     Failed,
 }
 
-/// What had been taken was given back.
+/// A captured charge was refunded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRefunded {
     /// The order.
     pub order_id: OrderId,
-    /// How much.
+    /// The amount.
     pub amount: Money,
     /// The currency of the amount.
     pub currency: Currency,
-    /// To whom.
+    /// The customer.
     pub customer: UserId,
 }
 

@@ -1,4 +1,4 @@
-//! What the service keeps.
+//! The service's documents.
 
 use contracts::{Line, OrderId, ProductId};
 use millstream::Document;
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 pub struct Product {
     /// The product.
     pub id: ProductId,
-    /// What it is called.
+    /// The name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How many there were to begin with.
+    /// The initial quantity.
     pub initial: u64,
-    /// How many are set aside for orders that have not ended.
+    /// The quantity reserved for unfinished orders.
     pub reserved: u64,
-    /// How many went with confirmed orders.
+    /// The quantity sold with confirmed orders.
     pub sold: u64,
 }
 
 impl Product {
-    /// How many can be promised.
+    /// The quantity that can still be reserved.
     pub fn available(&self) -> u64 {
         self.initial.saturating_sub(self.reserved).saturating_sub(self.sold)
     }
 
-    /// Ends the setting aside of so many.
+    /// Ends the reservation of a quantity.
     pub(crate) fn take_back(&mut self, quantity: u64) {
         let left = self.reserved.checked_sub(quantity);
         self.reserved = left.unwrap_or_else(|| panic!("{quantity} of {} are not reserved: {self:?}", self.id));
@@ -42,17 +42,17 @@ impl Document for Product {
     }
 }
 
-/// What was decided about an order's goods. There is one for each order that was heard of, so that an event that comes
-/// again, or a cancel that comes first, finds it.
+/// The reservation of an order's stock. There is one for each known order, so that a repeated event, or a cancellation
+/// that arrives first, finds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reservation {
     /// The order.
     #[serde(rename = "orderId")]
     pub id: OrderId,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// What was asked for.
+    /// The requested lines.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
 }
@@ -66,16 +66,16 @@ impl Document for Reservation {
     }
 }
 
-/// Where a reservation stands.
+/// The status of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// All lines are set aside.
+    /// All lines are reserved.
     Reserved,
-    /// At least one was short, none is set aside.
+    /// At least one line was short; nothing is reserved.
     Rejected,
-    /// The order was cancelled: nothing is set aside, or ever will be.
+    /// The order was cancelled: nothing is or will be reserved.
     Released,
-    /// The order was confirmed: the goods are gone.
+    /// The order was confirmed: the stock is sold.
     Sold,
 }

@@ -15,7 +15,7 @@ use crate::stock::{SetStock, Stock};
 const MAX_INITIAL: u64 = 1_000_000_000;
 const MAX_NAME: usize = 200;
 
-/// The answers to be expected: method, route and status.
+/// The expected answers: method, route and status.
 pub(crate) const ANSWERS: [[&str; 3]; 4] = [
     ["GET", "/stock", "200"],
     ["GET", "/stock/{productId}", "200"],
@@ -45,7 +45,7 @@ async fn list(State(cx): State<Context>, list: List) -> Result<Json<Products>, P
     Ok(Json(Products { products: page.items.into_iter().map(Stock::from).collect(), next_cursor: page.next }))
 }
 
-/// A page of reservations, those of the newest orders first.
+/// A page of reservations, newest orders first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Reservations {
@@ -64,7 +64,7 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
         Ok(id) => cx.get::<Product>(&id).await?,
         Err(_) => None,
     };
-    product.map(|product| Json(product.into())).ok_or_else(|| Problem::not_found(format!("there is no product {id}")))
+    product.map(|product| Json(product.into())).ok_or_else(|| Problem::not_found(format!("no product with id {id}")))
 }
 
 /// The body of `PUT /stock/{productId}`.
@@ -87,7 +87,7 @@ impl NewStock {
             broken("initial", format!("must be a whole number from 0 to {MAX_INITIAL}"));
         }
         if self.name.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > MAX_NAME) {
-            broken("name", format!("has 1 to {MAX_NAME} characters, or is left out"));
+            broken("name", format!("must have 1 to {MAX_NAME} characters, or be omitted"));
         }
         match product_id {
             Ok(product_id) if errors.is_empty() => Ok(SetStock { product_id, name: self.name, initial: self.initial }),
@@ -104,7 +104,7 @@ async fn set(
 ) -> Result<Accepted<Stock>, Problem> {
     let command = stock
         .check(&id)
-        .map_err(|errors| Problem::bad_request("the stock breaks the rules below").with_errors(errors))?;
+        .map_err(|errors| Problem::bad_request("the request is invalid: see `errors`").with_errors(errors))?;
     Ok(cx.submit(&caller, command).await?)
 }
 
@@ -113,7 +113,7 @@ async fn reservation(State(cx): State<Context>, Path(id): Path<String>) -> Resul
         Ok(id) => cx.get::<Reservation>(&id).await?,
         Err(_) => None,
     };
-    found.map(Json).ok_or_else(|| Problem::not_found(format!("nothing was reserved or refused for an order {id}")))
+    found.map(Json).ok_or_else(|| Problem::not_found(format!("no reservation for order {id}")))
 }
 
 #[cfg(test)]

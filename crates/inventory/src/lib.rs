@@ -1,11 +1,11 @@
-//! The inventory service: sets an order's goods aside, and lets them go or marks them sold when the order has ended.
+//! The inventory service: reserves stock for an order, and releases it or marks it sold when the order is finished.
 //!
 //! * `documents.rs` has [`Product`] and [`Reservation`];
 //! * `saga.rs` has the handlers: reserve, release, sell;
-//! * `stock.rs` has the command [`SetStock`], `http.rs` the routes, `metrics.rs` the figures.
+//! * `stock.rs` has the command [`SetStock`], `http.rs` the routes, `metrics.rs` the metrics.
 //!
 //! At every moment, for each product: `initial = available + reserved + sold`, none of them below zero, and `reserved` is
-//! what the reservations in state RESERVED add up to. All of it changes in one commit, or nothing does.
+//! the sum of the reservations in state RESERVED. All of it changes in one commit, or not at all.
 
 use millstream::telemetry::metrics::HTTP_DURATION;
 use millstream::{Service, Start};

@@ -1,15 +1,15 @@
-//! The service's figures.
+//! The service's metrics.
 
 use millstream::telemetry::{Kind, Metric};
 
 /// All of them.
 pub const ALL: [&Metric; 3] = [&RESERVATIONS, &SHORT_LINES, &INVARIANT_VIOLATIONS];
 
-/// Reservations by what became of them.
+/// Reservations by outcome.
 pub static RESERVATIONS: Metric = Metric {
     name: "shop_reservations_total",
     kind: Kind::Counter,
-    help: "Reservations by what became of them.",
+    help: "Reservations by outcome.",
     labels: &["outcome"],
     series: &[&["reserved"], &["rejected"], &["released"], &["sold"]],
 };
@@ -18,16 +18,16 @@ pub static RESERVATIONS: Metric = Metric {
 pub static SHORT_LINES: Metric = Metric {
     name: "shop_stock_short_lines_total",
     kind: Kind::Counter,
-    help: "Products of which an order wanted more than there was.",
+    help: "Order lines that requested more than was available.",
     labels: &[],
     series: &[&[]],
 };
 
-/// What the saga's tables say cannot happen, and has.
+/// Events that the saga's tables exclude.
 pub static INVARIANT_VIOLATIONS: Metric = Metric {
     name: "shop_invariant_violations_total",
     kind: Kind::Counter,
-    help: "Facts that contradict a reservation's state: something is wrong in the saga.",
+    help: "Events that contradict a reservation's state: the saga is inconsistent.",
     labels: &["invariant"],
     series: &[&["confirmed_without_reservation"], &["cancelled_after_sold"]],
 };

@@ -15,7 +15,7 @@ fn touches(order: &OrderId, lines: &[Line]) -> Keys {
     Keys::one::<Reservation>(order).and_all::<Product>(products.into_keys())
 }
 
-/// How many of each product: the orders service has one line for each, but nothing here rests on it.
+/// The quantity per product: the orders service sends one line per product, but this code does not rely on it.
 fn by_product(lines: &[Line]) -> BTreeMap<&ProductId, u64> {
     let mut wanted = BTreeMap::new();
     for line in lines {
@@ -24,7 +24,7 @@ fn by_product(lines: &[Line]) -> BTreeMap<&ProductId, u64> {
     wanted
 }
 
-/// An order was placed: all its lines are set aside, or none.
+/// An order was placed: reserves all its lines, or none.
 pub(crate) struct Reserve;
 
 impl Handler<OrderCreated> for Reserve {
@@ -40,7 +40,7 @@ impl Handler<OrderCreated> for Reserve {
         let mut products = vec![];
         let mut short = vec![];
         for (product_id, requested) in by_product(&order.lines) {
-            // A product that is not known is one of which there is none.
+            // An unknown product has no stock.
             let product = unit.get::<Product>(product_id)?;
             let available = product.as_ref().map_or(0, Product::available);
             match product.filter(|_| available >= requested) {
@@ -71,7 +71,7 @@ impl Handler<OrderCreated> for Reserve {
     }
 }
 
-/// An order was cancelled: what was set aside for it is available again, or never will be set aside.
+/// An order was cancelled: releases its stock, or prevents a later reservation.
 pub(crate) struct Release;
 
 impl Handler<OrderCancelled> for Release {
@@ -102,7 +102,7 @@ impl Handler<OrderCancelled> for Release {
     }
 }
 
-/// An order was confirmed: what was set aside for it is sold.
+/// An order was confirmed: marks its stock sold.
 pub(crate) struct Sell;
 
 impl Handler<OrderConfirmed> for Sell {
@@ -113,7 +113,7 @@ impl Handler<OrderConfirmed> for Sell {
     fn handle(&self, order: &Received<OrderConfirmed>, unit: &mut Unit<'_>) -> Result<(), Fault> {
         let id = &order.order_id;
         let Some(reservation) = unit.get::<Reservation>(id)? else {
-            return Err(Fault::Retry(format!("nothing is known of order {id}, and it is confirmed")));
+            return Err(Fault::Retry(format!("order {id} is confirmed but has no reservation")));
         };
         match reservation.status {
             Status::Reserved => {
@@ -135,11 +135,11 @@ impl Handler<OrderConfirmed> for Sell {
     }
 }
 
-/// Changes a product of which some is set aside. Were it gone, or the event's lines not the reservation's, that is a fault of
-/// the data: it panics, which parks the message and changes nothing.
+/// Changes a product with reserved stock. If it does not exist, or the event's lines differ from the reservation's, the data is
+/// corrupt: this panics, which parks the message and changes nothing.
 fn change(unit: &mut Unit<'_>, id: &ProductId, change: impl FnOnce(&mut Product)) -> Result<(), Fault> {
     let product = unit.get::<Product>(id)?;
-    let mut product = product.unwrap_or_else(|| panic!("product {id} is reserved and does not exist"));
+    let mut product = product.unwrap_or_else(|| panic!("product {id} is reserved but does not exist"));
     change(&mut product);
     unit.put(product);
     Ok(())
@@ -152,6 +152,6 @@ fn violation(reservation: &Reservation, invariant: &'static [&'static str], unit
         correlation_id = unit.correlation(),
         invariant = invariant[0],
         status = ?reservation.status,
-        "a fact contradicts the reservation's state; it stays as it is"
+        "event ignored: it contradicts the reservation's state"
     );
 }

@@ -1,4 +1,4 @@
-//! [`SetStock`]: how many of a product there are to begin with.
+//! [`SetStock`]: the initial stock of a product.
 
 use contracts::ProductId;
 use millstream::{Command, Fault, Id, Keys, Unit};
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::documents::Product;
 
-/// Sets a product's initial stock, and makes the product known if it is not.
+/// Sets a product's initial stock, and creates the product if necessary.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetStock {
     /// The product.
     pub product_id: ProductId,
-    /// What it is called; `None` leaves the name as it is.
+    /// The name; `None` keeps the current one.
     pub name: Option<String>,
-    /// How many there were to begin with: what is reserved and sold included.
+    /// The initial quantity, including what is reserved and sold.
     pub initial: u64,
 }
 
-/// A product's stock, as callers see it.
+/// A product's stock, as returned to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stock {

@@ -11,24 +11,24 @@ use millstream::operator::audit::AuditEntry;
 
 use crate::output;
 
-/// Which entries are shown.
+/// Selects audit entries.
 #[derive(Args, Debug)]
 pub(crate) struct Audit {
-    /// At most so many, the newest first
+    /// Maximum number, newest first
     #[arg(long, default_value_t = 50, value_name = "COUNT")]
     limit: usize,
-    /// About what this service has
+    /// Only entries about this service
     #[arg(long)]
     service: Option<String>,
-    /// Only this: redrive, edit, discard, reveal, move, fire, cancel
+    /// Only this action: redrive, edit, discard, reveal, move, fire, cancel
     #[arg(long)]
     action: Option<String>,
-    /// About this dead letter
+    /// Only entries about this dead letter
     #[arg(long)]
     id: Option<Id>,
 }
 
-/// How many entries are looked through for those that fit.
+/// Maximum number of entries searched.
 const LOOKED_THROUGH: usize = 100_000;
 
 pub(crate) async fn run(operator: &Operator, json: bool, audit: Audit) -> Result<ExitCode> {
@@ -48,7 +48,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, audit: Audit) -> Result
     if json {
         output::json(&entries)?;
     } else if entries.is_empty() {
-        println!("nothing was done");
+        println!("no audit entries");
     } else {
         println!("{}", table(&entries));
     }

@@ -1,4 +1,4 @@
-//! Where the broker is: flags, then environment, then a context file of the `nats` command line, then 127.0.0.1.
+//! Address of the broker and credentials: flags, then environment, then a context file of the `nats` command line, then 127.0.0.1.
 
 use std::env;
 use std::fs;
@@ -13,30 +13,30 @@ use millstream::config::NatsUrl;
 use millstream::operator::Operator;
 use serde::Deserialize;
 
-/// How long the first connection is waited for.
+/// Time limit for the first connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 const DEFAULT: &str = "nats://127.0.0.1:4222";
 
-/// Where the broker is, and as whom we come.
+/// Address of the broker, and the credentials to use.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// The broker, `nats://[user:password@]host[:port]`; in a password anything but letters, digits and `-._~` is percent-encoded.
-    /// Default: the context's, or nats://127.0.0.1:4222
+    /// URL of the broker, `nats://[user:password@]host[:port]`; percent-encode anything in the password but letters, digits and `-._~`.
+    /// Default: the URL of the context, or nats://127.0.0.1:4222
     #[arg(short, long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true, value_parser = NatsUrl::read)]
     pub(crate) server: Option<NatsUrl>,
-    /// A NATS credentials file (`.creds`), instead of user and password
+    /// NATS credentials file (`.creds`), instead of user and password
     #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE")]
     creds: Option<PathBuf>,
-    /// The certificates, in PEM, of whoever may vouch for the broker, instead of those that the system trusts
+    /// CA certificates (PEM) that sign the broker's certificate, instead of the system's trust store
     #[arg(long = "tlsca", global = true, env = "NATS_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// A context of the `nats` command line, by name or as the path of its JSON file
+    /// Context of the `nats` command line: its name, or the path of its JSON file
     #[arg(long, global = true, env = "NATS_CONTEXT", value_name = "NAME")]
     context: Option<String>,
 }
 
-/// What a context file says, as far as it is of use here.
+/// The fields of a context file that are used here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ContextFile {
@@ -53,19 +53,17 @@ struct ContextFile {
 }
 
 impl Connection {
-    /// Connects, or says why not: nothing is tried again, for somebody waits for an answer.
+    /// Connects, or says why not. Does not retry: a person is waiting for the answer.
     pub(crate) async fn open(&self) -> Result<Operator> {
         let (url, options) = self.options().await?;
         let connecting = options.connect(url.servers());
         let client =
             tokio::time::timeout(PATIENCE, connecting).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"));
         let client = client.and_then(|client| client.map_err(Into::into));
-        Ok(Operator::new(
-            client.with_context(|| format!("the broker at {url} cannot be reached (--server, NATS_URL)"))?,
-        ))
+        Ok(Operator::new(client.with_context(|| format!("cannot reach the broker at {url} (--server, NATS_URL)"))?))
     }
 
-    /// Where to connect, and with what.
+    /// The URL and the options to connect with.
     pub(crate) async fn options(&self) -> Result<(NatsUrl, ConnectOptions)> {
         let file = self.context.as_deref().map(read).transpose()?.unwrap_or_default();
         let url = match &self.server {
@@ -81,7 +79,7 @@ impl Connection {
             let seed = fs::read_to_string(&file.nkey).with_context(|| format!("the context's `nkey` {}", file.nkey))?;
             options = options.nkey(seed.trim().into());
         }
-        // A login in the URL is nearer than one in the context.
+        // A login in the URL takes precedence over one in the context.
         options = url.authenticate(options);
         if let Some(path) = self.creds.clone().or_else(|| path(&file.creds)) {
             let read = options.credentials_file(&path).await;
@@ -113,12 +111,14 @@ fn read(name: &str) -> Result<ContextFile> {
     } else {
         let folder = env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let folder = folder.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")));
-        let folder =
-            folder.context("neither XDG_CONFIG_HOME nor HOME says where contexts are: give the file's path")?;
+        let folder = folder.context(
+            "cannot find contexts by name: neither XDG_CONFIG_HOME nor HOME is set; give the path of the file",
+        )?;
         folder.join("nats").join("context").join(format!("{name}.json"))
     };
-    let text = fs::read_to_string(&path).with_context(|| format!("the context {} cannot be read", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read the context {}", path.display()))?;
     // The error may quote a value, and one of them is a password.
-    let wrong = |error: serde_json::Error| anyhow!("{} is no context file: line {}", path.display(), error.line());
+    let wrong =
+        |error: serde_json::Error| anyhow!("{} is not a valid context file: line {}", path.display(), error.line());
     serde_json::from_str(&text).map_err(wrong)
 }

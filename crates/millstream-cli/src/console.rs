@@ -13,19 +13,19 @@ use crate::connection::Connection;
 /// How the console is served.
 #[derive(Args, Debug)]
 pub(crate) struct Console {
-    /// The address to serve it on; 0.0.0.0 serves every network the machine is in. There is no login: whoever reaches it may use it
+    /// Address to listen on; 0.0.0.0 listens on all interfaces. There is no login: anyone who can reach the page can use it
     #[arg(long, env = "HTTP_HOST", value_name = "IP", default_value = "127.0.0.1")]
     host: IpAddr,
-    /// The port to serve it on
+    /// Port to listen on
     #[arg(long, env = "HTTP_PORT", value_name = "PORT", default_value = "8080")]
     port: u16,
-    /// Lets the page act: redrive, edit, discard, move wakes, reveal personal fields. Without it the page only shows
+    /// Allow actions: redrive, edit, discard, reschedule wakes, reveal personal fields. Without it the page is read-only
     #[arg(
         long, env = "CONSOLE_ALLOW_ACTIONS", num_args = 0..=1, default_value = "false", default_missing_value = "true",
         value_name = "BOOL",
     )]
     allow_actions: bool,
-    /// A name under which the console is reached, besides localhost and addresses; several are separated by commas
+    /// Host name of the console, besides localhost and IP addresses; separate several by commas
     #[arg(long, env = "CONSOLE_NAMES", value_name = "NAME", value_delimiter = ',')]
     name: Vec<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `millstream dead …`: what services have given up, and what is done about it.
+//! `millstream dead …`: lists dead letters and acts on them.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -18,56 +18,56 @@ use crate::output;
 use crate::reveal::{Reveal, revealed};
 use crate::who::{Actor, text, who};
 
-/// What is done about dead letters.
+/// Actions on dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dead {
-    /// List what services have given up: a row for each cause
+    /// List dead letters, one row per cause
     List {
         #[command(flatten)]
         filter: Filter,
-        /// A row for each dead letter instead of each cause
+        /// One row per dead letter instead of one per cause
         #[arg(long)]
         each: bool,
-        /// Also those that are resolved, edited or discarded
+        /// Include resolved, edited and discarded ones
         #[arg(long)]
         all: bool,
     },
-    /// Show one: what failed and why, its headers and body, and what was done about it
+    /// Show one dead letter: the failure, headers and body, and its audit entries
     Show {
-        /// Which, `payments/019ac3f0-…`; the id alone if one service has it
+        /// The dead letter, `payments/019ac3f0-…`; the id is enough if only one service has it
         #[arg(value_name = "[SERVICE/]ID")]
         letter: Name,
         #[command(flatten)]
         reveal: Reveal,
     },
-    /// Hand dead letters back to the services that gave them up
+    /// Send dead letters back to the services that parked them
     Redrive {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
         many: Many,
-        /// At most so many a second
+        /// Maximum rate per second
         #[arg(long, default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
-        /// Also those that have come back three times
+        /// Include those that have failed again three times
         #[arg(long)]
         force: bool,
     },
-    /// Send a changed copy of one to its service, in $EDITOR unless told how
+    /// Send an edited copy of a dead letter to its service. Opens $EDITOR unless --set or --payload is given
     Edit {
-        /// Which, `payments/019ac3f0-…`; the id alone if one service has it
+        /// The dead letter, `payments/019ac3f0-…`; the id is enough if only one service has it
         #[arg(value_name = "[SERVICE/]ID")]
         letter: Name,
-        /// Sets a value in the body: `/lines/0/quantity=3`. What is no JSON is a text
+        /// Set a JSON value in the body, `/lines/0/quantity=3`; anything that is not JSON is taken as a string
         #[arg(long = "set", value_name = "/POINTER=VALUE", value_parser = change, conflicts_with = "payload")]
         changes: Vec<(String, Value)>,
-        /// The new body; `-` reads the standard input
+        /// File with the new body; `-` reads standard input
         #[arg(long, value_name = "FILE")]
         payload: Option<String>,
         #[command(flatten)]
         actor: Actor,
     },
-    /// Give dead letters up for good. Their records stay for 30 days
+    /// Discard dead letters for good. Their records are kept for 30 days
     Discard {
         #[command(flatten)]
         filter: Filter,
@@ -76,52 +76,52 @@ pub(crate) enum Dead {
     },
 }
 
-/// How many are acted on, by whom, and why.
+/// How many to act on, who acts, and why.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Many {
-    /// Says what would go and what not, and touches nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// At most so many
+    /// Maximum number
     #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
     limit: usize,
-    /// Why; it stands in the audit
+    /// Reason, recorded in the audit log
     #[arg(long, required_unless_present = "dry_run", value_parser = text)]
     why: Option<String>,
-    /// Who you are
+    /// Name recorded in the audit log
     #[arg(long, default_value_t = who(), value_parser = text)]
     who: String,
 }
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Which dead letters")]
+#[command(next_help_heading = "Filter")]
 pub(crate) struct Filter {
-    /// Of this service
+    /// Parked by this service
     #[arg(long)]
     service: Option<String>,
-    /// Of this type of event, `orders.created`
+    /// Event type, `orders.created`
     #[arg(long)]
     event: Option<String>,
-    /// Given up for this reason: rejected, exhausted, schema, ahead, panic, misuse, crash, too_large
+    /// Reason of the failure: rejected, exhausted, schema, ahead, panic, misuse, crash, too_large
     #[arg(long)]
     reason: Option<String>,
-    /// Of this cause, as `list` shows it
+    /// Fingerprint of the cause, as shown by `list`
     #[arg(long)]
     fingerprint: Option<String>,
-    /// About this key: the order's id
+    /// Event key: the order's id
     #[arg(long)]
     key: Option<String>,
-    /// With this correlation id
+    /// Correlation id
     #[arg(long)]
     correlation: Option<String>,
-    /// This one
+    /// Id of one dead letter
     #[arg(long)]
     id: Option<Id>,
-    /// That last failed longer ago than this: `2h`
+    /// Last failed before this long ago, `2h`
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-    /// That last failed at most so long ago: `15m`
+    /// Last failed within this time, `15m`
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
 }
@@ -135,7 +135,7 @@ impl Filter {
     }
 }
 
-/// A dead letter as a person names it.
+/// The name of a dead letter on the command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Name {
     service: Option<String>,
@@ -147,7 +147,7 @@ impl std::str::FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, id) = text.rsplit_once('/').map_or((None, text), |(service, id)| (Some(service.to_owned()), id));
-        Ok(Self { service, id: id.parse().map_err(|error| format!("`{id}` is no id: {error}"))? })
+        Ok(Self { service, id: id.parse().map_err(|error| format!("`{id}` is not a valid id: {error}"))? })
     }
 }
 
@@ -158,26 +158,26 @@ impl Name {
             DeadFilter { service: self.service.clone(), id: Some(self.id), all: true, ..DeadFilter::default() };
         match letters.list(&filter)[..] {
             [letter] => Ok(letter),
-            [] => bail!("there is no dead letter {}", self.id),
+            [] => bail!("no dead letter {}", self.id),
             ref several => {
                 let names: Vec<_> = several.iter().map(|letter| format!("{}/{}", letter.service, letter.id)).collect();
-                bail!("several services have it: {}", names.join(", "))
+                bail!("several services have this dead letter: {}", names.join(", "))
             }
         }
     }
 }
 
 fn change(text: &str) -> Result<(String, Value), String> {
-    let (pointer, value) = text.split_once('=').ok_or("it is of the form /json/pointer=value")?;
+    let (pointer, value) = text.split_once('=').ok_or("expected /json/pointer=value")?;
     if !pointer.starts_with('/') {
-        return Err(format!("the pointer `{pointer}` does not begin with /"));
+        return Err(format!("the pointer `{pointer}` must begin with /"));
     }
     Ok((pointer.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 /// Something was held back, could not be sent, or there was nothing to do.
 const NOT_ALL: u8 = 1;
-/// The command line is wrong.
+/// Invalid command line.
 const USAGE: u8 = 2;
 
 pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<ExitCode> {
@@ -223,7 +223,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
         Dead::Discard { filter, many: Many { dry_run, limit, why, who } } => {
             let filter = filter.at(now);
             if filter == DeadFilter::default() && !dry_run {
-                eprintln!("error: say which dead letters are to be discarded, for example --fingerprint");
+                eprintln!("error: discard needs a filter, for example --fingerprint");
                 return Ok(ExitCode::from(USAGE));
             }
             let by = By { who, why: why.unwrap_or_default() };
@@ -244,10 +244,10 @@ async fn letters(operator: &Operator) -> Result<Letters> {
 fn read(file: &str) -> Result<Vec<u8>> {
     let mut body = vec![];
     if file == "-" {
-        std::io::stdin().read_to_end(&mut body).context("the standard input cannot be read")?;
+        std::io::stdin().read_to_end(&mut body).context("cannot read standard input")?;
         return Ok(body);
     }
-    std::fs::read(file).with_context(|| format!("{file} cannot be read (--payload)"))
+    std::fs::read(file).with_context(|| format!("cannot read {file} (--payload)"))
 }
 
 fn pretty(payload: &[u8]) -> Vec<u8> {
@@ -255,10 +255,10 @@ fn pretty(payload: &[u8]) -> Vec<u8> {
     value.and_then(|value| serde_json::to_vec_pretty(&value)).unwrap_or_else(|_| payload.to_vec())
 }
 
-/// The body with values set in it.
+/// The body after setting the values.
 fn set(letter: &DeadLetter, changes: Vec<(String, Value)>) -> Result<Vec<u8>> {
     let mut body: Value = serde_json::from_slice(&letter.payload)
-        .map_err(|error| anyhow!("the body is no JSON to be set in: {error}"))?;
+        .map_err(|error| anyhow!("cannot use --set: the body is not JSON: {error}"))?;
     for (pointer, value) in changes {
         if let Some(place) = body.pointer_mut(&pointer) {
             *place = value;
@@ -271,7 +271,7 @@ fn set(letter: &DeadLetter, changes: Vec<(String, Value)>) -> Result<Vec<u8>> {
                 fields.insert(name, value);
             }
             Some(Value::Array(items)) if name == "-" || name == items.len().to_string() => items.push(value),
-            _ => bail!("the body has no place {pointer}"),
+            _ => bail!("the body has no field {pointer}"),
         }
     }
     Ok(serde_json::to_vec(&body)?)
@@ -292,7 +292,7 @@ async fn edit(operator: &Operator, letter: &DeadLetter, body: Vec<u8>, by: &By, 
         output::json(&edited)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} goes to {} in place of {}", edited.id, letter.service, edited.original);
+    println!("{} sent to {} in place of {}", edited.id, letter.service, edited.original);
     let mut table = output::table(["WHERE", "OLD", "NEW"]);
     for (at, old, new) in edited.difference {
         let is_personal = is_personal(&at, &letter.personal);
@@ -313,7 +313,7 @@ fn advance(bar: &ProgressBar, far: Progress) {
     bar.set_position(far.dealt_with as u64);
 }
 
-/// How many of those that stayed are named.
+/// Maximum number of remaining dead letters listed by name.
 const NAMED: usize = 50;
 
 fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
@@ -322,15 +322,16 @@ fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
     if json {
         output::json(report)?;
     } else if report.fates.is_empty() {
-        println!("nothing fits");
+        println!("no dead letter matches");
     } else {
+        let would = format!("would be {done}");
         let count = |outcome| report.counts.get(&outcome).copied().unwrap_or_default();
         for (outcome, words) in [
-            (Outcome::WouldGo, "would go"),
+            (Outcome::WouldGo, would.as_str()),
             (Outcome::Done, done),
             (Outcome::Held, "held back"),
-            (Outcome::Taken, "taken by somebody else"),
-            (Outcome::Failed, "failed; another run goes on with them"),
+            (Outcome::Taken, "changed by another operator"),
+            (Outcome::Failed, "failed; run again to continue"),
         ] {
             if count(outcome) > 0 {
                 println!("{} {words}", count(outcome));

@@ -1,4 +1,4 @@
-//! Dead letters as they are printed.
+//! Prints dead letters.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -87,7 +87,7 @@ pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool,
             }
             value
         }
-        // What cannot be read may say anything.
+        // An unreadable body may contain personal data anywhere.
         Err(_) if !reveal && !letter.personal.is_empty() => MASK.into(),
         Err(_) => String::from_utf8_lossy(&letter.payload).into_owned().into(),
     };
@@ -143,12 +143,12 @@ pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool,
     }
     match around {
         Ok(traced) => println!("\n{}", crate::trace::screen(&traced)),
-        Err(error) => println!("\nwhat happened around it cannot be shown: {error}"),
+        Err(error) => println!("\nthe trace cannot be shown: {error}"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What else its order or request has set off.
+/// The trace of its order or request.
 async fn around(operator: &Operator, letter: &DeadLetter, reveal: bool) -> Result<Trace, OperatorError> {
     // A key that holds a time is found by reading little.
     let key = letter.key.as_ref().filter(|key| key.parse::<Id>().is_ok());

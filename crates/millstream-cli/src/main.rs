@@ -1,11 +1,4 @@
 //! `millstream`: the operator's tool for any system built with the toolkit, see `millstream --help`.
-//!
-//! | exit code | |
-//! | --- | --- |
-//! | 0 | done |
-//! | 1 | looked, and something is not as it should be: something was held back, could not be sent, or is missing |
-//! | 2 | the command line is wrong |
-//! | 3 | it could not be done: the broker does not answer, what is asked for is not there |
 
 use std::process::ExitCode;
 
@@ -30,13 +23,17 @@ mod trace;
 mod wakes;
 mod who;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 done, but there is a problem: something was held back, could not be sent, or is missing;
+2 invalid command line; 3 failed: the broker does not answer, or the requested item does not exist.";
+
 /// Operates a system built with Millstream.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version, max_term_width = 120)]
+#[command(name = "millstream", version, max_term_width = 120, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     connection: Connection,
-    /// Prints JSON in place of tables.
+    /// Print JSON instead of tables
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -45,21 +42,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the console: a page to watch and operate the system with, and metrics of what only the broker knows. One of it is enough
+    /// Serve the console: a web page to watch and operate the system, and metrics that only the broker can provide. Run one per system
     Console(#[command(flatten)] Console),
-    /// Show streams, consumers and instances, and what is wrong with them
+    /// Show streams, consumers and instances, and their problems
     Status,
-    /// Follow events as they come, over all streams
+    /// Follow events from all streams as they arrive
     Tail(#[command(flatten)] tail::Tail),
-    /// Show what an order or a request set off: who emitted what, who has handled it and when, what is missing
+    /// Show everything that an order or a request caused: emitters, handlers and times, and what is missing
     Trace(#[command(flatten)] trace::Trace),
-    /// What services will do later: list, move, fire, cancel
+    /// Pending deadlines and effects: list, reschedule, run now, cancel
     #[command(subcommand)]
     Wakes(wakes::Wakes),
-    /// What services have given up: list, show, redrive, edit, discard
+    /// Dead letters: list, show, redrive, edit, discard
     #[command(subcommand)]
     Dead(dead::Dead),
-    /// Who did what, when and why
+    /// Show the audit log: who did what, when and why
     Audit(#[command(flatten)] audit::Audit),
     /// Print a completion script for a shell
     Completions {
@@ -107,6 +104,7 @@ mod tests {
     fn the_command_line_is_sound_and_the_console_has_the_one_set_of_connection_flags() {
         let mut command = Cli::command();
         command.clone().debug_assert();
+        assert!(command.render_help().to_string().contains("Exit codes: 0 done"));
         command.build();
         let help = command.find_subcommand_mut("console").unwrap().render_long_help().to_string();
         for wanted in ["[default: 8080]", "--server", "NATS_URL", "--allow-actions", "HTTP_PORT"] {

@@ -1,4 +1,4 @@
-//! What is printed: tables for people, JSON for programs.
+//! Output: tables for people, JSON for programs.
 
 use std::io::Write;
 
@@ -13,12 +13,12 @@ pub(crate) fn table<const N: usize>(columns: [&str; N]) -> Table {
     table
 }
 
-/// Prints a line. That nobody reads it any more, as after `| head`, is an error and no panic.
+/// Prints a line. A closed pipe, as after `| head`, is an error rather than a panic.
 pub(crate) fn line(line: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-/// Whether an error says that nobody reads the output any more.
+/// Whether the error is a closed output pipe.
 pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<std::io::Error>();
     cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)

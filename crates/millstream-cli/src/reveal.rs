@@ -1,4 +1,4 @@
-//! Personal fields are shown masked; whoever wants to see them says why, and that is audited first.
+//! Personal fields are masked; revealing them needs a reason and is audited first.
 
 use anyhow::Result;
 use clap::Args;
@@ -12,19 +12,19 @@ use crate::who::{text, who};
 /// Whether personal fields are shown.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Reveal {
-    /// Shows personal fields too, which is audited
+    /// Show personal fields unmasked; this is audited
     #[arg(long, requires = "why")]
     pub(crate) reveal: bool,
-    /// Why they are looked at
+    /// Reason for revealing them, recorded in the audit log
     #[arg(long, requires = "reveal", value_parser = text)]
     why: Option<String>,
-    /// Who you are
+    /// Name recorded in the audit log
     #[arg(long, default_value_t = who(), value_parser = text)]
     who: String,
 }
 
 impl Reveal {
-    /// Writes down that personal fields are looked at, if they are; nothing is shown before.
+    /// Audits that personal fields are revealed, if they are, before anything is shown.
     pub(crate) async fn audit(&self, operator: &Operator, command: &str, service: &str, what: &str) -> Result<()> {
         if let Some(why) = &self.why {
             let by = By { who: self.who.clone(), why: why.clone() };
@@ -34,7 +34,7 @@ impl Reveal {
     }
 }
 
-/// Writes down that somebody looks at personal fields.
+/// Audits that personal fields are revealed.
 pub(crate) async fn revealed(operator: &Operator, command: &str, service: &str, what: &str, by: &By) -> Result<()> {
     let By { who, why } = by.clone();
     let entry = AuditEntry {

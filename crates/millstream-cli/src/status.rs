@@ -1,4 +1,4 @@
-//! `millstream status`: streams, consumers and instances on one screen, and what is wrong with them.
+//! `millstream status`: streams, consumers and instances on one screen, and their problems.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,14 +85,14 @@ fn screen(status: &SystemStatus, troubles: &[String]) -> String {
         parts.extend((rows > 0).then(|| table.to_string()));
     }
     if troubles.is_empty() {
-        parts.push("all is as it should be".into());
+        parts.push("no problems".into());
     } else {
         parts.push(troubles.iter().map(|trouble| format!("! {trouble}")).collect::<Vec<_>>().join("\n"));
     }
     parts.join("\n\n")
 }
 
-/// The share of what a stream may hold that it holds.
+/// How full a stream is, as a share of its limit.
 fn full(stream: &StreamStatus) -> String {
     stream.max_bytes.map_or_else(|| "-".into(), |max| format!("{:.0} %", 100.0 * stream.bytes as f64 / max as f64))
 }

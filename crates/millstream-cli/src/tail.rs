@@ -1,4 +1,4 @@
-//! `millstream tail`: events as they come, a line each.
+//! `millstream tail`: events as they arrive, one line each.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use crate::output;
 use crate::reveal::Reveal;
 use crate::times::Since;
 
-/// Which events are shown.
+/// Selects events.
 #[derive(Args, Debug)]
 pub(crate) struct Tail {
-    /// Only of this stream
+    /// Only this stream
     #[arg(long)]
     stream: Option<String>,
-    /// Only of this type, `orders.created`
+    /// Only this event type, `orders.created`
     #[arg(long)]
     event: Option<String>,
-    /// Only about this key, an order's id
+    /// Only this key, an order's id
     #[arg(long)]
     key: Option<String>,
-    /// Only with this correlation id
+    /// Only this correlation id
     #[arg(long, value_name = "ID")]
     correlation: Option<String>,
-    /// Also what came so long before now, `10m`, or since a time
+    /// Start this far in the past, `10m`, or at this time
     #[arg(long, value_name = "TIME", value_parser = Since::read)]
     since: Option<Since>,
-    /// Shows what is there, and does not wait for more
+    /// Print the events that exist, and exit
     #[arg(long)]
     no_follow: bool,
     #[command(flatten)]
     reveal: Reveal,
 }
 
-/// Time between two looks at the streams.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Events that are shown at once; of more that wait the older ones are skipped.
+/// Maximum number of events printed per poll; if more are waiting, the oldest are skipped.
 const AT_ONCE: usize = 10_000;
 
 pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<ExitCode> {
@@ -58,10 +58,10 @@ pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<E
         match follower.next(AT_ONCE).await {
             Ok((found, skipped)) => {
                 if std::mem::take(&mut away) {
-                    eprintln!("the broker answers again");
+                    eprintln!("reconnected to the broker");
                 }
                 if skipped > 0 {
-                    eprintln!("skipped {skipped}: more came than are shown at once");
+                    eprintln!("skipped {skipped} events: they arrive faster than they can be printed");
                 }
                 for stored in found {
                     let mut shown = Shown::of(&stored);

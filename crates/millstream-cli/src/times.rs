@@ -1,10 +1,10 @@
-//! Times as people say them, and as they are shown.
+//! Parsing and printing of times.
 
 use std::time::Duration;
 
 use millstream::Timestamp;
 
-/// A time: RFC 3339, or so long from now, `+10m`.
+/// A time: RFC 3339, or relative to now, `+10m`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum When {
     At(Timestamp),
@@ -16,7 +16,7 @@ impl When {
         if let Some(from_now) = text.strip_prefix('+') {
             return duration(from_now).map(Self::In);
         }
-        let wrong = |_| "it is a time such as 2026-01-31T12:00:00Z, or so long from now, such as +10m".to_owned();
+        let wrong = |_| "expected a time such as 2026-01-31T12:00:00Z, or a duration from now such as +10m".to_owned();
         text.parse().map(Self::At).map_err(wrong)
     }
 
@@ -28,7 +28,7 @@ impl When {
     }
 }
 
-/// A time that has passed: RFC 3339, or so long before now, `10m`.
+/// A time in the past: RFC 3339, or a duration before now, `10m`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Since {
     At(Timestamp),
@@ -37,7 +37,7 @@ pub(crate) enum Since {
 
 impl Since {
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let wrong = |_| "it is so long before now, such as 10m, or a time such as 2026-01-31T12:00:00Z".to_owned();
+        let wrong = |_| "expected a duration before now such as 10m, or a time such as 2026-01-31T12:00:00Z".to_owned();
         duration(text).map(Self::Before).or_else(|_| text.parse().map(Self::At).map_err(wrong))
     }
 
@@ -51,10 +51,10 @@ impl Since {
 
 /// A duration such as `90s`, `10m`, `2h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "it is of the form 90s, 10m, 2h".into())
+    humantime::parse_duration(text).map_err(|_| "expected a duration such as 90s, 10m or 2h".into())
 }
 
-/// A duration, as exact as one looks at it: `1.2 s`, `3 min`, `2 h`.
+/// A duration, rounded for display: `1.2 s`, `3 min`, `2 h`.
 pub(crate) fn rough(duration: Duration) -> String {
     match duration.as_secs_f64() {
         s if s < 1.0 => format!("{} ms", duration.as_millis()),
@@ -65,7 +65,7 @@ pub(crate) fn rough(duration: Duration) -> String {
     }
 }
 
-/// How far a time is from now: `in 3 min`, `2 h ago`.
+/// A time relative to now: `in 3 min`, `2 h ago`.
 pub(crate) fn from_now(at: Timestamp, now: Timestamp) -> String {
     if at >= now { format!("in {}", rough(at.since(now))) } else { format!("{} ago", rough(now.since(at))) }
 }

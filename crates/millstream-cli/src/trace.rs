@@ -1,4 +1,4 @@
-//! `millstream trace`: what one order or one request set off, indented by its causes.
+//! `millstream trace`: the events that an order or a request caused, indented by cause.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::output;
 use crate::reveal::Reveal;
 use crate::times::{duration, rough};
 
-/// What is traced.
+/// What to trace.
 #[derive(Args, Debug)]
 pub(crate) struct Trace {
     /// An order's id or another key, an event's id, or a correlation id
     id: String,
-    /// Goes on looking, and shows it again when it has changed, until Ctrl-C
+    /// Keep watching and reprint on change, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// How long before now an id that holds no time is searched for
+    /// How far back to search for an id that does not contain a time
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
     since: Duration,
-    /// How long after its beginning events of an order are looked for
+    /// How long after the first event to search for further events
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
     within: Duration,
     #[command(flatten)]
     reveal: Reveal,
 }
 
-/// Time between two looks.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(operator: &Operator, json: bool, trace: Trace) -> Result<ExitCode> {
@@ -91,7 +91,7 @@ pub(crate) fn screen(traced: &Traced) -> String {
             events.add_row(left.into_iter().chain(right));
         }
     }
-    let mut parts = vec![format!("{} began at {begin}", traced.id), events.to_string()];
+    let mut parts = vec![format!("{} started at {begin}", traced.id), events.to_string()];
     if !traced.dead.is_empty() {
         let mut dead = output::table(["DEAD LETTER", "EVENT", "STATE", "REASON", "FAILED", "REDRIVES", "ERROR"]);
         for letter in &traced.dead {
@@ -110,7 +110,7 @@ pub(crate) fn screen(traced: &Traced) -> String {
     if !traced.wakes.is_empty() {
         let now = Timestamp::system();
         let wakes = traced.wakes.iter().map(|wake| {
-            let tried = if wake.attempt == 0 { String::new() } else { format!(", tried {} times", wake.attempt) };
+            let tried = if wake.attempt == 0 { String::new() } else { format!(", {} attempts", wake.attempt) };
             let (service, kind, document) = (&wake.service, &wake.kind, &wake.document);
             // A time of day, so that what is followed changes only when something does.
             let soon = if wake.at > now { "is due at" } else { "has been due since" };

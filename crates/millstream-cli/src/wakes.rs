@@ -1,4 +1,4 @@
-//! `millstream wakes …`: what services will do later, and what is done about it.
+//! `millstream wakes …`: lists pending deadlines and effects and acts on them.
 
 use std::process::ExitCode;
 
@@ -14,55 +14,55 @@ use crate::output;
 use crate::times::{When, from_now};
 use crate::who::Actor;
 
-/// What is done about wakes.
+/// Actions on wakes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Wakes {
-    /// List what waits: deadlines, charges, refunds, mails, and their retries, the earliest first
+    /// List pending wakes (deadlines, charges, refunds, mails and their retries), earliest first
     List {
-        /// Only of this service
+        /// Only this service
         #[arg(long)]
         service: Option<String>,
-        /// Only of this kind, `deadline`
+        /// Only this kind, `deadline`
         #[arg(long)]
         kind: Option<String>,
-        /// Only of this document, an order's id
+        /// Only this document, an order's id
         #[arg(long, value_name = "ID")]
         document: Option<String>,
-        /// At most so many of each service
+        /// Maximum number per service
         #[arg(long, default_value_t = 100, value_name = "COUNT")]
         limit: usize,
     },
-    /// Let one be due at another time
+    /// Reschedule a wake
     Move {
         #[command(flatten)]
         which: Which,
-        /// When: a time such as 2026-01-31T12:00:00Z, or so long from now, +10m
+        /// New time, 2026-01-31T12:00:00Z, or a duration from now, +10m
         #[arg(long, value_name = "TIME", value_parser = When::read)]
         to: When,
     },
-    /// Let one be due now
+    /// Run a wake now
     Fire(#[command(flatten)] Which),
-    /// Take one away, if its kind allows it: a deadline, never a charge
+    /// Cancel a wake, if its kind allows it: a deadline, never a charge
     Cancel(#[command(flatten)] Which),
 }
 
-/// Which one, who, and why.
+/// Selects one wake; who acts, and why.
 #[derive(Args, Debug)]
 pub(crate) struct Which {
-    /// Its service
+    /// Service
     #[arg(long)]
     service: String,
-    /// Its document, an order's id
+    /// Document, an order's id
     #[arg(long, value_name = "ID")]
     document: String,
-    /// Its kind, if the service has several documents of that id
+    /// Kind, if the service has several documents with that id
     #[arg(long)]
     kind: Option<String>,
     #[command(flatten)]
     actor: Actor,
 }
 
-/// More than one document of an id and no kind is ambiguous, whatever their number.
+/// Enough to see that a document id without a kind is ambiguous.
 const SOME: usize = 10;
 
 pub(crate) async fn run(operator: &Operator, json: bool, wakes: Wakes) -> Result<ExitCode> {
@@ -73,12 +73,12 @@ pub(crate) async fn run(operator: &Operator, json: bool, wakes: Wakes) -> Result
             if json {
                 output::json(&json!({ "wakes": found, "silent": silent }))?;
             } else if found.is_empty() {
-                output::line("nothing waits")?;
+                output::line("no pending wakes")?;
             } else {
                 output::line(&table(&found, Timestamp::system()).to_string())?;
             }
             for service in &silent {
-                eprintln!("! `{service}` does not answer: what waits there is not known");
+                eprintln!("! `{service}` does not answer: its wakes are unknown");
             }
             Ok(if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
@@ -93,14 +93,17 @@ async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Res
     let filter = WakeFilter { service: Some(service.clone()), kind, document: Some(document.clone()) };
     let (found, silent) = operator.wakes(&filter, SOME).await?;
     if !silent.is_empty() {
-        bail!("`{service}` does not answer: nothing was done");
+        bail!("`{service}` does not answer: nothing was changed");
     }
     let wake = match &found[..] {
         [wake] => wake,
-        [] => bail!("nothing of `{document}` waits at `{service}`"),
+        [] => bail!("`{document}` has no pending wake at `{service}`"),
         several => {
             let kinds: Vec<&str> = several.iter().map(|wake| wake.kind.as_str()).collect();
-            bail!("several of `{document}` wait at `{service}`: say which with --kind, one of {}", kinds.join(", "));
+            bail!(
+                "`{document}` has several pending wakes at `{service}`: choose one with --kind: {}",
+                kinds.join(", ")
+            );
         }
     };
     let left = operator.act_on(wake, act, &actor.into()).await?;
@@ -109,9 +112,9 @@ async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Res
     } else {
         let name = format!("the `{}` of {}/{} at `{service}`", left.kind, left.collection, left.document);
         output::line(&match act {
-            WakeAct::Move { .. } => format!("{name} is due at {} now; it was at {}", left.at, wake.at),
-            WakeAct::Fire => format!("{name} is due now; it was at {}", wake.at),
-            WakeAct::Cancel => format!("{name} is cancelled; it was due at {}", wake.at),
+            WakeAct::Move { .. } => format!("{name} is now due at {}; it was due at {}", left.at, wake.at),
+            WakeAct::Fire => format!("{name} is due now; it was due at {}", wake.at),
+            WakeAct::Cancel => format!("{name} was cancelled; it was due at {}", wake.at),
         })?;
     }
     Ok(ExitCode::SUCCESS)
@@ -121,10 +124,10 @@ fn table(wakes: &[PendingWake], now: Timestamp) -> Table {
     let mut table = output::table(["SERVICE", "KIND", "DOCUMENT", "DUE", "SET", "TRIED", "STATE", "CORRELATION"]);
     for wake in wakes {
         let state = match wake.lease {
-            Some(until) if until > now => "runs",
+            Some(until) if until > now => "running",
             _ if wake.at <= now => "due",
-            _ if wake.attempt > 0 => "tries again",
-            _ => "waits",
+            _ if wake.attempt > 0 => "retrying",
+            _ => "waiting",
         };
         table.add_row([
             wake.service.clone(),

@@ -1,4 +1,4 @@
-//! Who acts, and why.
+//! The operator's name and reason.
 
 use std::env;
 use std::fs;
@@ -6,13 +6,13 @@ use std::fs;
 use clap::Args;
 use millstream::operator::By;
 
-/// Who acts, and why.
+/// The operator's name and reason.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Actor {
-    /// Why; it stands in the audit
+    /// Reason, recorded in the audit log
     #[arg(long, value_parser = text)]
     why: String,
-    /// Who you are
+    /// Name recorded in the audit log
     #[arg(long, default_value_t = who(), value_parser = text)]
     who: String,
 }
@@ -23,13 +23,13 @@ impl From<Actor> for By {
     }
 }
 
-/// A text that says something.
+/// A text that is not blank.
 pub(crate) fn text(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() { Err("say something".into()) } else { Ok(text.into()) }
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
 }
 
-/// The user and the host that this runs on: `ada@laptop`.
+/// User and host of this process: `ada@laptop`.
 pub(crate) fn who() -> String {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "somebody".into());

@@ -1,4 +1,4 @@
-//! What the page does. Each act is one call of the operator's library, which writes into the audit before it acts.
+//! The page's actions. Each is one call of the operator's library, which writes to the audit log before it acts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ use tokio::sync::{oneshot, watch};
 use crate::Console;
 use crate::api::{letter, problem};
 
-/// How long a demo's request may take.
+/// Time limit for a demo request.
 const DEMO: Duration = Duration::from_secs(10);
-/// Dead letters that did not go and are named in an answer.
+/// Maximum number of failed dead letters named in an answer.
 const NAMED: usize = 200;
-/// What of a demo's answer is shown.
+/// Maximum length of a demo's answer that is shown.
 const ANSWER: usize = 2000;
 /// The longest name of an actor, and the longest reason.
 const WHO: usize = 64;
@@ -47,29 +47,29 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/api/demo/{index}", post(demo))
 }
 
-/// Who acts, and why.
+/// The operator's name and reason.
 fn by(who: &str, why: &str) -> Result<By, Problem> {
     let (who, why) = (who.trim(), why.trim());
     let fits = |text: &str, most| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     let problem =
         |field, wanted| Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}")).at(field, wanted));
     if !fits(who, WHO) {
-        return problem("who", "say who you are, in up to 64 characters");
+        return problem("who", "give your name, up to 64 characters");
     }
     if !fits(why, WHY) {
-        return problem("why", "say why, in up to 500 characters of one line");
+        return problem("why", "give a reason, one line of up to 500 characters");
     }
     Ok(By { who: format!("{who} (console)"), why: why.into() })
 }
 
-/// What is to be done to dead letters.
+/// An action on dead letters.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Many {
     filter: DeadFilter,
     #[serde(default)]
     dry_run: bool,
-    /// Also those that have come back too often.
+    /// Include those that have failed again too often.
     #[serde(default)]
     force: bool,
     #[serde(default)]
@@ -80,7 +80,7 @@ struct Many {
 
 impl Many {
     fn by(&self) -> Result<By, Problem> {
-        // Nobody need say why they look.
+        // A dry run needs no reason.
         if self.dry_run { by("-", "dry run") } else { by(&self.who, &self.why) }
     }
 }
@@ -107,8 +107,8 @@ async fn discard(State(console): State<Arc<Console>>, Body(many): Body<Many>) ->
     }))
 }
 
-/// Does something that takes its time, and answers with a line of JSON for each step: `progress`, and in the end `report` or
-/// `error`. It goes on to its end when nobody reads any more.
+/// Runs a long action and answers with one line of JSON per step: `progress`, and finally `report` or
+/// `error`. The action continues if the client disconnects.
 fn told_as_it_goes<F>(work: impl FnOnce(watch::Sender<Progress>) -> F) -> Response
 where
     F: Future<Output = Result<Report, OperatorError>> + Send + 'static,
@@ -119,7 +119,7 @@ where
     tokio::spawn(async move {
         let ended = work.await;
         if let Err(error) = &ended {
-            tracing::warn!(%error, "an action on dead letters has stopped");
+            tracing::warn!(%error, "an action on dead letters failed");
         }
         drop(end_tx.send(ended));
     });
@@ -130,7 +130,7 @@ where
             Ok(()) = progress.changed() => Some(*progress.borrow_and_update()),
             ended = &mut end => return Some((line(&last_line(ended.ok())), None)),
         };
-        // Steps that follow each other at once are told as one.
+        // Steps in quick succession are merged.
         tokio::time::sleep(Duration::from_millis(50)).await;
         Some((line(&json!({ "progress": moved })), Some((progress, end))))
     });
@@ -149,11 +149,11 @@ fn last_line(ended: Option<Result<Report, OperatorError>>) -> Value {
             json!({ "report": { "counts": report.counts, "fates": odd } })
         }
         Some(Err(error)) => json!({ "error": error.to_string() }),
-        None => json!({ "error": "it broke off: see the console's log, and try again" }),
+        None => json!({ "error": "interrupted: see the console's log, and try again" }),
     }
 }
 
-/// What is to be put in a dead letter's place.
+/// The edited copy of a dead letter.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Edit {
@@ -172,13 +172,13 @@ async fn edit(State(console): State<Arc<Console>>, Body(edit): Body<Edit>) -> Re
         serde_json::from_str::<Value>(&edit.payload).map_err(|error| wrong(format!("is not JSON: {error}")))?;
     }
     if edit.payload.contains(MASK) && !String::from_utf8_lossy(&original.payload).contains(MASK) {
-        return Err(wrong("has masked values, which would be sent as they stand here: reveal them first".into()));
+        return Err(wrong("contains masked values, which would be sent literally: reveal them first".into()));
     }
     let edited = console.operator.edit(&edit.service, edit.id, edit.payload.into(), &by).await;
     edited.map(Json).map_err(problem)
 }
 
-/// What is to be done to a wake, which is given as it was seen.
+/// An action on a wake, which is identified by its state when it was shown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wake {
@@ -194,7 +194,7 @@ async fn wake(State(console): State<Arc<Console>>, Body(asked): Body<Wake>) -> R
     acted.map(Json).map_err(problem)
 }
 
-/// Whose personal values are to be shown: a dead letter's by `service` and `id`, an event's by `stream` and `sequence`.
+/// The body to reveal: a dead letter's, by `service` and `id`, or an event's, by `stream` and `sequence`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reveal {
@@ -217,12 +217,12 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
             let found = console.operator.first(&stream, ">", ReadFrom::Sequence(sequence)).await.map_err(problem)?;
             let found = found.filter(|stored| stored.sequence == sequence);
             let found =
-                found.ok_or_else(|| Problem::not_found(format!("{stream} has no message {sequence} any more")))?;
+                found.ok_or_else(|| Problem::not_found(format!("{stream} no longer has message {sequence}")))?;
             let service = found.header(millstream::event::header::SOURCE).unwrap_or_else(|| "unknown".into());
             let id = found.id().map_or_else(|| format!("{stream}:{sequence}"), |id| id.to_string());
             (service, id, found.payload)
         }
-        _ => return Err(Problem::bad_request("say either `service` and `id`, or `stream` and `sequence`")),
+        _ => return Err(Problem::bad_request("give either `service` and `id`, or `stream` and `sequence`")),
     };
     let entry = AuditEntry {
         at: Timestamp::system(),
@@ -238,20 +238,20 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
 }
 
 async fn demo(State(console): State<Arc<Console>>, Path(index): Path<usize>) -> Result<Json<Value>, Problem> {
-    let action = console.demo.get(index).ok_or_else(|| Problem::not_found("there is no such action"))?;
-    let method = action.method.parse().map_err(|_| Problem::bad_request("the action's method is none"))?;
+    let action = console.demo.get(index).ok_or_else(|| Problem::not_found("no such action"))?;
+    let method = action.method.parse().map_err(|_| Problem::bad_request("the action's HTTP method is invalid"))?;
     let mut request = console.http.request(method, &action.url).timeout(DEMO);
     if let Some(body) = &action.body {
         request = request.json(body);
     }
     let away = |error: reqwest::Error| {
-        let why = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
-        tracing::warn!(error = %error.without_url(), action = action.label, "a demo action came to nothing");
-        Problem::new(StatusCode::BAD_GATEWAY, format!("`{}`: whoever does it {why}", action.label))
+        let why = if error.is_timeout() { "did not answer in time" } else { "is unreachable" };
+        tracing::warn!(error = %error.without_url(), action = action.label, "a demo action failed");
+        Problem::new(StatusCode::BAD_GATEWAY, format!("`{}`: the server {why}", action.label))
     };
     let answer = request.send().await.map_err(away)?;
     let status = answer.status().as_u16();
-    // What was made is known by the last part of its place.
+    // The id of what was created is the last segment of its location.
     let made = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok()?.rsplit('/').next());
     let made = made.map(str::to_owned);
     let text: String = answer.text().await.map_err(away)?.chars().take(ANSWER).collect();

@@ -1,4 +1,4 @@
-//! What the page asks.
+//! The page's queries.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 
 use crate::Console;
 
-/// Rows in an answer.
+/// Default number of rows in an answer.
 const PAGE: usize = 100;
-/// The most that may be asked for.
+/// Maximum number of rows in an answer.
 const LARGEST_PAGE: usize = 10_000;
-/// Audit entries that are shown.
+/// Number of audit entries shown.
 const AUDITED: usize = 40;
-/// Wakes of a service that are shown.
+/// Number of wakes shown per service.
 const WAKES: usize = 100;
 
 pub(crate) fn routes() -> Router<Arc<Console>> {
@@ -35,7 +35,7 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
         .route("/api/system", get(system))
 }
 
-/// What an operator's question ends in when there is no answer.
+/// The HTTP answer for an operator error.
 pub(crate) fn problem(error: OperatorError) -> Problem {
     match error {
         OperatorError::Away(why) => Problem::unavailable(why),
@@ -50,7 +50,7 @@ async fn trace(State(console): State<Arc<Console>>, Path(id): Path<String>) -> R
     Ok(Json(trace))
 }
 
-/// Which dead letters are asked for; see [`DeadFilter`].
+/// Selects dead letters; see [`DeadFilter`].
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Wanted {
@@ -88,21 +88,21 @@ async fn list(State(console): State<Arc<Console>>, Query(wanted): Query<Wanted>)
     let mut letters = console.letters.lock().await;
     letters.update(&console.operator).await.map_err(problem)?;
     let all = letters.list(&filter);
-    // The last are the most interesting.
+    // The newest are the most interesting.
     let page: Vec<&DeadLetter> = all.iter().rev().skip(offset).take(limit).copied().collect();
     Ok(Json(json!({ "letters": page, "total": all.len() })))
 }
 
-/// A dead letter with all that there is about it.
+/// A dead letter with all its details.
 #[derive(Serialize)]
 pub(crate) struct Record {
     letter: DeadLetter,
     headers: Vec<(String, String)>,
     payload: String,
-    /// Whether personal values are left out.
+    /// Whether personal values are masked.
     masked: bool,
     audit: Vec<millstream::operator::audit::AuditEntry>,
-    /// What an audit that cannot be read says.
+    /// Why the audit log cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
 }
@@ -120,7 +120,7 @@ async fn record(
     Ok(Json(Record { headers: letter.headers.clone(), payload, masked, audit, trouble, letter }))
 }
 
-/// A dead letter as it is now.
+/// The current state of a dead letter.
 pub(crate) async fn letter(console: &Console, service: &str, id: Id) -> Result<DeadLetter, Problem> {
     let mut letters = console.letters.lock().await;
     letters.update(&console.operator).await.map_err(problem)?;
@@ -135,8 +135,8 @@ fn masked(letter: &DeadLetter) -> (String, bool) {
         return (text(), false);
     }
     let Ok(mut body) = serde_json::from_slice::<Value>(&letter.payload) else {
-        // What cannot be read may say anything.
-        return (format!("{MASK} ({} bytes that are no JSON)", letter.payload.len()), true);
+        // An unreadable body may contain personal data anywhere.
+        return (format!("{MASK} ({} bytes, not JSON)", letter.payload.len()), true);
     };
     if mask(&mut body, &letter.personal) { (body.to_string(), true) } else { (text(), false) }
 }
@@ -146,7 +146,7 @@ async fn system(State(console): State<Arc<Console>>) -> Json<Value> {
     let filter = WakeFilter::default();
     let (status, wakes, audit) =
         tokio::join!(operator.status(), operator.wakes(&filter, WAKES), operator.audited(AUDITED));
-    // Each part is shown without the others.
+    // Each part is shown even if the others fail.
     let mut troubles = vec![];
     let mut note = |what: &str, error: OperatorError| troubles.push(format!("{what}: {error}"));
     let status = status.map_err(|error| note("streams, consumers, instances", error)).ok();

@@ -1,5 +1,5 @@
-//! Who may ask, and who may act. The console has no login: it is for whoever sits at the machine, and so must not be lent to the
-//! pages that their browser also has open.
+//! Who may query, and who may act. The console has no login: it trusts the user of the machine, but not the other pages
+//! that are open in the same browser.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use millstream::http::Problem;
 
 use crate::Console;
 
-/// A header that no page from elsewhere can send without being asked first, to which nobody here says yes.
+/// A header that a page from another origin can send only after a preflight request, which is never granted.
 const OURS: HeaderName = HeaderName::from_static("x-millstream");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -48,7 +48,7 @@ fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), 
     let host = text(&HOST).unwrap_or_default();
     if !is_known(host, &console.names) {
         return refuse(
-            "this name is not known as the console's: use localhost or an address, or start it with --name (CONSOLE_NAMES)",
+            "unknown host name: use localhost or an IP address, or start the console with --name (CONSOLE_NAMES)",
         );
     }
     if matches!(*method, Method::GET | Method::HEAD) {
@@ -58,10 +58,10 @@ fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), 
         return refuse("the header X-Millstream is missing: send `X-Millstream: 1`");
     }
     let here = |origin: &str| origin.split_once("://").is_some_and(|(_, place)| place == host);
-    // What is no browser sends neither of the two.
+    // A client that is not a browser sends neither of the two.
     if text(&FETCH_SITE).is_some_and(|site| site != "same-origin") || text(&ORIGIN).is_some_and(|origin| !here(origin))
     {
-        return refuse("another page may not act through the console");
+        return refuse("requests from other origins are refused");
     }
     if !console.allow_actions {
         return refuse("the console is read-only: start it with --allow-actions");
@@ -69,8 +69,8 @@ fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), 
     Ok(())
 }
 
-/// Whether a `Host` is one that only we have. A name could be another page's, which leads here for as long as it takes to fool a
-/// browser; an address belongs to whom it leads to.
+/// Whether a `Host` can only be ours. A foreign name could be made to resolve to this address to fool a browser (DNS rebinding);
+/// an IP address cannot.
 fn is_known(host: &str, names: &[String]) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

@@ -1,22 +1,22 @@
-//! The operator's console: one page that shows a running system and lets a person act on it, and the observer of what only the
-//! broker knows. It keeps nothing: all it shows is found at the broker or asked of the services through it, by the functions of
-//! [`millstream::operator`] that the command line calls too.
+//! The operator's console: a web page to watch and operate a running system, and an observer that exports metrics only the
+//! broker can provide. It stores nothing: everything is read from the broker or queried from the services, with the functions of
+//! [`millstream::operator`] that the command line uses too.
 //!
-//! * `page.rs` serves the page, which is compiled in and takes nothing from elsewhere;
-//! * `live.rs` is what passes now, told to every open tab; `tab.rs` bounds what waits for one of them;
-//! * `api.rs` answers what the page asks, `act.rs` does what it is told to;
-//! * `guard.rs` keeps other pages and other people's hands off both;
-//! * `observe.rs` looks at the broker every second or two, for the tabs and for the metrics; `look.rs` makes series of it, of which
-//!   [`metrics`] is the table.
+//! * `page.rs` serves the page, which is compiled in and loads nothing from other hosts;
+//! * `live.rs` sends live updates to every open tab; `tab.rs` bounds the queue of each;
+//! * `api.rs` answers the page's queries, `act.rs` performs its actions;
+//! * `guard.rs` protects both from other origins;
+//! * `observe.rs` polls the broker every second or two, for the tabs and for the metrics; `look.rs` turns the result into series, and
+//!   [`metrics`] is their table.
 //!
 //! | route | |
 //! | --- | --- |
 //! | `/` | the page |
-//! | `/api/…` | what it asks and does |
-//! | `/metrics` | what was found at the last look; nothing of the broker while that is away |
-//! | `/dead-letters?service=&event=&reason=` | the dead letters that fit and nobody has dealt with, as JSON, the oldest first |
+//! | `/api/…` | the page's queries and actions |
+//! | `/metrics` | the result of the last poll; no series of the broker while it is unavailable |
+//! | `/dead-letters?service=&event=&reason=` | matching unresolved dead letters as JSON, oldest first |
 //! | `/readyz`, `/health` | whether the broker answers |
-//! | `/livez` | whether the process works |
+//! | `/livez` | whether the process is alive |
 #![warn(missing_docs)]
 
 use std::future::Future;
@@ -55,24 +55,24 @@ mod tab;
 /// Name of the console, to the broker and in logs.
 const NAME: &str = "console";
 
-/// What a console is started with.
+/// Settings of a console.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the broker is.
+    /// Addresses of the broker.
     pub servers: NatsUrl,
-    /// How to connect to it, and as whom.
+    /// Connection options and credentials.
     pub connect: ConnectOptions,
-    /// Whether the page may act, or only look.
+    /// Whether the page may act; otherwise it is read-only.
     pub allow_actions: bool,
-    /// Names under which the console is reached, besides `localhost` and addresses: a page from elsewhere that has its own name
-    /// lead here is refused by it.
+    /// Host names of the console, besides `localhost` and IP addresses. Requests under any other name are refused, which
+    /// prevents DNS rebinding.
     pub names: Vec<String>,
-    /// What the page offers to try out.
+    /// Demo actions that the page offers.
     pub demo: Vec<DemoAction>,
 }
 
 impl Settings {
-    /// A console that looks at the broker of a service's configuration, and does nothing.
+    /// A read-only console for the broker of a service's configuration.
     ///
     /// # Errors
     /// When the credentials cannot be read.
@@ -82,26 +82,26 @@ impl Settings {
     }
 }
 
-/// A button of the page that sends one HTTP request, from the console's process. What it is about is for those to know who offer
-/// it.
+/// A button of the page that sends one HTTP request from the console's process. Its meaning is up to the application that
+/// offers it.
 #[derive(Clone, Debug)]
 pub struct DemoAction {
-    /// What stands on the button.
+    /// The label of the button.
     pub label: String,
-    /// What will be seen, in a sentence.
+    /// What to expect, in one sentence.
     pub hint: String,
     /// The method.
     pub method: String,
     /// The URL.
     pub url: String,
-    /// The JSON body, if there is one.
+    /// The JSON body, if any.
     pub body: Option<Value>,
 }
 
-/// What all routes know.
+/// State shared by all routes.
 struct Console {
     operator: Operator,
-    /// The dead letters as of the last look or question.
+    /// The dead letters as of the last poll or query.
     letters: Mutex<Letters>,
     hub: Hub,
     allow_actions: bool,
@@ -111,7 +111,7 @@ struct Console {
     http: reqwest::Client,
 }
 
-/// Serves the console on `listener` until `shutdown`. It starts before the broker, and waits for it unready.
+/// Serves the console on `listener` until `shutdown`. It may start before the broker, and is not ready until that is available.
 ///
 /// # Errors
 /// When HTTP cannot be served.
@@ -154,7 +154,7 @@ pub async fn serve(
             Ok(())
         }
     };
-    // A tab's connection would live on in its own task.
+    // A tab's connection would otherwise outlive the server in its own task.
     console.hub.close();
     served
 }

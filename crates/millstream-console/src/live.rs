@@ -1,15 +1,15 @@
-//! What passes now, told to every open tab by server-sent events. Nobody follows events while no tab is open; what services and
-//! dead letters are like is found by the one look that the metrics are made of, too.
+//! Live updates for every open tab, as server-sent events. Events are followed only while a tab is open; the state of services
+//! and dead letters comes from the same poll as the metrics.
 //!
 //! | event | |
 //! | --- | --- |
-//! | `hello` | what the console may do and offers, first of all |
-//! | `events` | events that passed: a sample of whole correlations, and exact counts by type |
-//! | `lanes` | each service: its instances, how far its consumers are, what it has emitted |
-//! | `letters` | dead letters that are new |
-//! | `invariants` | what somebody keeps checking, as told on [`INVARIANTS`] |
-//! | `skipped` | how many events a tab missed that was too slow |
-//! | `trouble` | why nothing can be told |
+//! | `hello` | the console's permissions and demo actions, sent first |
+//! | `events` | new events: a sample of whole correlations, and exact counts by type |
+//! | `lanes` | each service: its instances, the positions of its consumers, its emitted events |
+//! | `letters` | new dead letters |
+//! | `invariants` | results of an external checker, as published to [`INVARIANTS`] |
+//! | `skipped` | how many events a slow tab missed |
+//! | `trouble` | why there are no updates |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -40,31 +40,31 @@ use tokio::time::{Instant, sleep};
 use crate::Console;
 use crate::tab::{Frame, Tab};
 
-/// Where somebody tells what holds and what does not.
+/// Subject to which a checker publishes whether invariants hold.
 const INVARIANTS: &str = "millstream.invariants";
 
-/// Tabs that are told at once; the next is refused.
+/// Maximum number of open tabs; further ones are refused.
 const TABS: usize = 64;
 /// Time between two frames of events.
 const BEAT: Duration = Duration::from_millis(200);
-/// How long until what failed is tried again.
+/// Delay before a retry.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The beats of a second.
+/// Number of frames per second.
 const BEATS: usize = 5;
-/// Events a second that are shown one by one; all are counted.
+/// Events per second that are shown individually; all are counted.
 const SHOWN_PER_SECOND: usize = 50;
-/// Events that are read in a beat; what comes faster is told as not looked at.
+/// Maximum number of events read per frame; the rest is reported as skipped.
 const READ_PER_BEAT: usize = 10_000;
-/// Events that a tab is shown that has just opened.
+/// Number of past events sent to a new tab.
 const RECENT: usize = 60;
-/// How far back a first tab is shown what has passed.
+/// How far back the first tab sees events.
 const BEFORE: Duration = Duration::from_secs(15);
-/// Tellers of invariants that are kept apart.
+/// Maximum number of distinct sources of invariants.
 const TELLERS: usize = 16;
-/// The longest text of an event that is shown: a foreign one may have any.
+/// Maximum length of an event's texts; events of other systems may have any.
 const TEXT: usize = 200;
 
-/// An event as a dot.
+/// An event, drawn as a dot.
 #[derive(Clone, Debug, Serialize)]
 struct Dot {
     stream: String,
@@ -79,23 +79,23 @@ struct Dot {
     at: Timestamp,
 }
 
-/// A service as a lane.
+/// A service, drawn as a lane.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Lane {
     service: String,
     instances: usize,
-    /// Instances that say that they cannot do their whole job, and why.
+    /// Instances that are not ready, and why.
     waiting: Vec<String>,
-    /// What its domain's stream has taken ever.
+    /// Total number of messages ever stored in its domain's stream.
     emitted: Option<u64>,
     consumers: Vec<Reads>,
     dead: u64,
-    /// Sums of what its instances count.
+    /// Sums of its instances' totals.
     totals: BTreeMap<String, f64>,
 }
 
-/// How far a lane's consumer is.
+/// Position of a lane's consumer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Reads {
@@ -107,7 +107,7 @@ struct Reads {
     ack_floor: u64,
 }
 
-/// What somebody has told of invariants.
+/// Latest report of one checker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Told {
     source: String,
@@ -115,7 +115,7 @@ struct Told {
     invariants: Vec<Invariant>,
 }
 
-/// Whether something holds.
+/// Whether an invariant holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Invariant {
     name: String,
@@ -124,7 +124,7 @@ struct Invariant {
     detail: String,
 }
 
-/// All open tabs, and what a new one is told first.
+/// All open tabs, and the state sent to a new one.
 #[derive(Default)]
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
@@ -137,7 +137,7 @@ struct Inner {
     closed: bool,
     recent: VecDeque<Dot>,
     counts: BTreeMap<String, u64>,
-    /// How many events came in each of the last beats.
+    /// Number of events in each of the last frames.
     beats: VecDeque<usize>,
     lanes: Option<Frame>,
     told: BTreeMap<String, (Instant, Told)>,
@@ -197,7 +197,7 @@ impl Hub {
         }
     }
 
-    /// Opens a tab, unless there are too many: what it is told first, and what then.
+    /// Opens a tab, unless there are too many: its initial state, and the updates that follow.
     fn open(&self) -> Option<(Vec<Frame>, impl Stream<Item = Frame> + Send + use<>)> {
         let mut inner = self.lock();
         inner.tabs.retain(Tab::is_open);
@@ -214,7 +214,7 @@ impl Hub {
         Some((first, frames))
     }
 
-    /// Tells what has passed, in the last beat or `before` anybody watched.
+    /// Sends the events of the last frame, or those `before` the first tab was opened.
     fn pass(&self, events: &[Stored], skipped: u64, before: bool) {
         let mut inner = self.lock();
         inner.beats.push_back(if before { 0 } else { events.len() });
@@ -228,7 +228,7 @@ impl Hub {
         let mut shown = vec![];
         for stored in events {
             let kind = stored.header(header::TYPE).map_or_else(|| stored.subject.clone(), clip);
-            // A closed set, but for what strangers publish.
+            // A closed set, except for events published by other systems.
             if inner.counts.len() < 500 || inner.counts.contains_key(&kind) {
                 *inner.counts.entry(kind.clone()).or_default() += 1;
             }
@@ -236,7 +236,7 @@ impl Hub {
                 shown.push(dot(stored, kind));
             }
         }
-        // A sample of whole correlations may be more than what it is a sample for.
+        // A sample of whole correlations may exceed the number it is limited to.
         let most = if rate > SHOWN_PER_SECOND { 2 * SHOWN_PER_SECOND / BEATS } else { RECENT };
         shown.drain(..shown.len().saturating_sub(most));
         inner.recent.extend(shown.iter().cloned());
@@ -247,7 +247,7 @@ impl Hub {
         inner.tell(&frame);
     }
 
-    /// Tells how services are.
+    /// Sends the state of the services.
     pub(crate) fn look(&self, status: &SystemStatus) {
         let mut inner = self.lock();
         let frame = frame("lanes", &lanes(status, &inner.dead));
@@ -256,12 +256,12 @@ impl Hub {
     }
 
     pub(crate) fn trouble(&self, error: &dyn Display) {
-        tracing::debug!(%error, "the tabs are told nothing new");
+        tracing::debug!(%error, "no updates for the tabs");
         self.lock().tell(&frame("trouble", &json!({ "error": error.to_string() })));
     }
 }
 
-/// Whether an event is among those that are shown when there are so many a second: with all of its correlation, or none of it.
+/// Whether an event is in the sample at this rate: a correlation is sampled as a whole or not at all.
 fn is_sampled(stored: &Stored, rate: usize) -> bool {
     if rate <= SHOWN_PER_SECOND {
         return true;
@@ -299,7 +299,7 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
 
 async fn live(State(console): State<Arc<Console>>) -> Response {
     let Some((first, frames)) = console.hub.open() else {
-        return Problem::unavailable(format!("{TABS} tabs are open, which is the limit: close one")).into_response();
+        return Problem::unavailable(format!("the limit of {TABS} open tabs is reached: close one")).into_response();
     };
     let demo: Vec<Value> =
         console.demo.iter().map(|action| json!({ "label": action.label, "hint": action.hint })).collect();
@@ -312,12 +312,12 @@ async fn live(State(console): State<Arc<Console>>) -> Response {
     let first = std::iter::once(frame("hello", &hello)).chain(first);
     let told = stream::iter(first.collect::<Vec<_>>()).chain(frames);
     let events = told.map(|frame| Ok::<_, Infallible>(Event::default().event(frame.name).data(&*frame.data)));
-    // A tab that has lost its console comes back after a second.
+    // A disconnected tab reconnects after a second.
     let retry = stream::iter([Ok(Event::default().retry(Duration::from_secs(1)))]);
     Sse::new(retry.chain(events)).keep_alive(KeepAlive::new().interval(Duration::from_secs(5))).into_response()
 }
 
-/// Finds out what the tabs are told, until the process ends.
+/// Feeds the tabs, until the process ends.
 pub(crate) async fn run(console: Arc<Console>) -> Result<()> {
     tokio::join!(follow(&console), listen(&console));
     Ok(())
@@ -350,7 +350,7 @@ async fn follow(console: &Console) {
 
 fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
     let instances = status.instances.iter().map(|instance| &instance.service);
-    // A durable bears its service's name.
+    // A durable has the name of its service.
     let names = instances.chain(status.consumers.iter().map(|consumer| &consumer.name)).chain(dead.keys());
     let names: BTreeSet<&String> = names.collect();
     let lane = |service: &String| {
@@ -385,14 +385,14 @@ fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
     names.into_iter().map(lane).collect()
 }
 
-/// Which dead letters the tabs know of, by the last of each service's records.
+/// Which dead letters the tabs have been sent, as the last record sequence of each service.
 #[derive(Default)]
 pub(crate) struct News {
     seen: Option<HashMap<String, u64>>,
 }
 
 impl News {
-    /// Tells of those that have come since the last time; what was there the first time is no news. Notes how many each service
+    /// Sends the dead letters that are new since the last call; the first call sends none. Notes how many each service
     /// has.
     pub(crate) fn tell(&mut self, letters: &Letters, hub: &Hub) {
         let mut counts = BTreeMap::new();
@@ -430,7 +430,7 @@ async fn listen(console: &Console) {
         let mut told = match console.operator.client().subscribe(INVARIANTS).await {
             Ok(told) => told,
             Err(error) => {
-                tracing::debug!(%error, "invariants cannot be listened to");
+                tracing::debug!(%error, "cannot subscribe to invariants");
                 sleep(AGAIN).await;
                 continue;
             }

@@ -1,4 +1,4 @@
-//! One look at the broker: everything that is there becomes series, and what is gone has none.
+//! Turns one poll of the broker into series; what no longer exists has none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,10 +13,10 @@ use crate::metrics::{
     REDRIVE_OUTCOMES, REDRIVES, STREAM_BYTES, STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
 };
 
-/// The reason of a dead letter that has none of ours.
+/// Label for dead letters with an unknown reason.
 const UNKNOWN_REASON: &str = "unknown";
 
-/// What was found, as series.
+/// The result of a poll, as series.
 pub(crate) fn snapshot(status: SystemStatus, letters: &Letters) -> Snapshot {
     let mut snapshot = Snapshot::new(OBSERVED);
     for stream in &status.streams {
@@ -35,7 +35,7 @@ pub(crate) fn snapshot(status: SystemStatus, letters: &Letters) -> Snapshot {
         snapshot.set(&REDELIVERED, &labels, consumer.redelivered as f64);
         snapshot.set(&WAITING, &labels, consumer.waiting as f64);
         snapshot.set(&OLDEST_UNACKED, &labels, consumer.oldest_age_seconds);
-        // A durable has its service's name, and what it handles is a closed set.
+        // A durable has the name of its service, and the events it handles are a closed set.
         events.entry(consumer.name).or_default().extend(consumer.events);
     }
     let mut instances: BTreeMap<(String, String), u64> = BTreeMap::new();
@@ -58,7 +58,7 @@ pub(crate) fn snapshot(status: SystemStatus, letters: &Letters) -> Snapshot {
     snapshot
 }
 
-/// How many dead letters of a service somebody has to deal with, and how old they are.
+/// Number and age of a service's unresolved dead letters.
 fn dead_letters(snapshot: &mut Snapshot, letters: &Letters, service: &str, events: Option<&BTreeSet<String>>) {
     let of_set = |event| events.is_none_or(|events| events.is_empty() || events.contains(event));
     let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The observer: looks at the broker on and on, for the metrics and for the open tabs.
+//! The observer: polls the broker for the metrics and for the open tabs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +18,13 @@ use crate::live::News;
 use crate::look::snapshot;
 use crate::{Console, metrics};
 
-/// Time between two looks at the broker, and the same while a tab is open.
+/// Polling interval, and the shorter one while a tab is open.
 const PAUSE: Duration = Duration::from_secs(2);
 const WATCHED: Duration = Duration::from_secs(1);
-/// How long one look may take; a broker that is slower does not answer.
+/// Time limit for one poll; a slower broker counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which dead letters are asked for; what is not named is not filtered by.
+/// Selects dead letters; fields that are left out match everything.
 #[derive(Deserialize)]
 pub(crate) struct Wanted {
     service: Option<String>,
@@ -32,10 +32,10 @@ pub(crate) struct Wanted {
     reason: Option<String>,
 }
 
-/// The most dead letters in an answer.
+/// Maximum number of dead letters in an answer.
 const PAGE: usize = 1000;
 
-/// The dead letters as of the last look.
+/// The dead letters as of the last poll.
 pub(crate) async fn dead_letters(
     State(console): State<Arc<Console>>,
     Query(wanted): Query<Wanted>,
@@ -46,18 +46,18 @@ pub(crate) async fn dead_letters(
     Json(letters.list(&wanted).into_iter().take(PAGE).cloned().collect())
 }
 
-/// Whether the last look at the broker was answered.
+/// Whether the last poll of the broker succeeded.
 pub(crate) struct Sees(pub(crate) Arc<AtomicBool>);
 
 impl Probe for Sees {
     fn health(&self) -> Health {
         let broker = self.0.load(Ordering::Acquire);
-        // It keeps no data.
+        // It has no store.
         Health { database: true, broker, ..Health::default() }
     }
 }
 
-/// Looks until the process ends.
+/// Polls until the process ends.
 pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers: Arc<AtomicBool>) -> Result<()> {
     let connected = telemetry.gauge(&BROKER_CONNECTED, &[]);
     let (mut told, mut news) = (false, News::default());
@@ -70,16 +70,16 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
         match looked {
             Ok(snapshot) => {
                 if std::mem::take(&mut told) {
-                    tracing::info!("the broker answers again");
+                    tracing::info!("broker available again");
                 }
                 telemetry.show(&snapshot);
             }
             Err(error) => {
                 console.hub.trouble(&error);
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error, "the broker cannot be looked at; trying on");
+                    tracing::warn!(error, "cannot poll the broker; retrying");
                 }
-                // What was seen last is no news any more.
+                // The last result is outdated.
                 telemetry.show(&Snapshot::new(metrics::OBSERVED));
             }
         }
@@ -93,7 +93,7 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
     }
 }
 
-/// One look, for the metrics and for the tabs.
+/// One poll, for the metrics and for the tabs.
 async fn look(console: &Console, news: &mut News) -> Result<Snapshot, OperatorError> {
     let status = console.operator.status().await?;
     let mut letters = console.letters.lock().await;

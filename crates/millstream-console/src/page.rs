@@ -1,4 +1,4 @@
-//! The page: a few files that are part of the program, so that it needs nothing beside itself and takes nothing from elsewhere.
+//! The page: a few files compiled into the program, which load nothing from other hosts.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
@@ -28,7 +28,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/assets/system.js", JS, include_str!("page/system.js")),
 ];
 
-/// Tells a page that is older than its console to load itself anew.
+/// Makes a page that is older than its console reload itself.
 pub(crate) fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let mut hash = DefaultHasher::new();
@@ -56,7 +56,7 @@ mod tests {
             for bad in
                 ["http://", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("]
             {
-                // A name of a vocabulary is nowhere to go.
+                // A namespace is not an address to load from.
                 let found = text.replace("http://www.w3.org/2000/svg", "").contains(bad);
                 assert!(!found, "{path} has `{bad}`");
             }

@@ -1,4 +1,4 @@
-//! One open tab: what waits for it is bounded, and what it was too slow for is counted and told.
+//! One open tab: its queue is bounded, and the events that a slow tab misses are counted and reported.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-/// Frames that may wait for a tab: three seconds and a half of them.
+/// Capacity of a tab's queue, in frames: three and a half seconds.
 const WAITING: usize = 16;
-/// What the system may keep for a tab that does not read; by default it is megabytes, minutes of what passes.
+/// Send buffer of a tab's connection; the system's default is megabytes, which is minutes of updates.
 const UNREAD_BYTES: usize = 64 << 10;
 
-/// Something told to all tabs.
+/// A message to all tabs.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     /// The name of the server-sent event.
     pub(crate) name: &'static str,
     /// Its data.
     pub(crate) data: Arc<str>,
-    /// The events in it, which a tab misses that misses it.
+    /// The number of events in it, which a tab misses if it misses the frame.
     pub(crate) events: u64,
 }
 
-/// Has a connection notice soon that its other end does not read.
+/// Makes a connection notice soon that the client does not read.
 pub(crate) fn notice_early(connection: &mut TcpStream) {
     if let Err(error) = SockRef::from(&*connection).set_send_buffer_size(UNREAD_BYTES) {
-        tracing::debug!(%error, "a connection keeps its send buffer");
+        tracing::debug!(%error, "cannot set the send buffer of a connection");
     }
 }
 
-/// The end of a tab that is told.
+/// The sending end of a tab.
 #[derive(Debug)]
 pub(crate) struct Tab {
     queue: mpsc::Sender<Frame>,
@@ -42,7 +42,7 @@ pub(crate) struct Tab {
 }
 
 impl Tab {
-    /// A tab, and what it gets.
+    /// A tab, and the stream of its frames.
     pub(crate) fn open() -> (Self, impl Stream<Item = Frame> + Send + use<>) {
         let (queue, frames) = mpsc::channel(WAITING);
         let skipped = Arc::new(AtomicU64::new(0));
@@ -64,12 +64,12 @@ impl Tab {
         (tab, stream::unfold((frames, skipped, VecDeque::new()), next))
     }
 
-    /// Whether anybody still reads.
+    /// Whether the client is still connected.
     pub(crate) fn is_open(&self) -> bool {
         !self.queue.is_closed()
     }
 
-    /// Tells the tab, or counts what it missed; whether it is still there.
+    /// Sends a frame, or counts what was missed; returns whether the tab is still open.
     pub(crate) fn tell(&self, frame: &Frame) -> bool {
         match self.queue.try_send(frame.clone()) {
             Ok(()) => true,

@@ -1,4 +1,4 @@
-//! What other services tell, and the customer is to be told.
+//! Handlers that turn other services' events into notifications.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use millstream::{Effect, Event, Fault, Handler, Keys, Received, Unit};
 use crate::notification::{Notification, Occasion, Status};
 use crate::send::Send;
 
-/// An event that customers are told of.
+/// An event that customers are notified of.
 pub(crate) trait Told: Event {
     fn told(&self) -> Telling<'_>;
 }
 
-/// What is told, and to whom.
+/// The content and recipient of the notification.
 pub(crate) struct Telling<'a> {
     order: &'a OrderId,
     occasion: Occasion,
@@ -47,10 +47,10 @@ impl Told for PaymentRefunded {
     }
 }
 
-/// Stages a notification of an event, to be sent at once.
+/// Stages a notification of an event, to be sent immediately.
 #[derive(Clone)]
 pub(crate) struct Announce {
-    /// Where customers have their mailboxes.
+    /// The domain of the customers' mailboxes.
     pub(crate) domain: Arc<str>,
 }
 
@@ -61,7 +61,7 @@ impl<E: Told> Handler<E> for Announce {
 
     fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault> {
         let id = event.meta.id.to_string();
-        // The journal answers a repeat; this one comes so late that its entry is gone.
+        // The journal answers duplicates; this one arrives so late that its entry has expired.
         if unit.get::<Notification>(&id)?.is_some() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! The ways out: the log, or a mail server.
+//! The channels: the log, or a mail server.
 
 use millstream::Outage;
 use secrecy::{ExposeSecret, SecretString};
@@ -9,15 +9,15 @@ use crate::send::Delivered;
 #[cfg(feature = "smtp")]
 use crate::smtp::Smtp;
 
-/// How customers are reached. Printing it shows no secret.
+/// How customers are reached. Its debug output contains no secret.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without one, or with an empty one, what would be sent is
+    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without one, or with an empty one, mails are only
     /// logged.
     pub smtp_url: Option<SecretString>,
-    /// Who the mails are from; `shop@` and the domain if it is not said.
+    /// The sender address; by default `shop@` and the domain.
     pub from: Option<String>,
-    /// Where customers have their mailboxes: a customer's address is the user id at this domain.
+    /// The domain of the customers' mailboxes: a customer's address is the user id at this domain.
     pub domain: String,
 }
 
@@ -27,12 +27,12 @@ impl Default for Settings {
     }
 }
 
-/// Settings that cannot be used. The message names the variable and shows no secret.
+/// Invalid settings. The message names the variable and contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSettings(pub String);
 
-/// A way out.
+/// A channel.
 pub(crate) enum Channel {
     Log,
     #[cfg(feature = "smtp")]
@@ -77,7 +77,7 @@ impl Channel {
                     to = notification.to,
                     message_id = notification.message_id,
                     subject = mail::subject(notification),
-                    "a mail, as it would be sent"
+                    "mail (not sent: no mail server configured)"
                 );
                 Ok(Delivered::Taken)
             }
@@ -86,7 +86,7 @@ impl Channel {
         }
     }
 
-    /// The labels of a notification that was sent: the channel, and how it went.
+    /// The metric labels of a sent notification: channel and outcome.
     pub(crate) fn sent(&self) -> &'static [&'static str] {
         match self {
             Self::Log => &["log", "sent"],
@@ -95,7 +95,7 @@ impl Channel {
         }
     }
 
-    /// The labels of one that was given up.
+    /// The metric labels of a failed notification.
     pub(crate) fn failed(&self) -> &'static [&'static str] {
         match self {
             Self::Log => &["log", "failed"],

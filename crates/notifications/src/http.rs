@@ -14,7 +14,7 @@ pub(crate) fn routes() -> Router<Context> {
     Router::new().route("/notifications", get(list))
 }
 
-/// A page of notifications, the newest first.
+/// A page of notifications, newest first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notifications {

@@ -1,17 +1,17 @@
-//! The notifications service: tells customers how their orders ended, and that their money is on its way back.
+//! The notifications service: notifies customers of the outcome of their orders, and of refunds.
 //!
-//! * [`Notification`] is the document, one an event, its state an enum;
-//! * `announce.rs` has the handlers: an order was confirmed, cancelled, its payment given back;
-//! * `send.rs` has the wake: [`Send`];
-//! * `mail.rs` has the words, `channel.rs` the two ways out: the log, or a mail server (`smtp.rs`, with the feature `smtp`);
-//! * `http.rs` has the route, `metrics.rs` the figures.
+//! * [`Notification`] is the document, one per event, with its state as an enum;
+//! * `announce.rs` has the handlers: an order was confirmed, cancelled or refunded;
+//! * `send.rs` has the effect: [`Send`];
+//! * `mail.rs` has the texts, `channel.rs` the two channels: the log, or a mail server (`smtp.rs`, with the feature `smtp`);
+//! * `http.rs` has the route, `metrics.rs` the metrics.
 //!
-//! **Mail is at-least-once.** Nothing is sent before the intent is committed, and a mail whose answer did not arrive is sent again,
-//! for as long as it takes, although the server may have had it: SMTP has no idempotency key. Every try has the same
-//! `Message-ID`, derived from the event, by which the copies can be recognised; many mail programs show them as one. What the server
-//! refuses for good (5xx: the mailbox is unknown) is an outcome: the notification has FAILED, and is not tried again.
+//! **Mail is at-least-once.** Nothing is sent before the intent is committed, and a mail without an answer is sent again,
+//! without limit, although the server may have accepted it: SMTP has no idempotency key. Every attempt has the same
+//! `Message-ID`, derived from the event, so that copies can be recognised; many mail programs show them as one. A permanent
+//! rejection by the server (5xx: unknown mailbox) is an outcome: the notification has FAILED and is not retried.
 //!
-//! It is an onlooker with effects, so it starts with what happens from now on: added to a shop that has run for years it mails nobody
+//! It only observes, but has effects, so it starts with new events: added to a shop that has run for years, it sends no mail
 //! about last week's orders.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub use send::{Delivered, Send};
 /// The notifications service. With SMTP it must be made within a tokio runtime.
 ///
 /// # Errors
-/// When the settings cannot be used, or ask for SMTP and this build has none.
+/// When the settings are invalid, or ask for SMTP in a build without that feature.
 pub fn service(settings: &Settings) -> Result<Service, BadSettings> {
     let channel = Arc::new(channel::Channel::open(settings)?);
     let announce = announce::Announce { domain: settings.domain.as_str().into() };

@@ -1,4 +1,4 @@
-//! The words.
+//! The texts of the mails.
 
 #[cfg(any(test, feature = "smtp"))]
 use contracts::orders::CancelReason;
@@ -11,7 +11,7 @@ pub(crate) fn subject(notification: &Notification) -> String {
     match notification.occasion {
         Occasion::Confirmed => format!("Your order {order} is confirmed"),
         Occasion::Cancelled => format!("Your order {order} was cancelled"),
-        Occasion::Refunded => format!("Your money for order {order} comes back"),
+        Occasion::Refunded => format!("Refund for your order {order}"),
     }
 }
 
@@ -21,16 +21,18 @@ pub(crate) fn text(notification: &Notification) -> String {
     let Notification { order_id: order, user_id: user, amount, currency, .. } = notification;
     let said = match notification.occasion {
         Occasion::Confirmed => {
-            format!("your order {order} is confirmed: everything is in stock, and {amount} {currency} are paid.")
+            format!(
+                "your order {order} is confirmed: all items are in stock, and your payment of {amount} {currency} was received."
+            )
         }
         Occasion::Cancelled => {
             let why = notification.reason.map_or("", why);
             format!(
                 "your order {order} over {amount} {currency} was cancelled{why}.\n\n\
-                 Nothing is to be paid. Should something have been charged already, it comes back by itself."
+                 There is nothing to pay. Anything already charged will be refunded automatically."
             )
         }
-        Occasion::Refunded => format!("we have given back the {amount} {currency} of your cancelled order {order}."),
+        Occasion::Refunded => format!("we have refunded {amount} {currency} for your cancelled order {order}."),
     };
     format!("Hello {user},\n\n{said}\n")
 }
@@ -38,9 +40,9 @@ pub(crate) fn text(notification: &Notification) -> String {
 #[cfg(any(test, feature = "smtp"))]
 fn why(reason: CancelReason) -> &'static str {
     match reason {
-        CancelReason::OutOfStock => ", because not everything in it is in stock",
+        CancelReason::OutOfStock => ", because some items are out of stock",
         CancelReason::Declined => ", because the payment was declined",
         CancelReason::Deadline => ", because it could not be completed in time",
-        CancelReason::Customer => ", as you asked us to",
+        CancelReason::Customer => ", as you requested",
     }
 }

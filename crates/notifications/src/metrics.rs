@@ -1,12 +1,12 @@
-//! The service's figures.
+//! The service's metrics.
 
 use millstream::telemetry::{Kind, Metric};
 
-/// Notifications sent and given up.
+/// Notifications sent and failed.
 pub static NOTIFICATIONS: Metric = Metric {
     name: "shop_notifications_total",
     kind: Kind::Counter,
-    help: "Notifications by how they went out and what became of them: sent, or failed when they were refused for good.",
+    help: "Notifications by channel and outcome: sent, or failed when rejected permanently.",
     labels: &["channel", "outcome"],
     series: &[&["smtp", "sent"], &["smtp", "failed"], &["log", "sent"], &["log", "failed"]],
 };

@@ -1,11 +1,11 @@
-//! [`Notification`]: what a customer is told.
+//! [`Notification`]: a message to a customer.
 
 use contracts::orders::CancelReason;
 use contracts::{Currency, Money, OrderId, UserId};
 use millstream::{Document, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Something a customer is told, as it is kept and as callers see it. There is one for each event that is told of.
+/// A notification, as stored and as returned to callers. There is one per announced event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notification {
@@ -13,32 +13,32 @@ pub struct Notification {
     pub id: String,
     /// The order.
     pub order_id: OrderId,
-    /// What has happened.
+    /// The occasion.
     pub occasion: Occasion,
-    /// Who is told.
+    /// The customer.
     pub user_id: UserId,
     /// The address.
     pub to: String,
-    /// `Message-ID` of the mail, the same at every try.
+    /// `Message-ID` of the mail, the same for every attempt.
     pub message_id: String,
-    /// What it is about: the order's total, or what is given back.
+    /// The order's total, or the refunded amount.
     pub amount: Money,
     /// The currency of the amount.
     pub currency: Currency,
-    /// Why the order was cancelled, if it was.
+    /// The reason if the order was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<CancelReason>,
     /// When it happened.
     pub happened_at: Timestamp,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// How it went out: `smtp` or `log`.
+    /// The channel: `smtp` or `log`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
-    /// When it was sent, or given up.
+    /// When it was sent or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// Why it was given up, in the mail server's words.
+    /// The mail server's reason for the rejection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -52,7 +52,7 @@ impl Document for Notification {
     }
 }
 
-/// What a customer is told of.
+/// The occasion of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Occasion {
@@ -60,18 +60,18 @@ pub enum Occasion {
     Confirmed,
     /// The order was cancelled.
     Cancelled,
-    /// The money was given back.
+    /// The order was refunded.
     Refunded,
 }
 
-/// Where a notification stands.
+/// The status of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// It is to be sent, or being sent, for as long as it takes.
+    /// Waiting to be sent, or being sent; retried without limit.
     Sending,
-    /// The mail server has it, or the log.
+    /// Accepted by the mail server, or written to the log.
     Sent,
-    /// The mail server refuses it for good.
+    /// Permanently rejected by the mail server.
     Failed,
 }

@@ -79,7 +79,7 @@ async fn what_becomes_of_an_order_is_mailed_to_its_customer() {
     let mails = eventually("three mails", SOON, all).await;
     for (id, subject, part) in [
         (ids[0], "Your order o was cancelled", "12.50 EUR was cancelled, because the payment was declined"),
-        (ids[1], "Your money for order o comes back", "given back the 12.50 EUR"),
+        (ids[1], "Refund for your order o", "refunded 12.50 EUR"),
         (ids[2], "Your order another was cancelled", "could not be completed in time"),
     ] {
         let id = format!("<{id}@example.com>");

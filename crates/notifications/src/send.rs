@@ -1,4 +1,4 @@
-//! The one thing done outside: sending.
+//! The effect: sending a mail.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::channel::Channel;
 use crate::metrics::NOTIFICATIONS;
 use crate::notification::{Notification, Status};
 
-/// What became of a mail; that nobody knows is an [`Outage`] instead.
+/// The outcome of a mail; an unknown outcome is an [`Outage`] instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// It was taken.
+    /// It was accepted.
     Taken,
-    /// It is refused for good, and why.
+    /// It was permanently rejected, with the reason.
     Refused(String),
 }
 

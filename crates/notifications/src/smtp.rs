@@ -15,16 +15,16 @@ use crate::mail;
 use crate::notification::Notification;
 use crate::send::Delivered;
 
-/// How many connections to the server there are at most, each for one mail: on one that is used again the late answer to a mail that was
-/// given up would pass for the next one's. The engine runs up to 256 effects at once, and servers turn away clients with far fewer
+/// Maximum number of connections to the server, each for one mail: on a reused connection, the late answer to an abandoned mail
+/// would be taken for the next one's. The engine runs up to 256 effects at once, and servers reject clients with far fewer
 /// connections.
 const CONNECTIONS: usize = 32;
 
-/// How long a mail may wait for a connection, and how long the server may take for it; the engine gives the whole try ten seconds.
+/// Time limits for getting a connection and for sending the mail; the engine limits the whole attempt to ten seconds.
 const QUEUE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(7);
 
-/// How much of a refusal is kept, in characters.
+/// Maximum length of a stored rejection, in characters.
 const REASON: usize = 300;
 
 const FORM: &str =
@@ -32,7 +32,7 @@ const FORM: &str =
 const ENCODE: &str =
     "SMTP_URL: user and password must be percent-encoded: `@` is %40, `#` is %23, `/` is %2F, `?` is %3F, `%` is %25";
 
-/// A mail server, and who mails are from.
+/// A mail server and the sender address.
 pub(crate) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
@@ -60,7 +60,7 @@ impl Smtp {
         };
         timeout(PATIENCE, self.hand_over(mail))
             .await
-            .unwrap_or_else(|_| Err(Outage(format!("the mail server takes longer than {PATIENCE:?}"))))
+            .unwrap_or_else(|_| Err(Outage(format!("no answer from the mail server within {PATIENCE:?}"))))
     }
 
     async fn hand_over(&self, mail: Message) -> Result<Delivered, Outage> {
@@ -72,13 +72,13 @@ impl Smtp {
         Err(Outage(format!("the mail server: {error}")))
     }
 
-    /// The mail, the same at every try.
+    /// The mail, identical for every attempt.
     fn compose(&self, notification: &Notification) -> Result<Message, String> {
         let (user, domain) = notification.to.rsplit_once('@').unwrap_or((&notification.to, ""));
         // An id may have a colon, or points where a mailbox may have none: such a mailbox is quoted.
         let to = Address::new(user, domain).or_else(|_| Address::new(format!("\"{user}\""), domain));
-        let to = to.map_err(|error| format!("`{}` is no address: {error}", notification.to))?;
-        let unsendable = |error: lettre::error::Error| format!("no mail can be made of it: {error}");
+        let to = to.map_err(|error| format!("`{}` is not a valid address: {error}", notification.to))?;
+        let unsendable = |error: lettre::error::Error| format!("cannot build the mail: {error}");
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()]).map_err(unsendable)?;
         Message::builder()
             // Left to be read from the header it would lose a quoted mailbox.
@@ -94,14 +94,14 @@ impl Smtp {
     }
 }
 
-/// Whether the server refuses the mail itself, for good. That it does not know us (530 to 538), our commands (500 to 504) or mail at all
-/// (521) is nothing that the mail could help: it is sent when that is put right.
+/// Whether the server permanently rejects this mail. Rejecting our login (530 to 538), our commands (500 to 504) or all mail
+/// (521) is not the mail's fault: it is sent once that is fixed.
 fn is_about_the_mail(error: &Error) -> bool {
     let code = error.status().map(u16::from);
     error.is_permanent() && !code.is_some_and(|code| matches!(code, 500..=504 | 521 | 530..=538))
 }
 
-/// The URL with what it leaves to us: TLS is required where a password is sent, and taken where it is offered otherwise.
+/// The URL with defaults filled in: TLS is required if a password is sent, and otherwise used if offered.
 fn explicit(url: &str) -> Result<String, BadSettings> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| BadSettings(FORM.into()))?;
     let (login, place) = rest.rsplit_once('@').map_or((None, rest), |(login, place)| (Some(login), place));

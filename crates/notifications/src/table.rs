@@ -51,19 +51,19 @@ fn logged() -> Send {
 fn each_event_is_told_to_its_customer_in_plain_words() {
     let mut bench = bench();
     for (notification, occasion, subject, part) in [
-        (tell(&mut bench, confirmed()), Occasion::Confirmed, "Your order o is confirmed", "12.50 EUR are paid"),
+        (
+            tell(&mut bench, confirmed()),
+            Occasion::Confirmed,
+            "Your order o is confirmed",
+            "your payment of 12.50 EUR was received",
+        ),
         (
             tell(&mut bench, cancelled(CancelReason::Customer)),
             Occasion::Cancelled,
             "Your order o was cancelled",
-            "order o over 12.50 EUR was cancelled, as you asked us to",
+            "order o over 12.50 EUR was cancelled, as you requested",
         ),
-        (
-            tell(&mut bench, refunded()),
-            Occasion::Refunded,
-            "Your money for order o comes back",
-            "given back the 12.50 EUR",
-        ),
+        (tell(&mut bench, refunded()), Occasion::Refunded, "Refund for your order o", "refunded 12.50 EUR"),
     ] {
         assert_eq!((notification.occasion, notification.status), (occasion, Status::Sending));
         assert_eq!((notification.to.as_str(), &*notification.order_id), ("ada@example.com", "o"));

@@ -1,4 +1,4 @@
-//! What callers ask for.
+//! The commands: placing and cancelling an order.
 
 use contracts::orders::OrderCreated;
 use contracts::{Line, Money, OrderId, UserId};
@@ -10,15 +10,15 @@ use crate::facts::{Deadline, stage};
 use crate::metrics::ORDERS;
 use crate::order::{Fact, Order, Status};
 
-/// Places an order, checked already. The command's id becomes the order's.
+/// Places a validated order. The command's id becomes the order's id.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlaceOrder {
-    /// Who orders.
+    /// The customer.
     pub user_id: UserId,
-    /// What is ordered; each product once.
+    /// The order lines; each product once.
     pub lines: Vec<Line>,
-    /// What the lines add up to.
+    /// The sum of the lines.
     pub total: Money,
 }
 
@@ -42,9 +42,9 @@ impl CommandHandler<PlaceOrder> for Settings {
             created_at: unit.now(),
             ended_at: None,
         };
-        // Read so that the commit fails, rather than overwrites, should the id be taken.
+        // Read so that the commit fails, rather than overwrites, if the id is taken.
         if unit.get::<Order>(&order.id)?.is_some() {
-            return Err(Fault::Retry(format!("the id {id} is taken: ask again")));
+            return Err(Fault::Retry(format!("the id {id} is taken: retry")));
         }
         unit.emit(&OrderCreated {
             order_id: order.id.clone(),
@@ -60,7 +60,7 @@ impl CommandHandler<PlaceOrder> for Settings {
     }
 }
 
-/// Cancels an order that has not ended.
+/// Cancels an order that is not finished.
 #[derive(Clone, Debug, Serialize)]
 pub struct CancelOrder {
     /// The order.
@@ -76,8 +76,7 @@ impl Command for CancelOrder {
 
     fn handle(&self, _: Id, unit: &mut Unit<'_>) -> Result<Order, Fault> {
         let id = &self.id;
-        let mut order =
-            unit.get::<Order>(id)?.ok_or_else(|| Fault::not_found(format!("there is no order with the id {id}")))?;
+        let mut order = unit.get::<Order>(id)?.ok_or_else(|| Fault::not_found(format!("no order with id {id}")))?;
         if order.status == Status::Confirmed {
             return Err(Fault::conflict(format!(
                 "order {id} is CONFIRMED: only an order that is PENDING or RESERVED can be cancelled"

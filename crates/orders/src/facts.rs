@@ -1,4 +1,4 @@
-//! What other services tell about an order, and its deadline.
+//! Handlers for the events of other services about an order, and its deadline.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use millstream::{Event, Fault, Handler, Keys, Kind, Received, Timer, Unit};
 use crate::metrics::{OVERDUE, TOLERANCE};
 use crate::order::{Change, Fact, Order};
 
-/// An event that tells a fact about the order that is its key.
+/// An event that reports a fact about the order in its key.
 pub(crate) trait Tells: Event {
     fn fact(&self) -> Fact;
 }
@@ -42,7 +42,7 @@ impl Tells for PaymentRefunded {
     }
 }
 
-/// Takes in what an event tells.
+/// Applies the fact to the order.
 pub(crate) struct Learn;
 
 impl<E: Tells> Handler<E> for Learn {
@@ -52,8 +52,8 @@ impl<E: Tells> Handler<E> for Learn {
 
     fn handle(&self, event: &Received<E>, unit: &mut Unit<'_>) -> Result<(), Fault> {
         let Some(mut order) = unit.get::<Order>(event.key())? else {
-            // Money may hang on it: it is tried again and then parked, never dropped.
-            return Err(Fault::Retry(format!("there is no order {}", event.key())));
+            // Money may depend on it: the event is retried and then parked, never dropped.
+            return Err(Fault::Retry(format!("no order {}", event.key())));
         };
         let change = order.learn(event.fact(), unit);
         stage(order, change, unit);
@@ -69,7 +69,7 @@ pub(crate) fn stage(order: Order, change: Change, unit: &mut Unit<'_>) {
     }
 }
 
-/// An order that has not ended in time is cancelled.
+/// Cancels an order that is not finished by its deadline.
 pub struct Deadline;
 
 impl Timer for Deadline {

@@ -15,7 +15,7 @@ use crate::new_order::NewOrder;
 use crate::order::{Order, Status};
 use crate::{CancelOrder, Settings};
 
-/// The answers to be expected: method, route and status.
+/// The expected answers: method, route and status.
 pub(crate) const ANSWERS: [[&str; 3]; 10] = [
     ["POST", "/orders", "201"],
     ["POST", "/orders", "400"],
@@ -45,7 +45,7 @@ async fn place(
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
     let command =
-        order.check().map_err(|errors| Problem::bad_request("the order breaks the rules below").with_errors(errors))?;
+        order.check().map_err(|errors| Problem::bad_request("the order is invalid: see `errors`").with_errors(errors))?;
     let accepted = cx.submit_to(&caller, &settings, command).await?;
     Ok(accepted.created(format!("/orders/{}", accepted.id)))
 }
@@ -58,7 +58,7 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
     order.map(Json).ok_or_else(|| no_such_order(&id))
 }
 
-/// The order as it stands, and again at each change until it has ended, as server-sent events.
+/// The current order, and each later version until it is finished, as server-sent events.
 async fn events(State(cx): State<Context>, Path(id): Path<String>, seen: LastEventId) -> Result<Response, Problem> {
     let order: OrderId = id.parse().map_err(|_| no_such_order(&id))?;
     let watch = cx.watch::<Order>(&order).await?;
@@ -77,7 +77,7 @@ async fn cancel(
     Ok((StatusCode::ACCEPTED, cx.submit(&caller, CancelOrder { id }).await?))
 }
 
-/// A page of orders, the newest first.
+/// A page of orders, newest first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Orders {
@@ -98,5 +98,5 @@ async fn list(State(cx): State<Context>, list: List) -> Result<Json<Orders>, Pro
 }
 
 fn no_such_order(id: &str) -> Problem {
-    Problem::not_found(format!("there is no order with the id {id}"))
+    Problem::not_found(format!("no order with id {id}"))
 }

@@ -1,9 +1,9 @@
-//! The orders service: takes orders, follows their saga by what inventory and payments tell, and is the only one that ends it.
+//! The orders service: accepts orders, follows their saga through the events of inventory and payments, and alone decides the outcome.
 //!
-//! * [`Order`] is the document, and `order.rs` the table of what may happen to it;
-//! * `facts.rs` has the handlers: what other services tell, and the deadline;
-//! * `commands.rs` has what callers ask for: [`PlaceOrder`], [`CancelOrder`];
-//! * `new_order.rs` checks a body, `http.rs` has the routes, `metrics.rs` the figures.
+//! * [`Order`] is the document, and `order.rs` has its state machine;
+//! * `facts.rs` has the handlers for other services' events, and the deadline;
+//! * `commands.rs` has the commands [`PlaceOrder`] and [`CancelOrder`];
+//! * `new_order.rs` validates a request body, `http.rs` has the routes, `metrics.rs` the metrics.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ pub use facts::Deadline;
 pub use metrics::INVARIANT_VIOLATIONS;
 pub use order::{Order, Status};
 
-/// What can be set of the service.
+/// Settings of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long an order may take before it is cancelled.
+    /// Time limit of an order, after which it is cancelled.
     pub deadline: Duration,
     /// The currency of all prices.
     pub currency: Currency,

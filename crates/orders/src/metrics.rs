@@ -1,4 +1,4 @@
-//! The service's figures.
+//! The service's metrics.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub const ALL: [&Metric; 5] = [&ORDERS, &DURATION, &VALUE, &OVERDUE, &INVARIANT_
 pub static ORDERS: Metric = Metric {
     name: "shop_orders_total",
     kind: Kind::Counter,
-    help: "Orders accepted, and orders ended, by outcome and reason.",
+    help: "Orders accepted and completed, by outcome and reason.",
     labels: &["outcome", "reason"],
     series: &[
         &["accepted", "none"],
@@ -25,16 +25,16 @@ pub static ORDERS: Metric = Metric {
     ],
 };
 
-/// How long orders take.
+/// Time from acceptance to completion.
 pub static DURATION: Metric = Metric {
     name: "shop_order_duration_seconds",
     kind: Kind::Histogram(AGES),
-    help: "From an order's acceptance to its end.",
+    help: "Time from an order's acceptance to its completion.",
     labels: &["outcome"],
     series: &[&["confirmed"], &["cancelled"]],
 };
 
-/// What orders are worth.
+/// Value of orders.
 pub static VALUE: Metric = Metric {
     name: "shop_order_value_cents_total",
     kind: Kind::Counter,
@@ -56,19 +56,19 @@ pub static VALUE: Metric = Metric {
     ],
 };
 
-/// How long an order may be past its deadline before it counts as overdue: after a start or a reconnect deadlines wait up to a
-/// minute for facts that are already there.
+/// Grace period after the deadline before an order counts as overdue: after a start or a reconnect, deadlines wait up to a
+/// minute for events that are already in the streams.
 pub(crate) const TOLERANCE: Duration = Duration::from_secs(120);
 
-/// Orders that should have ended and have not; all replicas show the same.
+/// Orders past their deadline; all replicas report the same number.
 pub static OVERDUE: Metric =
-    Metric::gauge("shop_orders_overdue", "Orders that have not ended two minutes after their deadline.", &[]);
+    Metric::gauge("shop_orders_overdue", "Orders still open two minutes after their deadline.", &[]);
 
-/// What the saga's tables say cannot happen, and has.
+/// Events that the saga's tables exclude.
 pub static INVARIANT_VIOLATIONS: Metric = Metric {
     name: "shop_invariant_violations_total",
     kind: Kind::Counter,
-    help: "Facts that contradict an order's state: something is wrong in the saga.",
+    help: "Events that contradict an order's state: the saga is inconsistent.",
     labels: &["invariant"],
     series: &[&["rejected_after_reserved"], &["declined_after_confirmed"], &["refunded_after_confirmed"]],
 };

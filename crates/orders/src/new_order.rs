@@ -1,4 +1,4 @@
-//! The body of `POST /orders`, and the rules that it has to keep.
+//! The body of `POST /orders`, and its validation.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use crate::PlaceOrder;
 const MAX_LINES: usize = 100;
 const MAX_QUANTITY: u32 = 10_000;
 
-/// An order as it comes in. Its types are wide, so that all broken rules can be reported together.
+/// An unvalidated order. Its types are wide, so that all violations can be reported together.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewOrder {
@@ -57,11 +57,11 @@ impl Number {
 
     fn amount(&self) -> Result<Money, String> {
         let amount: Money = self.0.get().parse().map_err(|error| format!("{error}"))?;
-        if amount < Money::ZERO { Err("is negative: an amount is 0 or more".into()) } else { Ok(amount) }
+        if amount < Money::ZERO { Err("is negative: an amount must be 0 or more".into()) } else { Ok(amount) }
     }
 }
 
-/// The rules broken so far.
+/// The violations found so far.
 #[derive(Default)]
 struct Broken(Vec<FieldError>);
 
@@ -76,7 +76,7 @@ impl Broken {
 }
 
 impl NewOrder {
-    /// The order, or all the rules that it breaks.
+    /// The validated order, or all violations.
     pub(crate) fn check(&self) -> Result<PlaceOrder, Vec<FieldError>> {
         let mut broken = Broken::default();
         let user_id = broken.check("userId", self.user_id.parse::<UserId>());
@@ -85,7 +85,9 @@ impl NewOrder {
         if let Some(lines) = &lines {
             match (Line::total(lines), total) {
                 (None, _) => broken.say("items", format!("add up to more than the largest amount, {}", Money::MAX)),
-                (Some(Money::ZERO), _) => broken.say("items", "add up to 0.00: an order has something to pay for"),
+                (Some(Money::ZERO), _) => {
+                    broken.say("items", "add up to 0.00: an order must have something to pay for")
+                }
                 (Some(right), Some(total)) if right != total => {
                     broken.say("totalAmount", format!("is {total}, but the items add up to {right}"));
                 }
@@ -103,7 +105,7 @@ impl NewOrder {
     fn lines(&self, broken: &mut Broken) -> Option<Vec<Line>> {
         let items = &self.items;
         if items.is_empty() || items.len() > MAX_LINES {
-            broken.say("items", format!("has {} items: an order has 1 to {MAX_LINES}", items.len()));
+            broken.say("items", format!("has {} items: an order must have 1 to {MAX_LINES}", items.len()));
             return None;
         }
         let mut first = HashMap::new();
@@ -119,7 +121,7 @@ impl NewOrder {
                 broken.say(
                     field("productId"),
                     format!(
-                        "`{product_id}` is in items[{earlier}] already: a product has one item, with the whole quantity"
+                        "`{product_id}` is in items[{earlier}] already: use one item per product, with the total quantity"
                     ),
                 );
             } else if let (Some(quantity), Some(price)) = (quantity, price) {

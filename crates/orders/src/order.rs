@@ -1,4 +1,4 @@
-//! [`Order`]: the document, and the table of what may happen to it.
+//! [`Order`]: the document, and its state machine.
 
 use contracts::orders::{CancelReason, OrderCancelled, OrderConfirmed};
 use contracts::{Currency, Line, Money, OrderId, UserId};
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, VALUE, value_labels};
 
-/// An order, as it is kept and as callers see it.
+/// An order, as stored and as returned to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     /// The id of the command that placed it; it begins with the time, so ids sort by age.
     pub id: OrderId,
-    /// Who ordered.
+    /// The customer.
     pub user_id: UserId,
-    /// What was ordered.
+    /// The order lines.
     #[serde(rename = "items")]
     pub lines: Vec<Line>,
-    /// What the lines add up to.
+    /// The sum of the lines.
     #[serde(rename = "totalAmount")]
     pub total: Money,
     /// The currency of all amounts.
     pub currency: Currency,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// Why it was cancelled, if it was.
+    /// The reason if it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<CancelReason>,
-    /// The money was taken although the order had been cancelled; giving it back is the duty of payments.
+    /// A charge was captured although the order had been cancelled; payments refunds it.
     #[serde(default)]
     pub captured_late: bool,
     /// When it was accepted.
@@ -47,17 +47,17 @@ impl Document for Order {
     }
 }
 
-/// Where an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// Accepted; nothing is known yet.
+    /// Accepted; waiting for inventory.
     Pending,
-    /// Its goods are set aside.
+    /// Its stock is reserved; waiting for payment.
     Reserved,
-    /// Ended: in stock and paid for.
+    /// Finished: in stock and paid for.
     Confirmed,
-    /// Ended otherwise.
+    /// Finished: cancelled.
     Cancelled,
 }
 
@@ -65,7 +65,7 @@ impl Status {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Reserved, Self::Confirmed, Self::Cancelled];
 
-    /// As it is written in JSON.
+    /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -75,13 +75,13 @@ impl Status {
         }
     }
 
-    /// Whether it stays as it is from now on.
+    /// Whether the status is final.
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Confirmed | Self::Cancelled)
     }
 }
 
-/// What may happen to an order.
+/// An input of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
     Reserved,
@@ -93,20 +93,20 @@ pub(crate) enum Fact {
     CancelAsked,
 }
 
-/// What follows from it.
+/// A transition of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Stay,
     Reserve,
     Confirm,
     Cancel(CancelReason),
-    /// Note that money was taken for a cancelled order.
+    /// Note that a cancelled order was charged.
     NoteCapture,
-    /// Stay, and count that something is wrong in the saga. The slice is the label of the count.
+    /// Keep the state, and count an inconsistency of the saga. The slice has the labels of the metric.
     Violation(&'static [&'static str]),
 }
 
-/// The table of an order's saga; every pair that it does not name changes nothing.
+/// The transition table of an order; every pair that it does not list changes nothing.
 fn step(status: Status, fact: Fact) -> Step {
     use Status::{Cancelled, Confirmed, Pending, Reserved};
     match (status, fact) {
@@ -124,7 +124,7 @@ fn step(status: Status, fact: Fact) -> Step {
     }
 }
 
-/// What has to be stored after a fact.
+/// What to store after a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Nothing.
@@ -136,7 +136,7 @@ pub(crate) enum Change {
 }
 
 impl Order {
-    /// Takes in a fact: changes the order, emits how it ended, counts.
+    /// Applies a fact: changes the order, emits its outcome, counts.
     pub(crate) fn learn(&mut self, fact: Fact, unit: &mut Unit<'_>) -> Change {
         match step(self.status, fact) {
             Step::Stay => Change::None,
@@ -186,7 +186,7 @@ impl Order {
                     correlation_id = unit.correlation(),
                     invariant = invariant[0],
                     status = self.status.name(),
-                    "a fact contradicts the order's state; it stays as it is"
+                    "event ignored: it contradicts the order's state"
                 );
                 Change::None
             }

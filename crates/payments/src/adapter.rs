@@ -1,4 +1,4 @@
-//! The HTTP adapter against a small server: what is definite, and what is an outage.
+//! Tests of the HTTP adapter against a small server: which answers are definite, and which are outages.
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -68,9 +68,9 @@ async fn everything_else_is_an_outage_that_says_what_happened() {
         (429, "", "429"),
         (409, "", "409"),
         (404, "", "404"),
-        (201, "<html>", "cannot be read"),
+        (201, "<html>", "cannot be parsed"),
         (201, "{}", "chargeId"),
-        (402, "declined", "cannot be read"),
+        (402, "declined", "cannot be parsed"),
     ] {
         let Outage(why) = charge(&gateway(status, answer).await).await.unwrap_err();
         assert!(why.contains(part), "{status} {answer}: {why}");

@@ -1,4 +1,4 @@
-//! The two things done outside: charging, and giving back.
+//! The two effects: charging and refunding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::payment::{Payment, PaymentState, Terms};
 pub(crate) const CHARGE: Kind<Payment> = Kind::new("charge");
 pub(crate) const REFUND: Kind<Payment> = Kind::new("refund");
 
-/// Gateways forget idempotency keys, often after 24 hours. Before that a repeat under the key is harmless; from then on the
-/// gateway is asked first what it has. One hour is left for clocks that differ and for answers on their way.
+/// Gateways forget idempotency keys, often after 24 hours. Until then a repeat under the key is harmless; after that the
+/// gateway is queried first. One hour is left for clock differences and for answers in flight.
 const KEYS_KEPT: Duration = Duration::from_secs(23 * 60 * 60);
 
 fn key_may_be_forgotten(wake: &Wake) -> bool {
     Timestamp::system().since(wake.opened) >= KEYS_KEPT
 }
 
-/// Takes the money for an order.
+/// Charges an order.
 pub struct ChargeCard<G>(pub Arc<G>);
 
 impl<G: Gateway> Effect for ChargeCard<G> {
@@ -33,7 +33,7 @@ impl<G: Gateway> Effect for ChargeCard<G> {
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<Charged, Outage> {
         let order = &payment.id;
         let PaymentState::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
-            return Err(Outage(format!("payment {order} is {} and has nothing to charge", payment.state.name())));
+            return Err(Outage(format!("payment {order} is {}: nothing to charge", payment.state.name())));
         };
         if key_may_be_forgotten(wake)
             && let Some(charged) = charged_before(&*self.0, order).await?
@@ -76,18 +76,18 @@ impl<G: Gateway> Effect for ChargeCard<G> {
     }
 }
 
-/// What the gateway has of an order already: money that is there was captured, money that was given back at the gateway's own
-/// desk is not there to be had, and is not asked for a second time.
+/// The gateway's existing charge for an order: an open capture counts as captured; a charge that was refunded at the gateway's
+/// own interface counts as declined, and is not repeated.
 async fn charged_before(gateway: &impl Gateway, order: &OrderId) -> Result<Option<Charged>, Outage> {
     let captures = gateway.find(order).await?;
     if let Some(capture) = captures.iter().find(|capture| !capture.refunded) {
         return Ok(Some(Charged::Captured { charge_id: capture.charge_id.clone() }));
     }
     let refunded = !captures.is_empty();
-    Ok(refunded.then(|| Charged::Declined { reason: "charged and refunded at the gateway already".into() }))
+    Ok(refunded.then(|| Charged::Declined { reason: "already charged and refunded at the gateway".into() }))
 }
 
-/// Gives back what a cancelled order has paid.
+/// Refunds a cancelled order.
 pub struct RefundCharge<G>(pub Arc<G>);
 
 impl<G: Gateway> Effect for RefundCharge<G> {
@@ -98,7 +98,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<(), Outage> {
         let order = &payment.id;
         let PaymentState::Refunding { terms, .. } = &payment.state else {
-            return Err(Outage(format!("payment {order} is {} and has nothing to refund", payment.state.name())));
+            return Err(Outage(format!("payment {order} is {}: nothing to refund", payment.state.name())));
         };
         if key_may_be_forgotten(wake) && refunded_before(&*self.0, order).await? {
             return Ok(());
@@ -106,9 +106,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
         match self.0.refund(order, terms.amount, &format!("{REFUND}-{order}")).await? {
             Refunded::Done => Ok(()),
             Refunded::NothingCaptured if refunded_before(&*self.0, order).await? => Ok(()),
-            Refunded::NothingCaptured => {
-                Err(Outage(format!("the gateway has no capture for order {order}, which it had captured")))
-            }
+            Refunded::NothingCaptured => Err(Outage(format!("the gateway no longer has the capture of order {order}"))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The card gateway: a port, and the adapter that speaks HTTP.
+//! The card gateway: the port, and its HTTP adapter.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What payments needs of a gateway. Whatever is asked again under the same key happens once, as long as the gateway
+/// The gateway as payments needs it. A repeated request under the same key takes effect once, as long as the gateway
 /// remembers the key.
 ///
-/// Each method answers only what is certain; everything else (a time-out, a broken connection, a 5xx) is an [`Outage`].
+/// Each method returns definite outcomes only; everything else (a timeout, a closed connection, a 5xx) is an [`Outage`].
 pub trait Gateway: Send + Sync + 'static {
     /// The server's name, for metrics.
     fn server(&self) -> &str {
         ""
     }
 
-    /// Takes money.
+    /// Captures a charge.
     fn charge(
         &self,
         order: &OrderId,
@@ -31,7 +31,7 @@ pub trait Gateway: Send + Sync + 'static {
         key: &str,
     ) -> impl Future<Output = Result<Charged, Outage>> + Send;
 
-    /// Gives back what was taken for an order.
+    /// Refunds the charge of an order.
     fn refund(
         &self,
         order: &OrderId,
@@ -43,46 +43,46 @@ pub trait Gateway: Send + Sync + 'static {
     fn find(&self, order: &OrderId) -> impl Future<Output = Result<Vec<Capture>, Outage>> + Send;
 }
 
-/// How a charge ended.
+/// The outcome of a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Charged {
-    /// The money was taken.
+    /// The charge was captured.
     Captured {
         /// The gateway's id of the charge.
         charge_id: String,
     },
-    /// It was refused for good.
+    /// The charge was declined.
     Declined {
-        /// Why, in the gateway's words.
+        /// The gateway's reason.
         reason: String,
     },
 }
 
-/// How a refund ended.
+/// The outcome of a refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refunded {
-    /// The money is back.
+    /// The charge was refunded.
     Done,
-    /// There is no capture that was not refunded.
+    /// There is no unrefunded capture.
     NothingCaptured,
 }
 
-/// A charge that was captured.
+/// A captured charge.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capture {
     /// The gateway's id of the charge.
     pub charge_id: String,
-    /// How much.
+    /// The amount.
     pub amount: Money,
-    /// Whether it was given back.
+    /// Whether it was refunded.
     pub refunded: bool,
 }
 
-/// Below the ten seconds that an effect has, so that an outage is said by the one who knows it.
+/// Below the ten seconds of an effect, so that the adapter reports the timeout with its details.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The gateway over HTTP. Connections are kept and used again.
+/// The gateway over HTTP, with a connection pool.
 #[derive(Clone, Debug)]
 pub struct HttpGateway {
     client: Client,
@@ -186,7 +186,7 @@ impl Gateway for HttpGateway {
 
 async fn send(request: RequestBuilder) -> Result<Response, Outage> {
     let (client, request) = request.build_split();
-    let request = request.map_err(|error| Outage(format!("the request cannot be made: {}", chain(&error))))?;
+    let request = request.map_err(|error| Outage(format!("cannot build the request: {}", chain(&error))))?;
     let (method, server) = (request.method().clone(), request.url().host_str().unwrap_or_default().to_owned());
     let started = Instant::now();
     let result = client.execute(request).await;
@@ -201,12 +201,12 @@ async fn send(request: RequestBuilder) -> Result<Response, Outage> {
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Outage> {
-    let body = response.bytes().await.map_err(|error| Outage(format!("the gateway's answer broke off: {error}")))?;
-    serde_json::from_slice(&body).map_err(|error| Outage(format!("the gateway's answer cannot be read: {error}")))
+    let body = response.bytes().await.map_err(|error| Outage(format!("the gateway's answer ended early: {error}")))?;
+    serde_json::from_slice(&body).map_err(|error| Outage(format!("the gateway's answer cannot be parsed: {error}")))
 }
 
 fn unknown(status: StatusCode) -> Outage {
-    Outage(format!("the gateway answered {status}: what became of it is unknown"))
+    Outage(format!("the gateway answered {status}: outcome unknown"))
 }
 
 /// An error with its causes: reqwest's own text says only that sending failed.

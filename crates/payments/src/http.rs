@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::payment::{Payment, PaymentState, Terms};
 
-/// The answers to be expected: method, route and status.
+/// The expected answers: method, route and status.
 pub(crate) const ANSWERS: [[&str; 3]; 3] =
     [["GET", "/payments", "200"], ["GET", "/payments/{orderId}", "200"], ["GET", "/payments/{orderId}", "404"]];
 
@@ -18,30 +18,30 @@ pub(crate) fn routes() -> Router<Context> {
     Router::new().route("/payments", get(list)).route("/payments/{orderId}", get(show))
 }
 
-/// A payment, as callers see it.
+/// A payment, as returned to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentView {
     /// The order.
     pub order_id: OrderId,
-    /// Where it stands: NEVER, CHARGING, DECLINED, CAPTURED, REFUNDING or REFUNDED.
+    /// The status: NEVER, CHARGING, DECLINED, CAPTURED, REFUNDING or REFUNDED.
     pub status: String,
-    /// The order was cancelled while the charge is open.
+    /// The order was cancelled while the charge was pending.
     #[serde(default)]
     pub cancel_requested: bool,
-    /// How much; absent of an order that was cancelled first.
+    /// The amount; absent if the order was cancelled before any charge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Money>,
-    /// In which currency.
+    /// The currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<Currency>,
-    /// Who pays.
+    /// The customer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer: Option<UserId>,
     /// The gateway's id of the charge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge_id: Option<String>,
-    /// Why it was declined.
+    /// The reason if it was declined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -65,7 +65,7 @@ impl From<Payment> for PaymentView {
     }
 }
 
-/// A page of payments, those of the newest orders first.
+/// A page of payments, newest orders first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Payments {
@@ -86,5 +86,5 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
     };
     payment
         .map(|payment| Json(payment.into()))
-        .ok_or_else(|| Problem::not_found(format!("there is no payment for an order {id}")))
+        .ok_or_else(|| Problem::not_found(format!("no payment for order {id}")))
 }

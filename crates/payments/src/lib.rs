@@ -1,13 +1,13 @@
-//! The payments service: charges for what is set aside, once, and gives back what an order that was cancelled has paid.
+//! The payments service: charges reserved orders, once, and refunds cancelled ones.
 //!
-//! * [`Payment`] is the document, one an order, its state an enum;
-//! * `saga.rs` has the handlers: an order's goods are set aside, an order was cancelled;
-//! * `effects.rs` has the wakes: [`ChargeCard`], [`RefundCharge`];
+//! * [`Payment`] is the document, one per order, with its state as an enum;
+//! * `saga.rs` has the handlers: stock was reserved, an order was cancelled;
+//! * `effects.rs` has the effects: [`ChargeCard`], [`RefundCharge`];
 //! * [`gateway`] is the port to the card gateway and its HTTP adapter;
-//! * `http.rs` has the route, `metrics.rs` the figures.
+//! * `http.rs` has the routes, `metrics.rs` the metrics.
 //!
-//! Nothing is sent to the gateway before the intent is committed, and an answer that did not arrive is never taken for a
-//! refusal: it is asked again under the same key until it says what became of it.
+//! Nothing is sent to the gateway before the intent is committed, and a missing answer is never taken for a
+//! decline: the request is repeated under the same key until the outcome is known.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
-//! [`Payment`]: what is known of an order's money.
+//! [`Payment`]: the payment of an order.
 
 use contracts::{Currency, Money, OrderId, UserId};
 use millstream::Document;
 use serde::{Deserialize, Serialize};
 
-/// The money of an order. There is one for each order that was heard of, so that a cancel that comes first is found by the
-/// charge that comes after.
+/// The payment of an order. There is one for each known order, so that a cancellation that arrives first is found by the
+/// charge that follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Payment {
@@ -23,55 +23,55 @@ impl Document for Payment {
     }
 }
 
-/// How much, and who pays.
+/// Amount and customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Terms {
-    /// How much.
+    /// The amount.
     pub amount: Money,
-    /// In which currency.
+    /// The currency.
     pub currency: Currency,
-    /// Who pays.
+    /// The customer.
     pub customer: UserId,
 }
 
-/// Where a payment stands, and what is known there.
+/// The state of a payment, with its data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE", rename_all_fields = "camelCase")]
 pub enum PaymentState {
-    /// The order was cancelled before anything was sent: nothing ever will be.
+    /// The order was cancelled before anything was sent to the gateway: nothing will be charged.
     Never,
-    /// The gateway is to be asked, or is being asked, for the money.
+    /// A charge is pending or in flight.
     Charging {
-        /// What is to be paid.
+        /// The amount to pay.
         terms: Terms,
-        /// The order was cancelled while the outcome is open: what comes in goes back.
+        /// The order was cancelled while the outcome was pending: a capture will be refunded.
         cancel_requested: bool,
     },
-    /// The gateway has refused.
+    /// The gateway declined.
     Declined {
-        /// What was to be paid.
+        /// The declined amount.
         terms: Terms,
-        /// Why, in the gateway's words.
+        /// The gateway's reason.
         reason: String,
     },
-    /// The money is there.
+    /// The charge was captured.
     Captured {
-        /// What was paid.
+        /// The captured amount.
         terms: Terms,
         /// The gateway's id of the charge.
         charge_id: String,
     },
-    /// The money is to be given back.
+    /// A refund is pending or in flight.
     Refunding {
-        /// What was paid.
+        /// The captured amount.
         terms: Terms,
         /// The gateway's id of the charge.
         charge_id: String,
     },
-    /// The money was given back.
+    /// The charge was refunded.
     Refunded {
-        /// What was paid, and given back.
+        /// The refunded amount.
         terms: Terms,
         /// The gateway's id of the charge.
         charge_id: String,
@@ -91,7 +91,7 @@ impl PaymentState {
         }
     }
 
-    /// How much and who pays, unless it never came to that.
+    /// Amount and customer, unless nothing was ever to be charged.
     pub const fn terms(&self) -> Option<&Terms> {
         match self {
             Self::Never => None,

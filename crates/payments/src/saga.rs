@@ -1,4 +1,4 @@
-//! What other services tell: an order's goods are set aside, an order was cancelled.
+//! Handlers for the events of other services: stock was reserved, an order was cancelled.
 
 use contracts::inventory::InventoryReserved;
 use contracts::orders::OrderCancelled;
@@ -8,7 +8,7 @@ use crate::effects::{CHARGE, REFUND};
 use crate::metrics::PAYMENTS;
 use crate::payment::{Payment, PaymentState, Terms};
 
-/// The goods are set aside: the money is to be charged, unless the order was cancelled already.
+/// Stock was reserved: starts the charge, unless the order is already cancelled.
 pub(crate) struct Charge;
 
 impl Handler<InventoryReserved> for Charge {
@@ -28,7 +28,7 @@ impl Handler<InventoryReserved> for Charge {
     }
 }
 
-/// The order was cancelled: nothing is charged any more, and what was comes back.
+/// The order was cancelled: prevents the charge, or refunds it.
 pub(crate) struct Cancel;
 
 impl Handler<OrderCancelled> for Cancel {

@@ -1,9 +1,9 @@
 //! `shop check`: the invariants of the order saga at rest, seen from outside: over HTTP, at the payment gateway and at the
 //! broker.
 //!
-//! It may run on a live system: what hangs on an order that ended only just now may be on its way, so only orders older than
-//! `--older-than` are judged, and what fails is looked at again a few times, all of it read anew, before it is reported. Lists
-//! are read by pages, never an order at a time.
+//! It may run on a live system: the consequences of a recently finished order may still be in flight, so only orders older than
+//! `--older-than` are checked, and a failing invariant is checked again a few times, with fresh data, before it is reported. Lists
+//! are read page by page, never one order at a time.
 
 mod figures;
 mod invariants;
@@ -25,58 +25,58 @@ pub use self::watch::{SUBJECT, watch};
 use crate::whole::Urls;
 use crate::wire;
 
-/// `shop check`: checks that no order, money, stock or event got lost.
+/// `shop check`: checks that no order, payment, stock or event was lost.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The host of the services.
+    /// Host of the services.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub base_host: String,
-    /// The port from which theirs follow: orders + 1, inventory + 2, payments + 3, notifications + 4, analytics + 5, gateway + 10.
+    /// Base of the port numbers: orders + 1, inventory + 2, payments + 3, notifications + 4, analytics + 5, gateway + 10.
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_500))]
     pub port_base: u16,
-    /// The orders service, if it is elsewhere.
+    /// URL of the orders service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub orders_url: Option<String>,
-    /// The inventory service, if it is elsewhere.
+    /// URL of the inventory service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub inventory_url: Option<String>,
-    /// The payments service, if it is elsewhere.
+    /// URL of the payments service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub payments_url: Option<String>,
-    /// The notifications service, if it is elsewhere.
+    /// URL of the notifications service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub notifications_url: Option<String>,
-    /// The analytics service, if it is elsewhere.
+    /// URL of the analytics service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub analytics_url: Option<String>,
-    /// The payment gateway, if it is elsewhere.
+    /// URL of the payment gateway, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub gateway_url: Option<String>,
-    /// The broker.
+    /// URL of the broker.
     #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:4222", hide_env_values = true)]
     pub nats_url: String,
-    /// Judges only orders that ended, or began, at least this long ago.
+    /// Check only orders that were finished or created at least this long ago.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub older_than: Duration,
-    /// How often a failing invariant is looked at before it is reported.
+    /// How often a failing invariant is checked before it is reported.
     #[arg(long, value_name = "TIMES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub looks: u32,
-    /// The pause between two looks.
+    /// Delay between two checks.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     pub pause: Duration,
-    /// How many dead letters there should be, if some were provoked.
+    /// Expected number of dead letters, if some were provoked.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub dead_letters: u64,
-    /// How much longer than --older-than an order may be under way, or what is to be done about its money: while the gateway is
+    /// How much longer than --older-than an order, or its refund, may be unfinished: while the gateway is
     /// down, orders wait, and none is lost.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
-    /// Looks again and again and publishes what it finds on the broker, subject `millstream.invariants`, for the console. Pauses for
-    /// twenty times as long as a look has taken, and 5 s at the least: it reads everything, and is not to be felt. With more than
-    /// 200,000 orders it only says so in the log.
+    /// Check continuously and publish the results on the subject `millstream.invariants`, for the console. Pauses for
+    /// twenty times as long as a check took, and at least 5 s, to keep the load low. With more than
+    /// 200,000 orders it only logs that there are too many.
     #[arg(long)]
     pub watch: bool,
-    /// Prints JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
 }
@@ -183,16 +183,16 @@ impl fmt::Display for Outcome {
             table.add_row([row.invariant, if row.holds { "holds" } else { "BROKEN" }, &evidence.join("\n")]);
         }
         for (part, error) in &self.unseen {
-            table.add_row([part, "not seen", error.as_str()]);
+            table.add_row([part, "unavailable", error.as_str()]);
         }
         write!(f, "{table}")
     }
 }
 
-/// Looks until everything holds, or as often as the options say.
+/// Checks until everything holds, or as often as the options allow.
 ///
 /// # Errors
-/// Only for reasons of this process; what cannot be reached is part of the [`Outcome`].
+/// Only for errors of this process; unreachable services are part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
     let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
@@ -225,7 +225,7 @@ pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Keeps of the later findings what was broken before as well: only that is more than a moment's movement.
+/// Keeps the findings that were also broken before: anything else was a transient state.
 fn still_broken(before: &[Finding], mut again: Vec<Finding>) -> Vec<Finding> {
     for (finding, before) in again.iter_mut().zip(before) {
         finding.broken.retain(|subject, _| before.broken.contains_key(subject));

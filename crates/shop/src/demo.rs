@@ -14,13 +14,13 @@ use crate::up::{READY, log_into, stop};
 use crate::whole::{Plan, Shop, Urls};
 use crate::{check, load};
 
-/// What `shop demo` is told.
+/// Options of `shop demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The orders to submit, one JSON object a line.
+    /// Orders to submit, one JSON object per line.
     #[arg(long, value_name = "FILE.jsonl", default_value = "demo/orders.jsonl")]
     orders: PathBuf,
-    /// What is in stock: CSV with columns `productId` and `initial` (or `UnitsInStock`).
+    /// Initial stock: CSV with columns `productId` and `initial` (or `UnitsInStock`).
     #[arg(long, value_name = "FILE.csv", default_value = "demo/stock.csv")]
     stock: PathBuf,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
     let folder = tempfile::Builder::new().prefix("shop-demo-").tempdir().context("cannot make a temporary folder")?;
     let data = DataFolder::open(folder.path())?;
     log_into(&data, &args.logs)?;
-    eprintln!("The demonstration runs in {}, on free ports.", folder.path().display());
+    eprintln!("The demo runs in {}, on free ports.", folder.path().display());
     let plan = Plan { ports: Ports::FREE, ..Plan::default() };
     let mut shop = Shop::start(plan, data).await?;
     let urls = shop.urls.clone();
@@ -49,7 +49,7 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
     let Some(done) = done else { anyhow::bail!("interrupted") };
     let good = done.and_then(|good| stopped.map(|()| good));
     if !matches!(good, Ok(true)) {
-        eprintln!("What it has left, for a look: {}", folder.keep().display());
+        eprintln!("Its data is kept in {}", folder.keep().display());
     }
     good
 }

@@ -9,19 +9,19 @@ use uuid::Uuid;
 
 use crate::stock::CATALOGUE;
 
-/// Submits orders for ever. What is refused is left: a demonstration does not insist.
+/// Submits orders without end. Refused orders are not retried.
 pub(crate) async fn run(client: Client, orders: String, per_second: f64) {
     let mut tick = interval(Duration::from_secs_f64(1.0 / per_second));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         if let Err(error) = submit(&client, &orders, random()).await {
-            tracing::debug!(%error, "an order of the demonstration's load was not taken");
+            tracing::debug!(%error, "a demo order was not accepted");
         }
     }
 }
 
-/// What the next order is made of.
+/// The content of the next order.
 pub(crate) fn random() -> u64 {
     Uuid::now_v7().as_u128() as u64
 }
@@ -34,7 +34,7 @@ pub(crate) async fn place(client: &Client, orders: &str, random: u64) -> reqwest
 
 async fn submit(client: &Client, orders: &str, random: u64) -> reqwest::Result<()> {
     let answer = place(client, orders, random).await?;
-    // One in thirty changes their mind at once.
+    // One in thirty is cancelled immediately.
     if random.is_multiple_of(30) {
         let order: Value = answer.json().await?;
         if let Some(id) = order["id"].as_str() {

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 /// How long one address may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// What `shop forward` is told.
+/// Options of `shop forward`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A port to listen on and where its connections go.
+    /// Local port and the target of its connections.
     #[arg(required = true, value_name = "PORT=HOST:PORT")]
     routes: Vec<Route>,
-    /// The address to listen on.
+    /// Address to listen on.
     #[arg(long, env = "HTTP_HOST", value_name = "IP", default_value = "127.0.0.1")]
     host: IpAddr,
 }
@@ -74,7 +74,7 @@ async fn forward(listener: TcpListener, target: Arc<str>) {
         let target = target.clone();
         tokio::spawn(async move {
             let Some(mut server) = connect(&target).await else {
-                tracing::warn!(%target, "nobody accepts a connection");
+                tracing::warn!(%target, "no replica accepts a connection");
                 return;
             };
             // Small requests and answers must not wait for each other's acknowledgements.

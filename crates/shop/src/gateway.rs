@@ -1,9 +1,9 @@
-//! The payment gateway simulator: an HTTP server of its own that behaves as real ones do, good days and bad ones.
+//! The payment gateway simulator: an HTTP server that behaves like a real gateway, failures included.
 //!
 //! | route | does |
 //! | --- | --- |
 //! | `POST /charges` | `{orderId, amount, currency, customer}` with `Idempotency-Key` → 201 captured, 402 declined |
-//! | `POST /refunds` | `{orderId, amount}` with `Idempotency-Key` → 201, or 409 if no capture of that amount is open |
+//! | `POST /refunds` | `{orderId, amount}` with `Idempotency-Key` → 201, or 409 if no unrefunded capture has that amount |
 //! | `GET /charges?orderId=` | an order's captures; without `orderId` all of them, by pages (`limit`, `after`) |
 //! | `GET /refunds?orderId=` | likewise |
 //! | `GET /summary` | counts and sums, and the orders that were captured more than once |
@@ -11,17 +11,17 @@
 //! | `GET /` | these rules |
 //!
 //! **A repeated key gives the same answer**, for as long as keys are remembered (24 h by default, as gateways do). After that
-//! a repeat charges again: who may be that late must look (`GET /charges?orderId=`) before charging. The same key with a
+//! a repeat charges again: a client that late must query (`GET /charges?orderId=`) before charging. The same key with a
 //! different body is a 422. Only definite answers are remembered: 201 and 402.
 //!
-//! **What a charge does is told by the cents of its amount**:
+//! **The cents of the amount decide the result of a charge**:
 //!
 //! | cents | |
 //! | --- | --- |
 //! | .13 | declined |
 //! | .17 | fails with 500 and no capture the first two times (`--fail-first`), then captured |
 //! | .19 | no capture and no answer within 30 s (`--hang`) the first time, then captured |
-//! | .23 | captured, and the connection breaks before the answer; a repeat under the same key gets it |
+//! | .23 | captured, and the connection is closed before the answer; a repeat under the same key gets it |
 //! | other | captured |
 //!
 //! A refund is of one whole capture; amounts have no effect on it.
@@ -66,7 +66,7 @@ pub use self::faults::Faults;
 /// `shop gateway`: runs the payment gateway simulator.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
     /// How it behaves.
@@ -77,19 +77,19 @@ pub struct Options {
 /// How the gateway behaves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// A file that keeps captures and refunds over a restart; without it they are in memory only.
+    /// File that keeps captures and refunds across restarts; without it they are in memory only.
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
-    /// How long idempotency keys are remembered; later a repeat charges again.
+    /// How long idempotency keys are remembered; a later repeat charges again.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
     pub remember_keys: Duration,
-    /// How long a charge of .19 goes without an answer.
+    /// How long a charge of .19 hangs without an answer.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub hang: Duration,
     /// How often a charge of .17 fails before it is captured.
     #[arg(long, value_name = "TIMES", default_value_t = 2)]
     pub fail_first: u32,
-    /// Decides whom the faults hit: the same seed and order id, the same fault.
+    /// Seed that selects the orders hit by faults: the same seed and order id give the same fault.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
@@ -149,7 +149,7 @@ pub async fn serve(
         .route("/livez", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(health))
         .route("/health", get(health))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such route; GET / tells the ones there are"))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such route; GET / lists the routes"))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "see GET / for the methods"))
         .with_state(Arc::new(gateway));
     let listener = listener.tap_io(|connection| {
@@ -218,7 +218,7 @@ impl Gateway {
 
 /// A body that fails makes the server drop the connection; the status is there only in case a client were to see it.
 fn broken() -> Response {
-    let cut: Result<Bytes, _> = Err(std::io::Error::other("the simulator breaks the connection"));
+    let cut: Result<Bytes, _> = Err(std::io::Error::other("the simulator closed the connection"));
     let body = Body::from_stream(futures_util::stream::iter([cut]));
     (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_LENGTH, "64")], body).into_response()
 }
@@ -229,7 +229,7 @@ fn bad_field(field: &str, message: &str) -> FieldError {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
+        .map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
@@ -256,7 +256,7 @@ fn refuse_if_any(errors: Vec<FieldError>) -> Result<(), Problem> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Problem::bad_request("some fields are not as they should be").with_errors(errors))
+        Err(Problem::bad_request("some fields are invalid: see `errors`").with_errors(errors))
     }
 }
 
@@ -288,7 +288,7 @@ async fn faults(State(gateway): Shared) -> Json<Faults> {
 
 async fn set_faults(State(gateway): Shared, body: Bytes) -> Result<Json<Faults>, Problem> {
     let faults = Faults::parse(&body)
-        .map_err(|errors| Problem::bad_request("the faults stay as they were").with_errors(errors))?;
+        .map_err(|errors| Problem::bad_request("invalid faults; nothing was changed").with_errors(errors))?;
     *gateway.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
     tracing::info!(?faults, "faults switched");
     Ok(Json(faults))
@@ -307,7 +307,7 @@ async fn about(State(gateway): Shared) -> Response {
     Json(json!({
         "routes": [
             "POST /charges {orderId, amount, currency, customer}, Idempotency-Key: 201 captured, 402 declined",
-            "POST /refunds {orderId, amount}, Idempotency-Key: 201, 409 if no capture of that amount is open",
+            "POST /refunds {orderId, amount}, Idempotency-Key: 201, 409 if no unrefunded capture has that amount",
             "GET /charges?orderId= or ?limit=&after=", "GET /refunds?orderId= or ?limit=&after=", "GET /summary",
             "GET /faults", "PUT /faults {decline: 0..1, error: 0..1, latencyMs, down, captureThenFail: 0..1}; \
              what is left out is off",
@@ -316,7 +316,7 @@ async fn about(State(gateway): Shared) -> Response {
             ".13": "declined",
             ".17": format!("fails with 500 and no capture the first {fail_first} times, then captured"),
             ".19": format!("no capture and no answer within {hang} the first time, then captured"),
-            ".23": "captured, and the connection breaks before the answer; a repeat under the same key gets it",
+            ".23": "captured, and the connection is closed before the answer; a repeat under the same key gets it",
             "other": "captured",
         },
         "keysRememberedFor": remember_keys.to_string(),

@@ -5,18 +5,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use reqwest::Client;
 
-/// What `shop health` is told.
+/// Options of `shop health`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// What is asked, for example http://127.0.0.1:8081/readyz.
+    /// URL to check, for example http://127.0.0.1:8081/readyz.
     #[arg(value_name = "URL")]
     url: String,
-    /// How long the answer may take.
+    /// Time limit for the answer.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 
-/// Prints the answer; whether its status says that all is well.
+/// Prints the answer; returns whether its status is a success.
 ///
 /// # Errors
 /// When there is no answer.

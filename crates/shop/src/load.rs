@@ -1,4 +1,4 @@
-//! `shop load`: submits orders over HTTP, follows each to its end, and tells what became of them and how long it took.
+//! `shop load`: submits orders over HTTP, follows each until it is finished, and reports outcomes and latencies.
 //!
 //! Every order carries an `Idempotency-Key` of its own, so it may be sent again when an answer is lost or the service says
 //! "later", and is still one order.
@@ -27,47 +27,47 @@ use self::source::Submission;
 use self::submit::{Cancelled, Submitted, submit};
 use crate::wire::{self, Api};
 
-/// `shop load`: submits orders and follows each to its end.
+/// `shop load`: submits orders and follows each until it is finished.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The orders service.
+    /// URL of the orders service.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub url: String,
-    /// The inventory service, whose products are ordered unless --file or --catalogue is given.
+    /// URL of the inventory service, whose products are ordered unless --file or --catalogue is given.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082")]
     pub inventory_url: String,
-    /// How many orders to generate.
+    /// Number of orders to generate.
     #[arg(long, value_name = "COUNT", default_value_t = 100, conflicts_with = "file")]
     pub orders: usize,
-    /// Submits these orders: a POST body a line, optionally with "cancel": true or "cancelAfterMs", which tell the client to
-    /// cancel it after it was accepted.
+    /// Submit these orders: one POST body per line, optionally with "cancel": true or "cancelAfterMs", which tell the client to
+    /// cancel the order once it is accepted.
     #[arg(long, value_name = "FILE.jsonl")]
     pub file: Option<PathBuf>,
-    /// Generates orders of the products in this file, which has a column productId.
+    /// Generate orders for the products in this file, which has a column productId.
     #[arg(long, value_name = "FILE.csv", conflicts_with = "file")]
     pub catalogue: Option<PathBuf>,
-    /// How many submissions are under way at once.
+    /// Number of concurrent submissions.
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub concurrency: usize,
-    /// Submits at most this many orders per second.
+    /// Maximum number of orders per second.
     #[arg(long, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
-    /// The share of generated orders whose amount the payment gateway declines, from 0 to 1.
+    /// Share of generated orders that the payment gateway declines, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     pub decline: f64,
-    /// The share of generated orders that their customer cancels at once, from 0 to 1.
+    /// Share of generated orders that are cancelled immediately, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub cancel: f64,
-    /// Decides what is generated.
+    /// Seed of the generated orders.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How long one order is submitted again before the client gives up.
+    /// How long to retry the submission of an order before giving up.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
     pub give_up_after: Duration,
-    /// How long to wait, after the last submission, until every order has ended.
+    /// How long to wait after the last submission until every order is finished.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     pub wait: Duration,
-    /// Prints JSON instead of tables.
+    /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
 }
@@ -104,7 +104,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     }
     let http = wire::client()?;
     let orders = source::orders(&options, &http).await?;
-    ensure!(!orders.is_empty(), "there is no order to submit");
+    ensure!(!orders.is_empty(), "no orders to submit");
     let api = Api::new(&http, &options.url);
 
     let progress = Progress::new("accepted", orders.len());

@@ -10,10 +10,10 @@ use shop::{check, demo, forward, gateway, health, load, serve, trickle, up};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all is well; 1 it ran, and an order has not ended, an invariant does not hold, or a part is not ready;
-2 the command line or the environment is wrong; 3 it could not start, or not go on.";
+Exit codes: 0 success; 1 completed, but an order is unfinished, an invariant is violated, or a component is not ready;
+2 invalid command line or environment; 3 could not start or continue.";
 
-/// Order, stock and payment services on NATS JetStream, and what is needed to watch and to check them.
+/// Order, inventory and payment services on NATS JetStream, with tools to load, watch and check them.
 #[derive(Debug, Parser)]
 #[command(name = "shop", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -23,24 +23,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The whole shop in one process, with a broker of its own
+    /// Run the whole shop in one process, with an embedded broker
     Up(up::Args),
-    /// One service
+    /// Run one service
     #[command(subcommand)]
     Serve(serve::Which),
-    /// The payment gateway simulator
+    /// Run the payment gateway simulator
     Gateway(gateway::Options),
-    /// Submit orders and wait until each has ended
+    /// Submit orders and wait until each is finished
     Load(load::Options),
     /// Check the invariants of a running shop
     Check(check::Options),
-    /// A shop in a fresh folder, orders for it, and a check at the end
+    /// Run the shop in a fresh folder, submit sample orders, and check the invariants
     Demo(demo::Args),
-    /// The demonstration's load: a few orders a second for a running shop
+    /// Submit a few demo orders per second to a running shop
     Trickle(trickle::Options),
-    /// Ask a part whether it is ready: exit code 0 if it is
+    /// Check a health endpoint: exit code 0 if ready
     Health(health::Options),
-    /// Hand connections on, so that replicas stand behind one port
+    /// Forward TCP connections, so that several replicas share one port
     Forward(forward::Options),
 }
 
@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // A bad value that is found late is told as clap tells it.
+            // An invalid value that is found late is reported as clap would.
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 error.exit();
             }
@@ -111,7 +111,7 @@ mod tests {
     fn the_command_line_is_sound_and_says_what_exit_codes_mean() {
         let mut command = Cli::command();
         command.clone().debug_assert();
-        assert!(command.render_help().to_string().contains("Exit codes: 0 all is well"));
+        assert!(command.render_help().to_string().contains("Exit codes: 0 success"));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl fmt::Display for Ports {
 pub async fn listen(what: &str, host: IpAddr, port: u16, remedy: &str) -> Result<TcpListener> {
     TcpListener::bind((host, port)).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!("port {port}, which {what} needs, is in use: {remedy}"),
-        io::ErrorKind::AddrNotAvailable => anyhow!("{what} cannot listen on {host}: it is no address of this machine"),
+        io::ErrorKind::AddrNotAvailable => anyhow!("{what} cannot listen on {host}: not an address of this machine"),
         _ => anyhow!("{what} cannot listen on {host}, port {port}: {error}"),
     })
 }

@@ -70,7 +70,7 @@ pub(crate) async fn run(
             place.listen(BACKLOG)
         };
         let refuse = async {
-            // Who asks now is told that it has a break already.
+            // A second request is refused: the service is already stopped.
             while let Some(asked) = breaks.recv().await {
                 drop(asked);
             }
@@ -84,7 +84,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Keeps an address while nobody listens there: a socket that is bound and does not listen refuses connections, and keeps
+/// Reserves an address while the service is stopped: a bound socket that does not listen refuses connections, and keeps
 /// others from taking the port.
 async fn keep(address: SocketAddr) -> TcpSocket {
     loop {

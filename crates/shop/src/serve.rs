@@ -12,37 +12,37 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::ports::Ports;
 
-/// Which service is run, and what it is told.
+/// The service to run, and its options.
 #[derive(Debug, Subcommand)]
 pub enum Which {
-    /// Takes orders and decides how they end.
+    /// Accepts orders and decides their outcome.
     #[command(mut_arg("port", |port| port.default_value("8081")))]
     Orders(#[command(flatten)] Config),
-    /// Keeps the stock and reserves it for orders.
+    /// Keeps stock and reserves it for orders.
     #[command(mut_arg("port", |port| port.default_value("8082")))]
     Inventory(#[command(flatten)] Config),
-    /// Charges and refunds through the gateway.
+    /// Charges and refunds through the payment gateway.
     #[command(mut_arg("port", |port| port.default_value("8083")))]
     Payments(Payments),
-    /// Tells customers how their orders ended.
+    /// Notifies customers of the outcome of their orders.
     #[command(mut_arg("port", |port| port.default_value("8084")))]
     Notifications(Notifications),
-    /// Adds up what the orders come to.
+    /// Aggregates orders into sales figures.
     #[command(mut_arg("port", |port| port.default_value("8085")))]
     Analytics(Analytics),
 }
 
-/// What the payments service is told.
+/// Options of the payments service.
 #[derive(Debug, Args)]
 pub struct Payments {
     #[command(flatten)]
     config: Config,
-    /// The payment gateway.
+    /// URL of the payment gateway.
     #[arg(long, env = "GATEWAY_URL", value_name = "URL", default_value = "http://127.0.0.1:8090")]
     gateway_url: String,
 }
 
-/// What the notifications service is told.
+/// Options of the notifications service.
 #[derive(Debug, Args)]
 pub struct Notifications {
     #[command(flatten)]
@@ -54,15 +54,15 @@ pub struct Notifications {
 /// How customers are reached.
 #[derive(Clone, Debug, Args)]
 pub struct Mail {
-    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without one notifications are logged. In a password
-    /// anything but letters, digits and `-._~` is percent-encoded. Over smtp:// TLS is required if there is a password and taken if
-    /// it is offered otherwise; `?tls=required`, `?tls=opportunistic` or `?tls=none` say another.
+    /// Mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it notifications are logged only. Percent-encode
+    /// anything in the password but letters, digits and `-._~`. With smtp://, TLS is required if there is a password, and otherwise
+    /// used if the server offers it; override with `?tls=required`, `?tls=opportunistic` or `?tls=none`.
     #[arg(long, env = "SMTP_URL", value_name = "URL", hide_env_values = true)]
     smtp_url: Option<SecretString>,
-    /// Who mails are from. Default: shop@ and the domain below.
+    /// Sender address. Default: shop@ and the domain below.
     #[arg(long, env = "MAIL_FROM", value_name = "ADDRESS")]
     mail_from: Option<String>,
-    /// Where customers have their mailboxes: `ada` is written to at ada@example.com.
+    /// Domain of the customers' mailboxes: mail for `ada` goes to ada@example.com.
     #[arg(long, env = "MAIL_DOMAIN", value_name = "DOMAIN", default_value = "example.com")]
     mail_domain: String,
 }
@@ -80,13 +80,13 @@ impl Mail {
     }
 }
 
-/// What the analytics service is told.
+/// Options of the analytics service.
 #[derive(Debug, Args)]
 pub struct Analytics {
     #[command(flatten)]
     config: Config,
-    /// Forgets all figures and adds them up again from what the stream of orders still holds; the summary says since when that is. No
-    /// other instance may run. Each start with it begins anew.
+    /// Discard all figures and rebuild them from the events still in the stream of orders; the summary shows since when. No
+    /// other instance may run. Every start with this flag rebuilds again.
     #[arg(long)]
     rebuild: bool,
 }
@@ -113,7 +113,7 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
     init_logs(&config.logs)?;
     let name = service.name();
     let listener = listen(config.address(port), "--port (HTTP_PORT)").await?;
-    service.run(config, options, listener, shutdown).await.with_context(|| format!("{name} has ended"))
+    service.run(config, options, listener, shutdown).await.with_context(|| format!("{name} failed"))
 }
 
 /// The payments service with the gateway's HTTP client.
@@ -122,7 +122,7 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
 /// When the URL cannot be one.
 pub fn payments(gateway_url: &str) -> Result<Service> {
     let gateway = HttpGateway::new(gateway_url);
-    Ok(payments::service(gateway.with_context(|| format!("the gateway's URL `{gateway_url}` cannot be used"))?))
+    Ok(payments::service(gateway.with_context(|| format!("invalid gateway URL `{gateway_url}`"))?))
 }
 
 /// The notifications service.

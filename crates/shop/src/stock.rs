@@ -21,7 +21,7 @@ const fn product(id: &'static str, price: u32, initial: u64) -> Product {
     Product { id, price, initial }
 }
 
-/// Enough of most for weeks of the demonstration's load; the teapot runs out, so that orders are rejected, too.
+/// Enough of most for weeks of the demo load; the teapot runs out, so that orders are rejected, too.
 pub const CATALOGUE: &[Product] = &[
     product("coffee-250g", 850, 10_000_000),
     product("coffee-1kg", 2990, 10_000_000),
@@ -57,7 +57,7 @@ pub async fn put(client: &Client, inventory: &str, product: &str, initial: u64) 
     let url = format!("{inventory}/stock/{product}");
     let answer = client.put(&url).json(&json!({ "initial": initial })).send().await?;
     let status = answer.status();
-    ensure!(status.is_success(), "PUT {url} was answered {status}: {}", answer.text().await.unwrap_or_default());
+    ensure!(status.is_success(), "PUT {url} answered {status}: {}", answer.text().await.unwrap_or_default());
     Ok(())
 }
 
@@ -67,7 +67,7 @@ pub async fn put(client: &Client, inventory: &str, product: &str, initial: u64) 
 /// When it cannot be read; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<(String, u64)>> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(file).with_context(|| format!("{} is no stock file", path.display()))
+    parse(file).with_context(|| format!("{} is not a valid stock file", path.display()))
 }
 
 fn parse(text: impl std::io::Read) -> Result<Vec<(String, u64)>> {
@@ -75,7 +75,7 @@ fn parse(text: impl std::io::Read) -> Result<Vec<(String, u64)>> {
     let header = csv.headers()?.clone();
     let column = |names: &[&str]| {
         let at = header.iter().position(|have| names.iter().any(|name| have.trim().eq_ignore_ascii_case(name)));
-        at.with_context(|| format!("its header has none of the columns {}", names.join(", ")))
+        at.with_context(|| format!("the header has none of the columns {}", names.join(", ")))
     };
     let id = column(&["productId"])?;
     let initial = column(&["initial", "stock", "unitsInStock"])?;
@@ -84,10 +84,10 @@ fn parse(text: impl std::io::Read) -> Result<Vec<(String, u64)>> {
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line);
         let count = record.get(initial).unwrap_or_default().trim();
-        let count = count.parse().with_context(|| format!("line {line}: `{count}` is no count of units"))?;
+        let count = count.parse().with_context(|| format!("line {line}: `{count}` is not a number of units"))?;
         stock.push((record.get(id).unwrap_or_default().trim().to_owned(), count));
     }
-    ensure!(!stock.is_empty(), "it has no products");
+    ensure!(!stock.is_empty(), "the file has no products");
     Ok(stock)
 }
 

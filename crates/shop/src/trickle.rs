@@ -1,4 +1,4 @@
-//! `shop trickle`: the demonstration's load by itself, for a shop whose parts run each by themselves.
+//! `shop trickle`: the demo load on its own, for a shop that runs as separate processes.
 
 use std::time::Duration;
 
@@ -7,39 +7,39 @@ use reqwest::Client;
 
 use crate::{demo_load, stock};
 
-/// How long to wait before the catalogue is tried again.
+/// Delay before stocking the catalogue is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What `shop trickle` is told.
+/// Options of `shop trickle`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Orders a second; with 0 only the catalogue is put into stock.
+    /// Orders per second; 0 only stocks the catalogue.
     #[arg(long, env = "DEMO_ORDERS_PER_SECOND", value_name = "RATE", default_value = "2", value_parser = rate)]
     rate: f64,
-    /// The orders service.
+    /// URL of the orders service.
     #[arg(long, env = "ORDERS_URL", value_name = "URL", default_value = "http://127.0.0.1:8081")]
     orders_url: String,
-    /// The inventory service.
+    /// URL of the inventory service.
     #[arg(long, env = "INVENTORY_URL", value_name = "URL", default_value = "http://127.0.0.1:8082")]
     inventory_url: String,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| *rate == 0.0 || (0.01..=1000.0).contains(rate));
-    rate.ok_or_else(|| "a rate is a number of orders a second from 0.01 to 1000, or 0 for none".into())
+    rate.ok_or_else(|| "expected a number of orders per second from 0.01 to 1000, or 0 for none".into())
 }
 
-/// Puts the catalogue into stock where it is not yet, as soon as inventory answers, and submits orders until `shutdown`.
+/// Stocks missing products of the catalogue as soon as inventory answers, and submits orders until `shutdown`.
 ///
 /// # Errors
-/// Never: what does not answer is waited for.
+/// Never: it waits for services that do not answer.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
     let work = async {
         let mut told = false;
         while let Err(error) = stock::seed(&client, &options.inventory_url).await {
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!(%error, url = options.inventory_url, "the catalogue cannot be put into stock yet; trying on");
+                tracing::warn!(%error, url = options.inventory_url, "cannot stock the catalogue yet; retrying");
             }
             tokio::time::sleep(AGAIN).await;
         }

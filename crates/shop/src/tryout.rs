@@ -1,13 +1,13 @@
-//! What `shop up` offers to try: orders, faults, a break of a service, an event that cannot be read. The console's page has a
+//! The demo actions of `shop up`: orders, faults, stopping a service, an unreadable event. The console's page has a
 //! button for each [`DemoAction`] and sends its request; none of it exists in `shop serve`.
 //!
 //! | route | does |
 //! | --- | --- |
-//! | `POST /demo/orders?count=200` | places so many orders at once, as the demonstration's load has them |
+//! | `POST /demo/orders?count=200` | places that many orders concurrently, like those of the demo load |
 //! | `POST /demo/inventory/stop?seconds=20` | stops the inventory service, and starts it again after that time |
 //! | `POST /demo/poison` | publishes an event that the orders service cannot read, see `poison` |
 //!
-//! They listen on a free port of 127.0.0.1, and a browser that comes from a page of somebody else is refused.
+//! They listen on a free port of 127.0.0.1, and refuse requests that a browser sends from another origin.
 
 mod poison;
 
@@ -60,36 +60,36 @@ pub fn demo_actions(urls: &Urls, demo: &str) -> Vec<DemoAction> {
         ),
         action(
             "Place 200 orders",
-            "All at once. Most are confirmed; teapots run out, and a single gift card is declined.",
+            "200 concurrent orders. Most are confirmed; teapots run out of stock, and a single gift card is declined.",
             "POST",
             format!("{demo}/demo/orders?count=200"),
             None,
         ),
         action(
             "Break the card company",
-            "Every charge and refund is answered 503 until it is repaired. Orders are taken and wait in RESERVED; none is lost.",
+            "The gateway answers every charge and refund with 503 until it is repaired. Orders are still accepted and wait in RESERVED.",
             "PUT",
             faults.clone(),
             Some(json!({ "down": true })),
         ),
         action(
             "Repair the card company",
-            "Waiting charges go on by themselves, one probe first.",
+            "Waiting charges resume automatically after one successful probe.",
             "PUT",
             faults,
             Some(json!({})),
         ),
         action(
             "Stop inventory for 20 s",
-            "Orders are taken all the same and stay PENDING; its consumer's lag grows until it is back and works it off.",
+            "Orders are still accepted and stay PENDING; the consumer lag grows until inventory is back and catches up.",
             "POST",
             format!("{demo}/demo/inventory/stop?seconds=20"),
             None,
         ),
         action(
             "Poison an event",
-            "One dead letter in orders: a quantity that is a word. Redriven as it is, it fails again; redriven with \
-             \"requested\": 1 it is handled, and changes nothing.",
+            "Creates one dead letter in orders: a quantity that is not a number. Redriven unchanged it fails again; edited to \
+             \"requested\": 1 it is handled, with no effect on the order.",
             "POST",
             format!("{demo}/demo/poison"),
             None,
@@ -119,13 +119,14 @@ pub(crate) async fn serve(
         .route("/demo/poison", post(poison))
         .layer(from_fn(no_browser))
         .with_state(demo);
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the demonstration's routes")
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the demo routes")
 }
 
 /// A page anywhere on the web can make its reader's browser send a POST to this machine; browsers say where it comes from.
 async fn no_browser(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
-        return Problem::new(StatusCode::FORBIDDEN, "this is for the console's server, not for pages").into_response();
+        return Problem::new(StatusCode::FORBIDDEN, "these routes are for the console's server, not for browsers")
+            .into_response();
     }
     next.run(request).await
 }
@@ -173,12 +174,12 @@ async fn stop_inventory(
     if demo.inventory.stop_for(Duration::from_secs(seconds)).await {
         return Ok((StatusCode::ACCEPTED, Json(json!({ "stopped": "inventory", "forSeconds": seconds }))));
     }
-    Err(Problem::new(StatusCode::CONFLICT, "inventory is stopped already, and comes back by itself"))
+    Err(Problem::new(StatusCode::CONFLICT, "inventory is already stopped and will restart automatically"))
 }
 
 async fn poison(State(demo): State<Demo>) -> Result<(StatusCode, Json<Value>), Problem> {
     match poison::publish(&demo.http, &demo.urls).await {
         Ok(published) => Ok((StatusCode::ACCEPTED, Json(published))),
-        Err(error) => Err(Problem::unavailable(format!("no event could be poisoned now: {error:#}"))),
+        Err(error) => Err(Problem::unavailable(format!("cannot publish the poisoned event: {error:#}"))),
     }
 }

@@ -23,29 +23,29 @@ use crate::whole::{Plan, Shop, Urls};
 /// How long everything may take to be ready.
 pub(crate) const READY: Duration = Duration::from_secs(60);
 
-/// What `shop up` is told.
+/// Options of `shop up`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder that keeps everything; start again with it and everything goes on.
+    /// Data folder; a restart with the same folder continues where it left off.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Moves all ports: the console is on it, orders 1 above it, inventory 2, payments 3, notifications 4, analytics 5, the
-    /// gateway 10, and the broker 42 unless this is 8080, where it is 4222. With 0 every port is a free one.
+    /// Base of the port numbers: console + 0, orders + 1, inventory + 2, payments + 3, notifications + 4, analytics + 5,
+    /// gateway + 10, broker + 42 (4222 if the base is 8080). 0 chooses free ports.
     #[arg(long, value_name = "PORT", default_value_t = Ports::default(), value_parser = Ports::parse)]
     port_base: Ports,
-    /// The address to listen on (the embedded broker listens on 127.0.0.1 only).
+    /// Address to listen on (the embedded broker listens on 127.0.0.1 only).
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: IpAddr,
-    /// A broker that runs already; without it one is started as a child.
+    /// URL of a running broker; without it an embedded one is started.
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     nats_url: Option<String>,
-    /// When the embedded broker syncs what it stores to the disk: some time after its acknowledgement, or always before it.
+    /// When the embedded broker syncs messages to disk: some time after it acknowledges them, or always before.
     #[arg(long, value_enum, default_value_t)]
     broker_sync: BrokerSync,
-    /// Orders a second of a load that is there to be watched.
+    /// Rate of the demo load, in orders per second.
     #[arg(long, value_name = "RATE", default_value = "2", value_parser = rate)]
     demo_load: f64,
-    /// Leaves that load out.
+    /// Disable the demo load.
     #[arg(long, conflicts_with = "demo_load")]
     no_demo_load: bool,
     #[command(flatten)]
@@ -64,7 +64,7 @@ enum BrokerSync {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.01..=1000.0).contains(rate));
-    rate.ok_or_else(|| "a rate is a number of orders a second from 0.01 to 1000; --no-demo-load is for none".into())
+    rate.ok_or_else(|| "expected a number of orders per second from 0.01 to 1000; use --no-demo-load for none".into())
 }
 
 /// Runs the shop until `shutdown`.
@@ -94,9 +94,9 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     let session = async || -> Result<Infallible> {
         let client = Client::new();
         urls.ready(&client, READY).await?;
-        stock::seed(&client, &urls.inventory).await.context("the catalogue cannot be put into stock")?;
+        stock::seed(&client, &urls.inventory).await.context("cannot stock the catalogue")?;
         println!(
-            "The shop is open after {:.1?}. Ctrl-C closes it; started again, it goes on where it was.",
+            "The shop is open after {:.1?}. Ctrl-C stops it; a restart continues where it left off.",
             began.elapsed()
         );
         println!("{screen}");
@@ -117,8 +117,8 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     stop(shop, ended).await
 }
 
-/// How long an order, or what is to be done about its money, may be under way before the console is told that something is wrong:
-/// a little longer than the deadline of orders, since a shop in which they wait for the card company is sound.
+/// How long an order or its refund may be unfinished before the console shows a violation:
+/// a little longer than the deadline of orders, since orders that wait for the payment gateway are no violation.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The check whose outcome the console shows.
@@ -144,26 +144,26 @@ pub(crate) fn log_into(data: &DataFolder, logs: &Logs) -> Result<()> {
     Ok(init_logs_to(file, logs)?)
 }
 
-/// What runs where, what it promises, and what to try.
+/// The start screen: addresses, durability, limits, and a first request.
 fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String {
     let nats = without_secrets(&urls.nats);
     let (broker, broker_log, durable) = if embedded {
         let durable = match args.broker_sync {
-            BrokerSync::Always => "The broker has every event on the disk before it acknowledges it.",
+            BrokerSync::Always => "The broker syncs every event to disk before it acknowledges it.",
             BrokerSync::Default => {
-                "The broker syncs after it acknowledges: a power cut (a crash not) may take its last events, and the \
-                 orders\n         are still there. --broker-sync always syncs first, and is slower."
+                "The broker syncs after it acknowledges: a power failure, unlike a crash, may lose its last events;\n         \
+                 the orders are still stored. --broker-sync always syncs first, and is slower."
             }
         };
         let log = data.broker().join("nats-server.log");
         ("a nats-server, child of this process", format!("\n                 {}", log.display()), durable)
     } else {
-        ("which was here before", String::new(), "How durable the broker is, is up to whoever runs it.")
+        ("external", String::new(), "The durability of the external broker depends on its configuration.")
     };
     let load = if args.no_demo_load {
-        "none comes by itself (--no-demo-load).".into()
+        "no demo load (--no-demo-load).".into()
     } else {
-        format!("{} orders/s come by themselves (--demo-load RATE, --no-demo-load).", args.demo_load)
+        format!("{} demo orders/s (--demo-load RATE, --no-demo-load).", args.demo_load)
     };
     format!(
         "
@@ -172,30 +172,30 @@ fn screen(urls: &Urls, data: &DataFolder, args: &Args, embedded: bool) -> String
   payments       {payments}
   notifications  {notifications}/notifications  {mail}
   analytics      {analytics}/analytics/summary
-  gateway        {gateway}  the card company, simulated
-  console        {console}  what happens now, what failed, and buttons to break something
+  gateway        {gateway}  payment gateway simulator
+  console        {console}  live events, dead letters, and buttons to inject faults
   broker         {nats}  {broker}
-                 every service answers /health, /readyz and /metrics, too
+                 every service serves /health, /readyz and /metrics
   data           {folder}
   logs           {log}{broker_log}
 
-Order something, and see what became of it:
+Place an order and look it up:
 
   curl -i {orders}/orders -H 'content-type: application/json' \\
     -d '{{\"userId\":\"ada\",\"items\":[{{\"productId\":\"mug\",\"quantity\":2,\"price\":12.00}}],\"totalAmount\":24.00}}'
   curl '{orders}/orders?userId=ada'
 
-Durable: what a service has answered is in its database and safe from a power cut (SQLite, synchronous=FULL).
+Durable: everything a service has acknowledged is in its database and survives a power failure (SQLite, synchronous=FULL).
          {durable}
-Room:    a stream holds 1 GiB; what all its readers have handled goes after a week, or sooner when it is 80 % full. If a
-         reader stands still until it is 90 % full, new orders are answered 503, and none that was taken is lost.
+Limits:  a stream holds 1 GiB; messages that all readers have handled are removed after a week, or sooner at 80 % full.
+         If a reader stalls until it is 90 % full, new orders get 503; accepted orders are not lost.
 Load:    {load}
 ",
         orders = urls.orders,
         inventory = urls.inventory,
         payments = urls.payments,
         notifications = urls.notifications,
-        mail = if args.mail.is_sent() { "mails go out over SMTP" } else { "logged, not mailed (--smtp-url)" },
+        mail = if args.mail.is_sent() { "mails are sent over SMTP" } else { "logged, not mailed (--smtp-url)" },
         analytics = urls.analytics,
         gateway = urls.gateway,
         console = urls.console,

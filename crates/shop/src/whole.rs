@@ -85,10 +85,10 @@ pub struct Urls {
 }
 
 impl Urls {
-    /// Waits until every service says that it can do its whole job.
+    /// Waits until every service is ready.
     ///
     /// # Errors
-    /// When one does not within the time; the message has what it said last.
+    /// When one is not ready in time; the message has its last answer.
     pub async fn ready(&self, client: &Client, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
         for url in [&self.orders, &self.inventory, &self.payments, &self.notifications, &self.analytics] {
@@ -99,7 +99,7 @@ impl Urls {
                     Err(error) => error.to_string(),
                 };
                 if Instant::now() > until {
-                    return Err(anyhow!("{url}/readyz did not turn ready within {within:?}; it said: {said}"));
+                    return Err(anyhow!("{url}/readyz was not ready within {within:?}; last answer: {said}"));
                 }
                 sleep(Duration::from_millis(20)).await;
             }
@@ -120,7 +120,7 @@ pub struct Shop {
     console: Part,
     gateway: Part,
     broker: Part,
-    // Freed last: nobody else may have the folder while a part still works in it.
+    // Dropped last: no other process may use the folder while a part still works in it.
     data: DataFolder,
 }
 
@@ -140,11 +140,11 @@ impl Part {
         self.stop.clone().cancelled_owned()
     }
 
-    /// The first that ends without being asked to.
+    /// The first task that ends unexpectedly.
     async fn ended(&mut self) -> Error {
         match self.tasks.join_next().await {
-            Some(Ok((name, Ok(())))) => anyhow!("{name} has ended by itself"),
-            Some(Ok((name, Err(error)))) => error.context(format!("{name} has failed")),
+            Some(Ok((name, Ok(())))) => anyhow!("{name} ended unexpectedly"),
+            Some(Ok((name, Err(error)))) => error.context(format!("{name} failed")),
             Some(Err(panic)) => panic.into(),
             None => std::future::pending().await,
         }
@@ -156,7 +156,7 @@ impl Part {
             let mut failed = Ok(());
             while let Some(ended) = self.tasks.join_next().await {
                 let (name, result) = ended?;
-                failed = failed.and(result.with_context(|| format!("{name} did not stop in order")));
+                failed = failed.and(result.with_context(|| format!("{name} did not stop cleanly")));
             }
             failed
         };
@@ -172,7 +172,7 @@ impl Shop {
     pub async fn start(plan: Plan, data: DataFolder) -> Result<Self> {
         let Plan { host, ports, nats_url, sync_always, options, orders: settings, notifications: mail, .. } = plan;
         let mut gateway_settings = plan.gateway;
-        // Bad settings are told before anything runs.
+        // Invalid settings are reported before anything runs.
         let notifier = serve::notifications(&mail)?;
         let remedy = format!("stop what listens there, or move all ports with --port-base (now {ports})");
         let listen = async |what, port| ports::listen(what, host, port, &remedy).await;
@@ -188,7 +188,7 @@ impl Shop {
         let [orders, inventory, payments, notifications, analytics] = listeners.each_ref().map(url);
         let (console_url, gateway_url) = (url(&console_listener)?, url(&gateway_listener)?);
         let demo_listener = match plan.demo {
-            true => Some(ports::listen("the demonstration", [127, 0, 0, 1].into(), 0, "").await?),
+            true => Some(ports::listen("the demo routes", [127, 0, 0, 1].into(), 0, "").await?),
             false => None,
         };
         let [mut services, mut console, mut gateway, mut broker, mut demo] = <[Part; 5]>::default();
@@ -244,7 +244,7 @@ impl Shop {
         let mut demo_actions = vec![];
         if let Some(listener) = demo_listener {
             demo_actions = tryout::demo_actions(&urls, &url(&listener)?);
-            demo.spawn("the demonstration", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
+            demo.spawn("the demo routes", tryout::serve(listener, urls.clone(), breaks, demo.stopped()));
         }
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
         let settings = millstream_console::Settings {
@@ -262,7 +262,7 @@ impl Shop {
         &self.data
     }
 
-    /// Waits until a part ends without being asked to, and says why it did.
+    /// Waits until a part ends unexpectedly, and returns the cause.
     pub async fn ended(&mut self) -> Error {
         tokio::select! {
             error = self.demo.ended() => error,
@@ -276,9 +276,9 @@ impl Shop {
     /// Stops in order: the services, which still need the broker and the gateway, then the gateway, then the broker.
     ///
     /// # Errors
-    /// When a part does not stop as it should; the others are stopped nevertheless.
+    /// When a part does not stop cleanly; the others are stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
-        let demo = self.demo.stop("the demonstration").await;
+        let demo = self.demo.stop("the demo routes").await;
         let services = self.services.stop("the services").await;
         let console = self.console.stop("the console").await;
         let gateway = self.gateway.stop("the gateway").await;
@@ -287,7 +287,7 @@ impl Shop {
     }
 }
 
-/// Starts the broker again when it ends by itself: its port and its folder stay, so services reconnect and go on.
+/// Restarts the broker when it ends unexpectedly: its port and its folder stay, so services reconnect and continue.
 async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> Result<()> {
     loop {
         let how = tokio::select! {
@@ -298,12 +298,12 @@ async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> R
             server.stop().await;
             return Ok(());
         };
-        tracing::warn!(how, "the broker has ended by itself and is started again");
-        eprintln!("The broker has ended ({how}) and is started again.");
+        tracing::warn!(how, "the broker ended unexpectedly; restarting it");
+        eprintln!("The broker ended unexpectedly ({how}); restarting it.");
         server = loop {
             match Server::start(&setup).await {
                 Ok(server) => break server,
-                Err(error) => tracing::error!(%error, "the broker cannot be started again"),
+                Err(error) => tracing::error!(%error, "cannot restart the broker"),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -82,12 +82,12 @@ impl Api {
         }
         let body = body(request, &url).await?;
         let mut fields: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_slice(&body).with_context(|| format!("{url} does not answer with a JSON object"))?;
+            serde_json::from_slice(&body).with_context(|| format!("the answer of {url} is not a JSON object"))?;
         let items = fields.remove(field).with_context(|| format!("the answer of {url} has no `{field}`"))?;
         let items =
             serde_json::from_str(items.get()).with_context(|| format!("`{field}` of {url} is not as expected"))?;
         let next = fields.remove("nextCursor").map_or(Ok(None), |next| serde_json::from_str(next.get()));
-        Ok((items, next.with_context(|| format!("`nextCursor` of {url} is not a text"))?))
+        Ok((items, next.with_context(|| format!("`nextCursor` of {url} is not a string"))?))
     }
 
     /// What a route answers.
@@ -103,7 +103,7 @@ impl Api {
         while let Some(cursor) = next {
             let (items, after) = self.page(route, field, Some(&cursor)).await?;
             if after.as_ref() == Some(&cursor) {
-                bail!("{} does not go on: it gives the cursor {cursor} again", self.url(route));
+                bail!("{} repeats the cursor {cursor}", self.url(route));
             }
             all.extend(items);
             next = after;
@@ -118,9 +118,9 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
     let answer = answer.with_context(|| format!("{url} does not answer"))?;
     let status = answer.status();
     let body = answer.bytes().await.map_err(reqwest::Error::without_url);
-    let body = body.with_context(|| format!("{url} broke off its answer"))?;
+    let body = body.with_context(|| format!("{url} ended its answer early"))?;
     if !status.is_success() {
-        bail!("{url} answers {status}: {}", excerpt(&body));
+        bail!("{url} answered {status}: {}", excerpt(&body));
     }
     Ok(body.into())
 }
@@ -128,15 +128,15 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
 /// A client for the services: no answer within ten seconds is none.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
-    builder.tcp_nodelay(true).build().context("no HTTP client can be made")
+    builder.tcp_nodelay(true).build().context("cannot create an HTTP client")
 }
 
 /// A connection to the broker. The URL may hold a password, so no error repeats it.
 pub(crate) async fn broker(url: &str) -> anyhow::Result<async_nats::Client> {
-    let refused = "no connection to the broker's address (--nats-url, NATS_URL)";
+    let refused = "cannot connect to the broker (--nats-url, NATS_URL)";
     let url = NatsUrl::read(url).map_err(anyhow::Error::msg).context(refused)?;
     let options = url.authenticate(async_nats::ConnectOptions::new()).connection_timeout(Duration::from_secs(2));
-    // Nobody else may listen to the answers.
+    // A private inbox prefix, so that no other user can read the answers.
     let options = options.custom_inbox_prefix(inbox_prefix("check"));
     options.connect(url.servers()).await.context(refused)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything one does with this workspace, without a tool to install first.
+//! `cargo xtask`: the tasks of this workspace, without a tool to install first.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,13 +15,13 @@ mod test;
 const USAGE: &str = "\
 cargo xtask <task>
 
-  up [flags]                  build the shop and run it whole in one process, with a broker of its own
+  up [flags]                  build the shop and run it in one process, with an embedded broker
                               (the flags are those of `shop up`, see `cargo xtask up --help`)
   demo [--orders FILE.jsonl] [--stock FILE.csv]
                               run the shop in a fresh folder, submit orders, check every invariant
-  test [cargo test's args]    run all tests that this machine has the parts for, and list what was skipped
-  dashboards                  write grafana/dashboards and deploy/prometheus/rules.yml anew
-  sabotage [name]             break the code in known ways and see that a test notices (takes long)
+  test [cargo test's args]    run all tests that this machine supports, and list those skipped
+  dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
+  sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
 
 #[derive(Debug, PartialEq)]
@@ -37,7 +37,7 @@ enum Task {
 impl Task {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let mut args = args.into_iter();
-        let Some(name) = args.next() else { bail!("which task?\n\n{USAGE}") };
+        let Some(name) = args.next() else { bail!("no task given\n\n{USAGE}") };
         let mut rest: Vec<OsString> = args.collect();
         Ok(match name.to_str() {
             Some("up") => Self::Up(rest),
@@ -49,7 +49,7 @@ impl Task {
             }
             Some("sabotage") => bail!("sabotage takes the name of one patch, or none for all of them"),
             Some("help" | "--help" | "-h") => Self::Help,
-            _ => bail!("there is no task `{}`\n\n{USAGE}", name.display()),
+            _ => bail!("unknown task `{}`\n\n{USAGE}", name.display()),
         })
     }
 }
@@ -89,11 +89,11 @@ fn shop(command: &str, flags: Vec<OsString>, needs_broker: bool) -> Result<ExitC
     // Both at once, so that they share what they are built of.
     let built = cargo().args(["build", "--release", "--package", "shop", "--package", "millstream-cli"]).status();
     if !built.context("cannot run cargo")?.success() {
-        bail!("the shop cannot be built");
+        bail!("building the shop failed");
     }
     // This program is in `debug` of the same folder.
-    let here = env::current_exe().context("this program's own path")?;
-    let folder = here.ancestors().nth(2).context("this program is in no target folder")?;
+    let here = env::current_exe().context("cannot find the path of this program")?;
+    let folder = here.ancestors().nth(2).context("this program is not in a target folder")?;
     let mut shop = Command::new(folder.join("release").join("shop"));
     if let Some(broker) = broker {
         shop.env(nats_embedded::VARIABLE, broker);
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn an_unknown_task_is_answered_with_those_that_exist() {
         let error = Task::parse(os(&["uo"])).unwrap_err().to_string();
-        assert!(error.contains("no task `uo`") && error.contains("demo"), "{error}");
-        assert!(Task::parse(os(&[])).unwrap_err().to_string().contains("which task?"));
+        assert!(error.contains("unknown task `uo`") && error.contains("demo"), "{error}");
+        assert!(Task::parse(os(&[])).unwrap_err().to_string().contains("no task given"));
         assert!(Task::parse(os(&["sabotage", "a", "b"])).is_err());
     }
 

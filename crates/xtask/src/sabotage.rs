@@ -1,4 +1,4 @@
-//! Breaks the code on purpose and sees that a test notices. A test that passes on broken code proves nothing.
+//! Breaks the code on purpose and checks that a test fails. A test that passes on broken code proves nothing.
 //!
 //! Each patch in `sabotage/` names its test in a line `# test: <arguments of cargo test>` before the first hunk. Work is done on
 //! a copy of the tree with a target folder of its own, so the tree itself is never touched.
@@ -25,12 +25,12 @@ pub(crate) fn run(only: Option<&str>) -> Result<ExitCode> {
     let root = root();
     let patches = patches(&root.join("sabotage"), only)?;
     let tree = Tree { copy: root.join("target/sabotage/tree"), root, server: obtain::nats_server()? };
-    eprintln!("the tests on the tree as it is");
+    eprintln!("running the tests on the unchanged tree");
     tree.sync()?;
     for patch in &patches {
         ensure!(
             tree.test(patch, &[])?,
-            "the test of {} fails without the patch, too: cargo test {}",
+            "the test of {} also fails without the patch: cargo test {}",
             patch.name,
             patch.test
         );
@@ -69,9 +69,9 @@ fn patches(folder: &Path, only: Option<&str>) -> Result<Vec<Patch>> {
     if let Some(only) = only {
         let names: Vec<_> = patches.iter().map(|patch| patch.name.clone()).collect();
         patches.retain(|patch| patch.name == only);
-        ensure!(!patches.is_empty(), "there is no sabotage `{only}`, but {}", names.join(", "));
+        ensure!(!patches.is_empty(), "unknown sabotage `{only}`; known are {}", names.join(", "));
     }
-    ensure!(!patches.is_empty(), "there is no patch in {}", folder.display());
+    ensure!(!patches.is_empty(), "no patches in {}", folder.display());
     Ok(patches)
 }
 

@@ -1,4 +1,4 @@
-//! All tests in one call of cargo, and at the end what this machine could not run.
+//! All tests in one call of cargo, followed by the list of those that this machine could not run.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,7 +15,7 @@ const SKIPPED: &str = "MILLSTREAM_SKIPPED";
 
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let server = obtain::nats_server()?;
-    // Where somebody names a server to test on, none is started.
+    // If a server is configured for the tests, none is started.
     let named = env::var_os("MONGODB_URI").is_some_and(|uri| !uri.is_empty());
     let mongod = if named { None } else { obtain::mongod() };
     let skipped = env::temp_dir().join(format!("millstream-skipped-{}", std::process::id()));
@@ -37,7 +37,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Whether somebody wants the tests of certain packages only.
+/// Whether the arguments select certain packages.
 fn names_packages(args: &[OsString]) -> bool {
     let of_cargo = args.iter().take_while(|arg| *arg != "--");
     of_cargo.map(|arg| arg.to_string_lossy()).any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))

@@ -12,12 +12,17 @@ use crate::board::{Asks, Board, RATE};
 use crate::panel::{AMBER, GREEN, Kind, Panel, RED, Unit};
 
 pub(crate) fn board() -> Value {
-    Board::new("millstream-broker", "Broker", "Does it answer? Who lags? How full are the streams?", Asks::Nothing)
-        .tiles(tiles())
-        .row("Who lags?", consumers())
-        .row("How full are the streams?", streams())
-        .row("What was given up, and who is there?", others())
-        .build()
+    Board::new(
+        "millstream-broker",
+        "Broker",
+        "Does it answer? Which consumers lag? How full are the streams?",
+        Asks::Nothing,
+    )
+    .tiles(tiles())
+    .row("Which consumers lag?", consumers())
+    .row("How full are the streams?", streams())
+    .row("Which services run, and what did they park?", others())
+    .build()
 }
 
 fn tiles() -> Vec<Panel> {
@@ -29,53 +34,53 @@ fn tiles() -> Vec<Panel> {
             &[(f64::NEG_INFINITY, RED), (1.0, GREEN)],
         )
         .says(
-            "1 while the observer's looks at the broker are answered.",
+            "1 while the broker answers the observer.",
             "1.",
-            "See whether the broker runs.",
+            "Check whether the broker is running.",
             "eventsunpublished",
         ),
         Panel::stat("Fullest stream", Unit::Share, format!("max({STREAM_RATIO})"), &[(0.8, AMBER), (0.9, RED)]).says(
             "Bytes of the fullest stream as a share of its limit.",
-            "Below 80 %; from 90 % on commands are answered 503.",
-            "See who holds it up.",
+            "Below 80 %; from 90 % commands get 503.",
+            "See which consumer blocks trimming.",
             "streamfull",
         ),
         Panel::stat("Oldest event", Unit::Seconds, format!("max({OLDEST_UNACKED})"), &[(5.0, AMBER), (15.0, RED)])
             .says(
-                "Age of the oldest event that a consumer has not dealt with.",
+                "Age of the oldest event that a consumer has not acknowledged.",
                 "Below a second.",
-                "See below whose.",
+                "See below which consumer.",
                 "consumerlags",
             )
             .leads_to("events", "Events", ""),
-        Panel::stat("Not handed out", Unit::Count, format!("max({PENDING})"), &[(10_000.0, AMBER), (100_000.0, RED)])
+        Panel::stat("Not delivered", Unit::Count, format!("max({PENDING})"), &[(10_000.0, AMBER), (100_000.0, RED)])
             .says(
-                "Messages that the consumer furthest behind has not been given.",
+                "Messages not yet delivered to the slowest consumer.",
                 "A few.",
-                "See below whose.",
+                "See below which consumer.",
                 "consumerlags",
             ),
         Panel::stat("Unacknowledged", Unit::Count, format!("max({ACK_PENDING})"), &[(1500.0, AMBER), (2048.0, RED)])
             .says(
-                "Messages given to a consumer and not acknowledged; at 2048 it is given no more.",
-                "Some hundred under load.",
-                "Many retries at once hold it up.",
+                "Messages delivered to a consumer and not acknowledged; at 2048 delivery stops.",
+                "A few hundred under load.",
+                "Many concurrent retries block the consumer.",
                 "consumerlags",
             ),
         Panel::stat(
-            "Consumers that do not pull",
+            "Consumers not pulling",
             Unit::Count,
             format!("count({WAITING} == 0 and {PENDING} > 0 and {OLDEST_UNACKED} > 10) or vector(0)"),
             &[(1.0, RED)],
         )
         .says(
-            "Consumers with messages pending for ten seconds and nobody who pulls.",
+            "Consumers with messages pending for ten seconds and no pull request.",
             "0.",
             "Start the service; if it runs, restart it.",
             "consumernotpulled",
         ),
         Panel::stat("Dead letters", Unit::Count, format!("sum({DEAD_LETTERS})"), &[(1.0, RED)])
-            .says("Events given up that nobody has dealt with.", "0.", "Read them, mend the cause.", "deadletters")
+            .says("Unresolved dead letters.", "0.", "Read them, fix the cause, redrive.", "deadletters")
             .leads_to("events", "Events", "")
             .leads_to_letters(""),
         Panel::stat(
@@ -84,7 +89,7 @@ fn tiles() -> Vec<Panel> {
             format!("max({DEAD_LETTER_AGE})"),
             &[(0.001, AMBER), (86400.0, RED)],
         )
-        .says("How long the oldest dead letter has been there.", "0.", "Deal with the oldest first.", "deadletters")
+        .says("Age of the oldest unresolved dead letter.", "0.", "Resolve the oldest first.", "deadletters")
         .leads_to_letters(""),
     ]
 }
@@ -102,41 +107,41 @@ fn consumers() -> Vec<Panel> {
         Panel::lines("Oldest event", Unit::Seconds, each(&OLDEST_UNACKED), CONSUMER)
             .steps(&[(15.0, RED)])
             .says(
-                "Age of the oldest event that each consumer has not dealt with.",
+                "Age of the oldest unacknowledged event of each consumer.",
                 "Below a second.",
                 "Start the service that lags, or read its log.",
                 "consumerlags",
             )
             .leads_to("service", "This service", ITS_SERVICE),
-        Panel::lines("Not handed out", Unit::Count, each(&PENDING), CONSUMER)
+        Panel::lines("Not delivered", Unit::Count, each(&PENDING), CONSUMER)
             .says(
-                "Messages that each consumer has not been given yet.",
+                "Messages not yet delivered to each consumer.",
                 "A few.",
-                "If it only rises, the consumer is too slow or does not pull.",
+                "Rises only: the consumer is too slow or does not pull.",
                 "consumerlags",
             )
             .leads_to("service", "This service", ITS_SERVICE),
         Panel::lines("Unacknowledged", Unit::Count, each(&ACK_PENDING), CONSUMER)
             .says(
-                "Messages given and not acknowledged.",
-                "At most two batches of 256 an instance.",
-                "Near 2048 the consumer stands still.",
+                "Messages delivered and not acknowledged.",
+                "At most two batches of 256 per instance.",
+                "Near 2048 the consumer is blocked.",
                 "consumerlags",
             )
             .leads_to("service", "This service", ITS_SERVICE),
-        Panel::lines("Given more than once", Unit::Count, each(&REDELIVERED), CONSUMER)
+        Panel::lines("Redelivered and unacknowledged", Unit::Count, each(&REDELIVERED), CONSUMER)
             .says(
-                "Unacknowledged messages given more than once.",
+                "Unacknowledged messages delivered more than once.",
                 "0.",
-                "See whether they are retried or their service dies of them.",
+                "Check whether they are being retried or crash their service.",
                 "redelivered",
             )
             .leads_to("service", "This service", ITS_SERVICE),
-        Panel::lines("Pulls that wait", Unit::Count, each(&WAITING), CONSUMER)
+        Panel::lines("Waiting pull requests", Unit::Count, each(&WAITING), CONSUMER)
             .says(
-                "Pulls that wait for messages: somebody is there.",
-                "At least 1 an instance while nothing is pending.",
-                "0 for long: nobody reads.",
+                "Pull requests waiting for messages: the service is reading.",
+                "At least 1 per instance while nothing is pending.",
+                "0 for long: no instance reads.",
                 "consumernotpulled",
             )
             .leads_to("service", "This service", ITS_SERVICE),
@@ -152,14 +157,14 @@ fn streams() -> Vec<Panel> {
             "{{stream_name}}",
         )
         .says(
-            "Messages that each stream takes in each second.",
+            "Messages stored in each stream per second.",
             "Follows the orders.",
-            "0 while orders come in: nothing is published.",
+            "0 while orders are accepted: nothing is published.",
             "publishfails",
         ),
         Panel::new(
             Kind::Bars,
-            "Share of its limit",
+            "Share of the limit",
             Unit::Share,
             format!("max by (stream_name) ({STREAM_RATIO})"),
             "{{stream_name}}",
@@ -167,22 +172,22 @@ fn streams() -> Vec<Panel> {
         .steps(&[(0.8, AMBER), (0.9, RED)])
         .max(1.0)
         .says(
-            "How full each stream is; without a limit 0.",
+            "How full each stream is; 0 without a limit.",
             "Below 80 %.",
-            "Give it more room, or see who holds it up.",
+            "Raise its limit, or see which consumer blocks trimming.",
             "streamfull",
         ),
         Panel::lines("Bytes", Unit::Bytes, format!("max by (stream_name) ({STREAM_BYTES})"), "{{stream_name}}").says(
             "Bytes in each stream.",
-            "Rises and is trimmed.",
-            "See how much room the disk has.",
+            "Rises until trimmed.",
+            "Check the free disk space.",
             "streamfull",
         ),
         Panel::lines("Messages", Unit::Count, format!("max by (stream_name) ({STREAM_MESSAGES})"), "{{stream_name}}")
             .says(
                 "Messages in each stream.",
-                "Rises and is trimmed.",
-                "A DLQ stream that rises: see its dead letters.",
+                "Rises until trimmed.",
+                "A DLQ stream rises: see its dead letters.",
                 "streamfull",
             ),
         Panel::lines(
@@ -192,15 +197,15 @@ fn streams() -> Vec<Panel> {
             "{{stream_name}}",
         )
         .says(
-            "Messages that all readers have handled, taken away by the stream's owner.",
-            "In bursts, once the oldest are a week old or the stream is 80 % full.",
-            "None though the stream is full: see what holds it.",
+            "Messages handled by all readers and removed by the stream's owner.",
+            "In bursts, once the oldest messages are a week old or the stream is 80 % full.",
+            "None although the stream is full: see what blocks trimming.",
             "streamnottrimmed",
         ),
-        Panel::lines("Trimming held up", Unit::Count, format!("max by (stream_name) ({TRIM_HELD})"), "{{stream_name}}")
+        Panel::lines("Trimming blocked", Unit::Count, format!("max by (stream_name) ({TRIM_HELD})"), "{{stream_name}}")
             .steps(&[(1.0, RED)])
             .says(
-                "1 while nothing may be trimmed from a stream.",
+                "1 while a stream cannot be trimmed.",
                 "0.",
                 "The owner's log names the durable that is missing.",
                 "streamnottrimmed",
@@ -216,7 +221,7 @@ fn others() -> Vec<Panel> {
             format!("sum by (service_name) ({DEAD_LETTERS})"),
             "dead letters of {{service_name}}",
         )
-        .says("Events given up, by service.", "0.", "Read them by the link.", "deadletters")
+        .says("Dead letters by service.", "0.", "Open them with the link.", "deadletters")
         .leads_to("events", "Events of this service", "&var-job=${__field.labels.service_name}")
         .leads_to_letters("service=${__field.labels.service_name}"),
         Panel::lines(
@@ -225,12 +230,7 @@ fn others() -> Vec<Panel> {
             format!("max by (service_name) ({DEAD_LETTER_AGE})"),
             "{{service_name}}",
         )
-        .says(
-            "How long each service's oldest dead letter has been there.",
-            "0.",
-            "Deal with the oldest first.",
-            "deadletters",
-        )
+        .says("Age of each service's oldest unresolved dead letter.", "0.", "Resolve the oldest first.", "deadletters")
         .leads_to_letters("service=${__field.labels.service_name}"),
         Panel::lines(
             "Instances",
@@ -240,7 +240,7 @@ fn others() -> Vec<Panel> {
         )
         .says(
             "Instances that answer on the broker, by service and release.",
-            "As many as were started.",
+            "The number that was started.",
             "0: the service is down or cannot reach the broker.",
             "servicedown",
         )

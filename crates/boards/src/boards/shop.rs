@@ -15,14 +15,14 @@ use crate::board::{Asks, Board, RATE};
 use crate::panel::{AMBER, GREEN, Kind, Panel, RED, Unit};
 
 pub(crate) fn board() -> Value {
-    Board::new("millstream-shop", "Shop", "Are orders ending? Where do they wait? What failed?", Asks::Nothing)
+    Board::new("millstream-shop", "Shop", "Are orders being completed? Where do they wait? What failed?", Asks::Nothing)
         .tiles(tiles())
-        .row("Are orders ending?", ending())
+        .row("Are orders being completed?", ending())
         .row("Where do they wait?", waiting())
         .row("What failed?", failed())
-        .row("What does the engine do with its time?", time())
+        .row("Where do the engines spend their time?", time())
         .row("What is sold?", sold())
-        .row("Which alerts fire?", alerts())
+        .row("Which alerts are firing?", alerts())
         .build()
 }
 
@@ -35,46 +35,46 @@ fn tiles() -> Vec<Panel> {
     let asked = r#"http_route=~"/orders.*""#;
     vec![
         Panel::stat("Orders accepted", Unit::PerSecond, accepted.clone(), &[(f64::NEG_INFINITY, AMBER), (0.001, GREEN)])
-            .says("Orders answered 201, each second.", "What customers order; green while any come in.",
-                "If customers do order, look at the requests that failed.", "noorderaccepted")
+            .says("Orders answered 201, each second.", "The rate at which customers order; green while there are any.",
+                "If customers do order, look at the failed requests.", "noorderaccepted")
             .leads_to("service", "HTTP of orders", "&var-job=orders"),
         Panel::stat("Requests failed", Unit::Share,
             format!(r#"sum(rate({HTTP_DURATION}_count{{{asked},http_response_status_code=~"5.."}}[{RATE}])) / (sum(rate({HTTP_DURATION}_count{{{asked}}}[{RATE}])) > 0) or sum(rate({HTTP_DURATION}_count{{{asked}}}[{RATE}])) * 0"#),
             &[(0.001, AMBER), (0.01, RED)])
-            .says("Share of requests about orders that were answered with a 5xx.", "0 %; the objective allows 1 %.",
-                "See which dependency of orders is away.", "httperrorsfast")
+            .says("Share of requests to /orders answered with a 5xx.", "0 %; the objective allows 1 %.",
+                "See which dependency of orders is unavailable.", "httperrorsfast")
             .leads_to("service", "HTTP of orders", "&var-job=orders"),
-        Panel::stat("Orders ending", Unit::Share,
+        Panel::stat("Orders completed", Unit::Share,
             format!("clamp_max({ended} / ({accepted} > 0), 1) or {accepted} * 0 + 1"),
             &[(f64::NEG_INFINITY, RED), (0.5, AMBER), (0.9, GREEN)])
-            .says("Orders that end for each that is accepted: below 100 % they pile up.", "Around 100 %.",
-                "Find the red tile to the right: it says where they wait.", "orderslatefast")
+            .says("Orders completed per order accepted: below 100 % a backlog builds up.", "Around 100 %.",
+                "The red tile to the right shows where they wait.", "orderslatefast")
             .leads_to("events", "Events", ""),
-        Panel::stat("Ended within 2.5 s", Unit::Share,
+        Panel::stat("Completed within 2.5 s", Unit::Share,
             format!("{in_time} / ({in_all} > 0) or {in_all} * 0 + ({accepted} == bool 0)"),
             &[(f64::NEG_INFINITY, RED), (0.95, AMBER), (0.99, GREEN)])
-            .says("Share of the orders that ended that did so within 2.5 s of being accepted; 0 % while none ends.", "99 %, the objective.",
-                "See in which stage the time goes; after an outage it is red until the backlog is gone.", "orderslatefast")
+            .says("Share of completed orders that were completed within 2.5 s of being accepted; 0 % while none is completed.", "99 %, the objective.",
+                "See which stage takes the time; after an outage it is red until the backlog is gone.", "orderslatefast")
             .leads_to("service", "Engines", ""),
-        Panel::stat("Payments wait since", Unit::Seconds,
+        Panel::stat("Oldest overdue payment", Unit::Seconds,
             format!(r#"max({WAKE_OVERDUE}{{job="payments"}})"#), &[(5.0, AMBER), (10.0, RED)])
-            .says("How long the longest waiting charge or refund has been due without being tried.", "0 s; above that the gateway does not answer and is only probed.",
-                "See whether the gateway answers; nothing is lost meanwhile.", "wakesoverdue")
+            .says("How long the oldest charge or refund has been due without an attempt.", "0 s; above that the gateway does not answer and is being probed.",
+                "Check whether the gateway answers; nothing is lost meanwhile.", "wakesoverdue")
             .leads_to("service", "Effects of payments", "&var-job=payments"),
-        Panel::stat("Events wait since", Unit::Seconds,
+        Panel::stat("Oldest pending event", Unit::Seconds,
             format!("max({OLDEST_UNACKED})"), &[(5.0, AMBER), (15.0, RED)])
-            .says("Age of the oldest event that a consumer has not dealt with.", "Below a second.",
+            .says("Age of the oldest event that a consumer has not acknowledged.", "Below a second.",
                 "See below which consumer lags, and whether its service runs.", "consumerlags")
             .leads_to("broker", "Consumers", ""),
         Panel::stat("Dead letters", Unit::Count, format!("sum({DEAD_LETTERS})"), &[(1.0, RED)])
-            .says("Events that a service has given up, and that nobody has dealt with.", "0.",
-                "Read the reason, mend the cause.", "deadletters")
+            .says("Unresolved dead letters of all services.", "0.",
+                "Read the reason, fix the cause, redrive.", "deadletters")
             .leads_to("events", "Events", "")
             .leads_to_letters(""),
         Panel::stat("Services down", Unit::Count,
             format!(r#"{} - (count(count by (job) (up{{job=~"{jobs}"}} == 1)) or vector(0))"#, SERVICES.len()), &[(1.0, RED)])
-            .says("Services of which no instance answers Prometheus.", "0.",
-                "Start it; what it has missed waits for it.", "servicedown")
+            .says("Services with no instance that Prometheus can scrape.", "0.",
+                "Start it; its events are waiting for it.", "servicedown")
             .leads_to("service", "Services", ""),
     ]
 }
@@ -85,29 +85,29 @@ fn ending() -> Vec<Panel> {
             .says(
                 "Orders accepted, confirmed and cancelled, each second.",
                 "Confirmed and cancelled together keep up with accepted.",
-                "If they do not, see where orders wait.",
+                "If they fall behind, see where orders wait.",
                 "orderslatefast",
             )
             .leads_to("service", "Orders", "&var-job=orders"),
         Panel::heatmap(
-            "Time to the end of an order",
+            "Time to complete an order",
             Unit::Seconds,
             format!("sum by (le) (increase({DURATION}_bucket[{RATE}]))"),
         )
         .says(
-            "How long orders take from being accepted to their end, and how many of each.",
+            "Distribution of the time from acceptance to completion of an order.",
             "Nearly all below 0.25 s.",
             "A band that rises shows a backlog or a slow gateway.",
             "orderslatefast",
         ),
-        Panel::lines("Time to the end, quantiles", Unit::Seconds, quantile(0.5), "half")
-            .and(quantile(0.95), "95 of 100")
-            .and(quantile(0.99), "99 of 100")
+        Panel::lines("Time to complete, quantiles", Unit::Seconds, quantile(0.5), "p50")
+            .and(quantile(0.95), "p95")
+            .and(quantile(0.99), "p99")
             .steps(&[(2.5, RED)])
             .says(
-                "The time within which that many orders end.",
-                "99 of 100 within 2.5 s, the dashed line.",
-                "See in which stage the time goes.",
+                "Quantiles of the time from acceptance to completion.",
+                "p99 below 2.5 s, the dashed line.",
+                "See which stage takes the time.",
                 "orderslatefast",
             ),
     ]
@@ -127,58 +127,53 @@ fn waiting() -> Vec<Panel> {
         )
         .steps(&[(15.0, RED)])
         .says(
-            "Age of the oldest event that each consumer has not dealt with.",
+            "Age of the oldest unacknowledged event of each consumer.",
             "Below a second; the dashed line is where the tile turns red.",
             "Start the service that lags, or read its log.",
             "consumerlags",
         )
         .leads_to("service", "This service", "&var-job=${__field.labels.consumer_name}"),
         Panel::lines(
-            "Events not handed out",
+            "Events not delivered",
             Unit::Count,
             format!("max by (stream_name, consumer_name) ({PENDING})"),
             "{{consumer_name}} on {{stream_name}}",
         )
         .says(
-            "Events that each consumer has not been given yet.",
-            "A few; it falls after a burst.",
-            "If it only rises, the consumer is too slow or does not pull.",
+            "Events not yet delivered to each consumer.",
+            "A few; falls after a burst.",
+            "Rises only: the consumer is too slow or does not pull.",
             "consumerlags",
         )
         .leads_to("service", "This service", "&var-job=${__field.labels.consumer_name}"),
         Panel::lines(
-            "Due and not tried",
+            "Overdue effects and deadlines",
             Unit::Seconds,
             format!("max by (job, kind) ({WAKE_OVERDUE})"),
             "{{kind}} of {{job}}",
         )
         .steps(&[(10.0, RED)])
         .says(
-            "How long the earliest charge, refund or deadline has been due.",
+            "How long the oldest charge, refund or deadline has been due.",
             "Below a second.",
-            "See whether the outside answers.",
+            "Check whether the external system answers.",
             "wakesoverdue",
         )
         .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
-        Panel::lines(
-            "Oldest event not published",
-            Unit::Seconds,
-            format!("max by (job) ({UNPUBLISHED_AGE})"),
-            "{{job}}",
-        )
-        .steps(&[(60.0, RED)])
-        .says(
-            "How long the oldest committed event has been waiting for the broker to take it.",
-            "Below a second.",
-            "See whether the broker answers and its streams have room.",
-            "eventsunpublished",
-        )
-        .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
+        Panel::lines("Oldest unpublished event", Unit::Seconds, format!("max by (job) ({UNPUBLISHED_AGE})"), "{{job}}")
+            .steps(&[(60.0, RED)])
+            .says(
+                "How long the oldest committed event has been waiting to be published.",
+                "Below a second.",
+                "Check that the broker answers and its streams have capacity.",
+                "eventsunpublished",
+            )
+            .leads_to("service", "This service", "&var-job=${__field.labels.job}"),
         Panel::lines("Orders past their deadline", Unit::Count, format!("max({OVERDUE})"), "overdue")
             .says(
-                "Orders that have not ended two minutes after their deadline.",
+                "Orders still open two minutes after their deadline.",
                 "0.",
-                "The orders service or its store does not work off what is due.",
+                "The orders service or its store is not processing due deadlines.",
                 "ordersoverdue",
             )
             .leads_to("service", "Orders", "&var-job=orders"),
@@ -195,8 +190,8 @@ fn failed() -> Vec<Panel> {
         )
         .says(
             "Why orders were cancelled.",
-            "A small share for stock and declined cards; none for the deadline.",
-            "Out of stock: stock up. Deadline: something waited too long.",
+            "A small share for stock and declined cards; none for deadline.",
+            "Out of stock: restock. Deadline: a step took too long.",
             "ordersoverdue",
         ),
         Panel::new(
@@ -210,22 +205,22 @@ fn failed() -> Vec<Panel> {
         )
         .steps(&[(1.0, RED)])
         .says(
-            "Events given up, by the service that did and why.",
-            "A 0 for each service.",
-            "Read them by the link, and the service's log at that time.",
+            "Dead letters by service and reason.",
+            "0 for each service.",
+            "Open them with the link, and read the service's log of that time.",
             "deadletters",
         )
         .leads_to("events", "Events of this service", "&var-job=${__field.labels.service_name}")
         .leads_to_letters("service=${__field.labels.service_name}&reason=${__field.labels.reason}"),
         Panel::lines(
-            "Events that did not go well",
+            "Events retried, duplicate or dead-lettered",
             Unit::PerSecond,
             format!(r#"sum by (outcome) (rate({MESSAGES}{{outcome=~"retried|dead_lettered|duplicate"}}[{RATE}]))"#),
             "{{outcome}}",
         )
         .says(
-            "Events tried again, given up, or delivered again though dealt with.",
-            "0, but for duplicates after a restart.",
+            "Events that were retried, dead-lettered, or delivered again after being handled.",
+            "0, except duplicates after a restart.",
             "See which event on the Events board.",
             "deadletters",
         )
@@ -237,20 +232,20 @@ fn failed() -> Vec<Panel> {
             "{{outcome}}",
         )
         .says(
-            "Attempts at the gateway: settled, or nobody knows (outage).",
+            "Attempts at the gateway: settled, or outcome unknown (outage).",
             "Settled follows the orders; no outage.",
             "Outages without anything settled: the gateway is down.",
             "wakesoverdue",
         )
         .leads_to("service", "Payments", "&var-job=payments"),
         Panel::lines(
-            "Requests turned away",
+            "Requests rejected",
             Unit::PerSecond,
             format!("sum by (job) (rate({HTTP_SHED}[{RATE}]))"),
             "{{job}}",
         )
         .says(
-            "Requests answered 503: too many at once, a dependency away, or the service stopping.",
+            "Requests answered 503: too many in flight, a dependency unavailable, or the service shutting down.",
             "0.",
             "Unavailable: see the service's /readyz.",
             "httperrorsfast",
@@ -263,9 +258,9 @@ fn failed() -> Vec<Panel> {
             "{{invariant}}",
         )
         .says(
-            "Facts that contradict the state of an order or a reservation.",
+            "Events that contradict the state of an order or a reservation.",
             "0, always.",
-            "Stop and look: money or goods may be wrong.",
+            "Investigate immediately: money or goods may be wrong.",
             "sagaviolated",
         ),
     ]
@@ -276,9 +271,9 @@ fn time() -> Vec<Panel> {
     let panel = |title, job: &str| {
         Panel::stacked(title, Unit::Busy, stages(job), "{{stage}}")
             .says(
-                "Share of time that the engine's loop spends in each stage, replicas added up.",
-                "Well below 100 % a replica.",
-                "Near 100 % it is saturated: the largest band says with what.",
+                "Share of time that the engine's loop spends in each stage, summed over replicas.",
+                "Well below 100 % per replica.",
+                "Near 100 % the engine is saturated; the largest band is the bottleneck.",
                 "orderslatefast",
             )
             .leads_to("service", "This service", &format!("&var-job={job}"))
@@ -298,27 +293,27 @@ fn sold() -> Vec<Panel> {
             format!(
                 r#"sum by (currency, outcome) (rate({VALUE}[{RATE}])) / 100 * 60 and on (currency) sum by (currency) (rate({VALUE}[{RATE}])) > 0 or sum by (currency, outcome) (rate({VALUE}{{currency="EUR"}}[{RATE}]))"#
             ), "{{outcome}} {{currency}}")
-            .says("Worth of orders a minute, in units of their currency.", "Confirmed follows accepted.",
-                "A gap is money that waits or is lost to cancelled orders.", "orderslatefast"),
+            .says("Value of orders per minute, in units of their currency.", "Confirmed follows accepted.",
+                "A gap is revenue that is pending or lost to cancelled orders.", "orderslatefast"),
         Panel::lines("Reservations", Unit::PerSecond,
             format!("sum by (outcome) (rate({RESERVATIONS}[{RATE}]))"), "{{outcome}}")
             .and(format!("sum(rate({SHORT_LINES}[{RATE}]))"), "lines short of stock")
-            .says("What became of goods set aside, and lines of which there was too little.", "Sold follows reserved.",
-                "Lines short of stock: stock up.", "orderslatefast"),
+            .says("Reservations by outcome, and order lines that were short of stock.", "Sold follows reserved.",
+                "Lines short of stock: restock.", "orderslatefast"),
         Panel::lines("Payments", Unit::PerSecond,
             format!("sum by (outcome) (rate({PAYMENTS}[{RATE}]))"), "{{outcome}}")
-            .says("What became of payments.", "Captured follows the orders; refunded follows refund_pending.",
+            .says("Payments by outcome.", "Captured follows the orders; refunded follows refund_pending.",
                 "Refunds that stay pending: the gateway refuses them.", "wakesoverdue"),
         Panel::lines("Notifications", Unit::PerSecond,
             format!("sum by (channel, outcome) (rate({NOTIFICATIONS}[{RATE}]))"), "{{outcome}} by {{channel}}")
-            .says("Mails and log lines that told customers how their orders ended.", "Sent follows the orders that end; none failed.",
-                "Failed: the mail server refuses the address. None at all: see whether it answers.", "wakesoverdue"),
+            .says("Customer notifications by channel and outcome.", "Sent follows completed orders; none failed.",
+                "Failed: the mail server rejects the address. None at all: check whether it answers.", "wakesoverdue"),
     ]
 }
 
 fn alerts() -> Vec<Panel> {
     vec![
-        Panel::new(Kind::Table, "Alerts that fire", Unit::Count, r#"ALERTS{alertstate="firing"}"#, "")
+        Panel::new(Kind::Table, "Firing alerts", Unit::Count, r#"ALERTS{alertstate="firing"}"#, "")
             .columns(&[
                 ("alertname", "Alert"),
                 ("severity", "Severity"),
@@ -328,6 +323,6 @@ fn alerts() -> Vec<Panel> {
                 ("event", "Event"),
                 ("kind", "Kind"),
             ])
-            .says("Alerts that fire now, straight from Prometheus.", "None.", "Each has a page of its own.", "alerts"),
+            .says("Alerts currently firing in Prometheus.", "None.", "Follow the runbook of each.", "alerts"),
     ]
 }

@@ -19,7 +19,7 @@ async fn a_context_of_the_nats_command_line_names_the_broker_and_what_is_wrong_w
     // What is set beats the context.
     let nowhere = "nats://127.0.0.1:1";
     let (code, said) = call(nowhere, &["status", "--context", "mill", "--server", &broker.url()], &config);
-    assert_eq!((code, said.contains("all is as it should be")), (0, true), "{said}");
+    assert_eq!((code, said.contains("no problems")), (0, true), "{said}");
     let path = contexts.join("mill.json");
     for context in ["mill", path.to_str().unwrap()] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_millstream"));
@@ -28,12 +28,12 @@ async fn a_context_of_the_nats_command_line_names_the_broker_and_what_is_wrong_w
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let (code, said) = call(nowhere, &["status", "--context", "broken"], &config);
-    assert_eq!((code, said.contains("broken.json is no context file: line 2")), (3, true), "{said}");
+    assert_eq!((code, said.contains("broken.json is not a valid context file: line 2")), (3, true), "{said}");
     assert!(!said.contains("secret"), "{said}");
     let (code, said) = call(nowhere, &["status", "--context", "none"], &config);
-    assert_eq!((code, said.contains("none.json cannot be read")), (3, true), "{said}");
+    assert_eq!((code, said.contains("cannot read the context") && said.contains("none.json")), (3, true), "{said}");
     let (code, said) = call("nats://ada:secret@127.0.0.1:1", &["status"], &config);
-    assert!(code == 3 && said.contains("cannot be reached (--server, NATS_URL)") && !said.contains("secret"), "{said}");
+    assert!(code == 3 && said.contains("(--server, NATS_URL)") && !said.contains("secret"), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// What is asked of the console, and how it is told to act.
+// Requests to the console, and the dialogs that act.
 
 import { h, put, count, many, span } from './dom.js';
 
@@ -11,7 +11,7 @@ export const tell = (name, detail) => told.dispatchEvent(new CustomEvent(name, {
 async function answered(response) {
 	if (response.ok) return response;
 	const problem = await response.json().catch(() => ({}));
-	const error = new Error(problem.detail || `the console answers ${response.status}`);
+	const error = new Error(problem.detail || `the console answered ${response.status}`);
 	error.status = response.status;
 	throw error;
 }
@@ -41,7 +41,7 @@ export async function* steps(path, body) {
 	}
 }
 
-// The same by the command line; the one place that knows how it is called.
+// The same as a command line; the only place that knows its syntax.
 const quote = (text) => (/^[\w.:@/-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
 export const cli = {
 	trace: (id) => `millstream trace ${quote(id)}`,
@@ -54,7 +54,7 @@ const remembered = () => { try { return localStorage.getItem(WHO) || ''; } catch
 function whoAndWhy() {
 	const who = h('input', { name: 'who', required: true, maxlength: 64, autocomplete: 'name', value: remembered() });
 	const why = h('input', { name: 'why', required: true, maxlength: 500, autocomplete: 'off', placeholder: 'What was fixed, or why it does not matter' });
-	const fields = h('div.fields', null, h('label', null, 'Your name', who), h('label', null, 'Reason, kept in the audit', why));
+	const fields = h('div.fields', null, h('label', null, 'Your name', who), h('label', null, 'Reason, recorded in the audit log', why));
 	const read = () => {
 		try { localStorage.setItem(WHO, who.value.trim()); } catch { /* it is asked again, then */ }
 		return { who: who.value.trim(), why: why.value.trim() };
@@ -68,7 +68,7 @@ function dialog(title, ...content) {
 	const box = h('dialog', { 'aria-label': title }, h('h2', null, title), ...content);
 	box.addEventListener('close', () => {
 		box.remove();
-		// What opened it may be gone with what it was about.
+		// The element that opened it may have been removed.
 		(from && from.isConnected ? from : document.getElementById('main')).focus();
 	});
 	document.body.append(box);
@@ -76,9 +76,9 @@ function dialog(title, ...content) {
 	return box;
 }
 
-const failed = (error) => h('p.wrong', { role: 'alert' }, `It was not done: ${error.message}.`);
+const failed = (error) => h('p.wrong', { role: 'alert' }, `Failed: ${error.message}.`);
 
-/** Asks for a reason, then does one thing. `extra` are more fields; `act` gets who and why, and gives what is shown at the end. */
+/** Asks for a reason, then performs one action. `extra` are more fields; `act` gets name and reason and returns the result to show. */
 export function confirm({ title, about, extra, button, danger, act, wide }) {
 	const asked = whoAndWhy();
 	const out = h('div', { role: 'status' });
@@ -103,15 +103,15 @@ export function confirm({ title, about, extra, button, danger, act, wide }) {
 	((extra && extra.querySelector('[data-first]')) || asked.first).focus();
 }
 
-/** Asks why somebody's personal values are to be seen, then gives the body with them. */
+/** Asks for the reason for revealing personal values, then passes on the body that contains them. */
 export const askReveal = (personal, what, then) => confirm({
 	title: 'Reveal personal fields',
-	about: `They are ${personal.join(', ')}. That you looked is kept in the audit.`,
+	about: `Fields: ${personal.join(', ')}. Revealing them is recorded in the audit log.`,
 	button: 'Reveal',
 	act: async (by) => { then((await post('/api/reveal', { ...what, ...by })).payload); },
 });
 
-const OUTCOMES = { done: 'done', wouldGo: 'would go', held: 'held back', taken: 'taken by somebody else', failed: 'could not be sent' };
+const OUTCOMES = { done: 'done', wouldGo: 'eligible', held: 'held back', taken: 'changed by another operator', failed: 'could not be sent' };
 
 function outcome(report) {
 	const whys = new Map();
@@ -127,9 +127,9 @@ export function actOnMany(kind, filter, what) {
 	const path = `/api/dead/${kind}`;
 	const verb = kind === 'redrive' ? 'Redrive' : 'Discard';
 	const asked = whoAndWhy();
-	const dry = h('div.dry', { role: 'status' }, h('p.dim', null, 'Looking what would happen…'));
+	const dry = h('div.dry', { role: 'status' }, h('p.dim', null, 'Dry run…'));
 	const force = h('input', { type: 'checkbox', name: 'force', onchange: () => look() });
-	const forced = h('label.check', { hidden: true }, force, 'Also those that have come back too often');
+	const forced = h('label.check', { hidden: true }, force, 'Include those that have failed again too often');
 	const go = h(kind === 'redrive' ? 'button.primary' : 'button.danger', { type: 'submit', disabled: true }, verb);
 	const cancel = h('button', { onclick: () => box.close() }, 'Cancel');
 	let acted = false;
@@ -140,7 +140,7 @@ export function actOnMany(kind, filter, what) {
 			if (step.report) return step.report;
 			if (progress) progress(step.progress);
 		}
-		throw new Error('the answer broke off');
+		throw new Error('the response ended early');
 	}
 
 	async function look() {
@@ -148,8 +148,8 @@ export function actOnMany(kind, filter, what) {
 		try {
 			const report = await last({ filter, dryRun: true, force: force.checked });
 			const goes = report.counts.wouldGo || 0;
-			put(dry, h('p', null, 'Dry run, nothing is touched yet:'), outcome(report));
-			if (!Object.keys(report.counts).length) put(dry, h('p', null, 'There is nothing left to act on.'));
+			put(dry, h('p', null, 'Dry run, nothing has been changed:'), outcome(report));
+			if (!Object.keys(report.counts).length) put(dry, h('p', null, 'No dead letters left to act on.'));
 			forced.hidden = kind !== 'redrive' || !(force.checked || report.counts.held);
 			go.textContent = `${verb} ${count(goes)}`;
 			go.disabled = goes === 0;
@@ -163,8 +163,8 @@ export function actOnMany(kind, filter, what) {
 		const by = asked.read();
 		acted = true;
 		const bar = h('progress', { 'aria-label': 'Progress' });
-		const text = h('p', null, 'Begun…');
-		put(form, text, bar, h('p.dim', null, 'It goes on when this is closed.'));
+		const text = h('p', null, 'Started…');
+		put(form, text, bar, h('p.dim', null, 'Continues if you close this dialog.'));
 		const began = performance.now();
 		try {
 			const report = await last({ filter, dryRun: false, force: force.checked, ...by }, (progress) => {
@@ -172,10 +172,10 @@ export function actOnMany(kind, filter, what) {
 				bar.value = progress.dealtWith;
 				text.textContent = `${count(progress.dealtWith)} of ${many(progress.total, 'dead letter')}`;
 			});
-			const after = kind === 'redrive' ? 'A service that has handled one says so: its record turns to resolved.' : 'The records stay for 30 days.';
+			const after = kind === 'redrive' ? 'Once its service has handled a message, the record becomes resolved.' : 'The records are kept for 30 days.';
 			put(form, h('p', null, `Finished in ${span(performance.now() - began)}.`), outcome(report), h('p.dim', null, after));
 		} catch (error) {
-			put(form, failed(error), h('p.dim', null, 'What was done until then is done; another run goes on with the rest.'));
+			put(form, failed(error), h('p.dim', null, 'Completed actions stay in effect; run again to continue with the rest.'));
 		}
 		const close = h('button.primary', { onclick: () => box.close() }, 'Close');
 		form.append(h('div.buttons', null, close));

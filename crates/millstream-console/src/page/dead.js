@@ -1,4 +1,4 @@
-// What services have given up: a row a cause, then its messages, then one of them.
+// Dead letters: one row per cause, then its messages, then a single message.
 
 import { h, put, count, many, when, id as idLink, table, copyable, row, pretty, failure } from './dom.js';
 import { get, post, now, cli, curl, confirm, askReveal, actOnMany } from './ask.js';
@@ -10,7 +10,7 @@ const PAGE = 100;
 const NONE = '-';
 const part = encodeURIComponent;
 const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/i;
-const STATES = { dead: 'dead', redriving: 'on its way back', resolved: 'resolved', edited: 'edited', discarded: 'discarded' };
+const STATES = { dead: 'dead', redriving: 'redriving', resolved: 'resolved', edited: 'edited', discarded: 'discarded' };
 const state = (letter) => h(`span.state.${letter.state}`, null, STATES[letter.state] || letter.state);
 
 export function show(main, [service, what], current) {
@@ -32,7 +32,7 @@ function crumbs(service, what, fingerprint) {
 /** Whether those that were dealt with are shown, too. */
 function toggle(main, args, current) {
 	const box = h('input', { type: 'checkbox', name: 'all', checked: main.dataset.all === '1', onchange: () => { main.dataset.all = box.checked ? '1' : ''; show(main, args, current); } });
-	return h('label.check', null, box, 'Also those that were dealt with');
+	return h('label.check', null, box, 'Include resolved, edited and discarded');
 }
 
 function actions(filter, number, what) {
@@ -55,12 +55,12 @@ async function groups(main, service, all, current) {
 		when(group.last),
 		group.redriving ? count(group.redriving) : '',
 	]);
-	const what = service ? `all of ${service}` : 'all there are';
+	const what = service ? `all of ${service}` : 'all dead letters';
 	put(main, crumbs(service),
 		h('div.head', null, h('h1', null, service ? `Dead letters of ${service}` : 'Dead letters'), actions(service ? { service } : {}, number, what)),
-		h('p.summary', null, number ? [many(number, 'message'), ' of ', many(groups.length, 'cause'), redriving > 0 && `, ${count(redriving)} on their way back`] : '', toggle(main, [service], current)),
-		table('Causes', [['Count', 'number'], ['What'], ['Reason'], ['Error'], ['First failed'], ['Last failed'], ['Going back', 'number']], rows,
-			'Nothing has been given up. A message that a service cannot handle, also not after retries, is kept here with its error until somebody redrives, edits or discards it.'));
+		h('p.summary', null, number ? [many(number, 'message'), ' of ', many(groups.length, 'cause'), redriving > 0 && `, ${count(redriving)} redriving`] : '', toggle(main, [service], current)),
+		table('Causes', [['Count', 'number'], ['What'], ['Reason'], ['Error'], ['First failed'], ['Last failed'], ['Redriving', 'number']], rows,
+			'No dead letters. A message that a service cannot handle, even after retries, is kept here with its error until someone redrives, edits or discards it.'));
 }
 
 async function letters(main, service, fingerprint, all, current) {
@@ -94,12 +94,12 @@ async function letters(main, service, fingerprint, all, current) {
 	const one = first[0];
 	const filter = { service, fingerprint };
 	put(main, crumbs(service, fingerprint),
-		h('div.head', null, h('h1', null, one ? [service, ' gave up ', h('span.mono', null, one.event)] : 'Dead letters'), actions(filter, total, `${many(total, 'message')} of ${service}`)),
+		h('div.head', null, h('h1', null, one ? [service, ' parked ', h('span.mono', null, one.event)] : 'Dead letters'), actions(filter, total, `${many(total, 'message')} of ${service}`)),
 		h('p.summary', null, many(total, 'message'), toggle(main, [service, fingerprint], current)),
-		one && h('pre.error', { tabindex: 0, 'aria-label': 'Error of the last' }, `${one.reason}: ${one.error}`),
+		one && h('pre.error', { tabindex: 0, 'aria-label': 'Latest error' }, `${one.reason}: ${one.error}`),
 		total ? [h('table', { 'aria-label': 'Messages' }, h('thead', null, h('tr', null, ['Message', 'About', 'State', 'Attempts', 'Redrives', 'Last failed', 'By'].map((name) => h('th', { scope: 'col', class: ['Attempts', 'Redrives'].includes(name) && 'number' }, name)))), body), h('div.buttons', null, more),
-			copyable('The same by HTTP', curl(query(0))), copyable('Redrive them by command', cli.redrive(filter))]
-			: h('p.empty', null, 'None of this cause is left: they were redriven, edited or discarded.'));
+			copyable('As an HTTP request', curl(query(0))), copyable('Redrive on the command line', cli.redrive(filter))]
+			: h('p.empty', null, 'No dead letter with this cause is left: all were redriven, edited or discarded.'));
 }
 
 async function record(main, service, id, current) {
@@ -126,9 +126,9 @@ async function record(main, service, id, current) {
 		const said = h('span.wrong', { role: 'status' });
 		confirm({
 			title: 'Edit and redrive',
-			about: `A changed copy goes to ${service} under a new id, caused by this one, which is kept.`,
+			about: `Sends an edited copy to ${service} under a new id, caused by this message. The original is kept.`,
 			extra: h('label', null, 'Body', text, said),
-			button: 'Send the changed copy',
+			button: 'Send the edited copy',
 			wide: true,
 			act: async (by) => {
 				const { id: fresh, difference } = await post('/api/dead/edit', { service, id, payload: text.value, ...by });
@@ -141,25 +141,25 @@ async function record(main, service, id, current) {
 	revealed.hidden = !masked || !now.allowActions;
 	const one = { service, id };
 	put(main, crumbs(service, id, letter.fingerprint),
-		h('div.head', null, h('h1', null, service, ' gave up ', h('span.mono', null, letter.event)),
+		h('div.head', null, h('h1', null, service, ' parked ', h('span.mono', null, letter.event)),
 			now.allowActions && open && h('div.buttons', null,
 				h('button.primary', { onclick: () => actOnMany('redrive', one, 'this message') }, 'Redrive…'),
 				!letter.cut && h('button', { onclick: edit }, 'Edit and redrive…'),
 				h('button', { onclick: () => actOnMany('discard', one, 'this message') }, 'Discard…'))),
 		h('p.summary', null, state(letter), ' ', letter.state !== 'dead' && letter.who && `by ${letter.who}: ${letter.why || ''}`),
 		h('pre.error', { tabindex: 0, 'aria-label': 'Error' }, `${letter.reason}: ${letter.error}`),
-		letter.cut && h('p.note', null, `The body was too large for a dead letter and is cut: it had ${count(letter.cut)} bytes. Read it from ${letter.stream} #${letter.sequence}.`),
+		letter.cut && h('p.note', null, `The body was too large for a dead letter (${count(letter.cut)} bytes) and is truncated. Read the original from ${letter.stream} #${letter.sequence}.`),
 		h('div.split', null,
 			h('div', null,
 				h('div.title', null, h('h2', null, 'Body'), masked && h('span.dim', null, 'personal fields are masked'), revealed), body,
 				headersOf(headers)),
-			h('aside.record', { 'aria-label': 'About it' },
+			h('aside.record', { 'aria-label': 'Details' },
 				h('dl', null,
 					row('Id', idLink(letter.id)), row('About', idLink(letter.key)), row('Caused by', idLink(letter.causation)), row('Correlation', idLink(letter.correlation)),
-					row('Came from', h('span.mono', null, `${letter.stream} #${letter.sequence}`)), row('Subject', h('span.mono', null, letter.subject)),
+					row('Source', h('span.mono', null, `${letter.stream} #${letter.sequence}`)), row('Subject', h('span.mono', null, letter.subject)),
 					row('First failed', when(letter.firstFailure)), row('Last failed', when(letter.lastFailure)),
 					row('Attempts', count(letter.attempts)), row('Redrives', count(letter.redrives)), row('Record', h('span.mono', null, letter.record))),
 				h('h2', null, 'Audit'),
-				trouble ? h('p.wrong', null, trouble) : audit.length ? h('ol.audit', null, audit.map((entry) => h('li', null, h('b', null, entry.action), ' by ', entry.who, ' ', when(entry.at), h('q', null, entry.why)))) : h('p.empty', null, 'Nobody has acted on it.'),
-				copyable('The same by HTTP', curl(`/api/dead/${part(service)}/${part(id)}`)), copyable('The same by command', cli.show(service, id)))));
+				trouble ? h('p.wrong', null, trouble) : audit.length ? h('ol.audit', null, audit.map((entry) => h('li', null, h('b', null, entry.action), ' by ', entry.who, ' ', when(entry.at), h('q', null, entry.why)))) : h('p.empty', null, 'No actions yet.'),
+				copyable('As an HTTP request', curl(`/api/dead/${part(service)}/${part(id)}`)), copyable('On the command line', cli.show(service, id)))));
 }

@@ -1,4 +1,4 @@
-// Elements, and how numbers and times are written. Text becomes text, whatever is in it.
+// Elements, and the formatting of numbers and times. Text is always inserted as text, never as markup.
 
 /** An element with properties and children; a child is an element, a text, or nothing. */
 export function h(tag, props, ...children) {
@@ -9,7 +9,7 @@ export function h(tag, props, ...children) {
 	for (const [name, value] of Object.entries(props || {})) {
 		if (value === undefined || value === null || value === false) continue;
 		if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
-		// The policy of this page forbids styles that stand in markup; these are set by the script.
+		// The page's content security policy forbids inline styles in markup; these are set by the script.
 		else if (name === 'style') for (const [key, of] of Object.entries(value)) element.style.setProperty(key, of);
 		else if (name === 'mute') element.setAttribute('aria-hidden', 'true');
 		else if (name === 'value') element.value = value;

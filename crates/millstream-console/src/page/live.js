@@ -1,4 +1,4 @@
-// What passes now.
+// The live view: events as they are emitted and handled.
 
 import { h, put, count, many, keysOf } from './dom.js';
 import { now, told, post } from './ask.js';
@@ -6,10 +6,10 @@ import { Score } from './score.js';
 
 export const title = 'Live';
 
-/** An invariant that nobody has confirmed for so long is not known to hold. */
+/** An invariant that has not been reported for this long counts as unknown. */
 const STALE = 30_000;
 const MARKS = { unknown: '?', holds: '✓', broken: '✗' };
-const SAID = { unknown: 'not known', holds: 'holds', broken: 'broken' };
+const SAID = { unknown: 'unknown', holds: 'holds', broken: 'broken' };
 
 export function show(main) {
 	const strip = h('div.strip', { 'aria-label': 'Invariants', role: 'group' });
@@ -22,10 +22,10 @@ export function show(main) {
 	put(main,
 		h('h1.quiet', null, 'Live'),
 		strip, demo, skipped,
-		h('section.score-section', null, h('div.title', null, h('h2', null, 'What passes now'), rate, score.legend), score.element),
+		h('section.score-section', null, h('div.title', null, h('h2', null, 'Live events'), rate, score.legend), score.element),
 		h('div.halves', null,
 			h('section', null, h('div.title', null, h('h2', null, 'Recent keys')), keys),
-			h('section', null, h('div.title', null, h('h2', null, 'Events by type'), h('span.dim', null, 'since this console was first watched')), types)));
+			h('section', null, h('div.title', null, h('h2', null, 'Events by type'), h('span.dim', null, 'since the first tab was opened')), types)));
 
 	const offs = [];
 	const on = (name, take) => {
@@ -38,7 +38,7 @@ export function show(main) {
 	on('skipped', (events) => {
 		missed += events;
 		skipped.hidden = false;
-		skipped.textContent = `This tab was too slow: ${many(missed, 'event')} passed without being shown. All were counted.`;
+		skipped.textContent = `This tab was too slow: ${many(missed, 'event')} not shown. All were counted.`;
 	});
 	on('hello', () => demo.firstChild || drawDemo(demo));
 	on('invariants', () => drawStrip(strip));
@@ -47,7 +47,7 @@ export function show(main) {
 		score.add(batch.events);
 		drawKeys(keys);
 		drawTypes(types);
-		rate.textContent = batch.rate > 0 ? `${count(batch.rate)} a second${batch.rate > 50 ? ', a sample is drawn' : ''}` : '';
+		rate.textContent = batch.rate > 0 ? `${count(batch.rate)} per second${batch.rate > 50 ? ', showing a sample' : ''}` : '';
 	});
 	on('letters', (letters) => score.dead(letters));
 
@@ -71,11 +71,11 @@ function drawStrip(strip) {
 		return { name, detail, source, state };
 	}));
 	const key = JSON.stringify(all.map(({ name, state, detail }) => [name, state, state === 'holds' ? '' : detail]));
-	// What has not changed is not read out again.
+	// Unchanged text is not read out again by screen readers.
 	if (strip.dataset.was === key) return;
 	strip.dataset.was = key;
 	if (!all.length) {
-		put(strip, h('p.dim', null, 'Nobody tells which invariants hold. Who checks them publishes to ', h('code', null, 'millstream.invariants'), '.'));
+		put(strip, h('p.dim', null, 'No invariants reported. A checker publishes them to ', h('code', null, 'millstream.invariants'), '.'));
 		return;
 	}
 	const of = (wanted) => all.filter(({ state }) => state === wanted);
@@ -83,7 +83,7 @@ function drawStrip(strip) {
 		h('i', { mute: true }, MARKS[state]), h('span', null, name, h('span.quiet', null, `: ${SAID[state]}`)), detail && h('small', null, detail));
 	const broken = of('broken');
 	const unknown = of('unknown');
-	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not told of for ${STALE / 1000} s` : `All ${many(all.length, 'invariant')} hold`;
+	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not reported for ${STALE / 1000} s` : `All ${many(all.length, 'invariant')} hold`;
 	const state = broken.length ? 'broken' : unknown.length ? 'unknown' : 'holds';
 	const open = strip.querySelector('details')?.open;
 	put(strip, h('details', { class: state, open },
@@ -100,7 +100,7 @@ function drawDemo(demo) {
 			try {
 				const { status, made, answer } = await post(`/api/demo/${index}`, {});
 				const good = status < 400;
-				put(small, good ? 'Done. ' : `Answered ${status}: ${answer.slice(0, 200)}`, good && made && h('a', { href: `#/trace/${encodeURIComponent(made)}` }, 'Follow it'));
+				put(small, good ? 'Done. ' : `HTTP ${status}: ${answer.slice(0, 200)}`, good && made && h('a', { href: `#/trace/${encodeURIComponent(made)}` }, 'Follow it'));
 				small.classList.toggle('wrong', !good);
 				if (good && !made) setTimeout(() => put(small, hint), 6000);
 			} catch (error) {
@@ -113,7 +113,7 @@ function drawDemo(demo) {
 	}));
 }
 
-const drawKeys = (keys) => keysOf(keys, now.recent, 'Nothing has passed yet. What services emit is seen here as it comes.');
+const drawKeys = (keys) => keysOf(keys, now.recent, 'No events yet. Events appear here as services emit them.');
 
 function drawTypes(types) {
 	const all = Object.entries(now.counts).sort(([, one], [, other]) => other - one);

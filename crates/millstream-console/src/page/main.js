@@ -1,6 +1,6 @@
-// Which page is shown, and the one connection that tells what passes.
+// Selects the page, and keeps the one connection for live updates.
 
-import { $, h, put, count } from './dom.js';
+import { $, h, put, count, many } from './dom.js';
 import { now, told, tell } from './ask.js';
 import * as live from './live.js';
 import * as trace from './trace.js';
@@ -32,7 +32,7 @@ async function show(moved) {
 }
 
 addEventListener('hashchange', () => {
-	// The skip link is no page.
+	// The skip link is not a page.
 	if (location.hash === '#main') { main.focus(); history.replaceState(null, '', shown || '#/'); return; }
 	show(true);
 });
@@ -50,8 +50,8 @@ addEventListener('keydown', (event) => {
 	}
 });
 
-// The connection. The browser takes it up again by itself after a break, but not after an answer that is an error, and it does
-// not notice one that has gone silent: both are for us.
+// The connection. The browser reconnects by itself after a break, but not after an error response, and it does not
+// notice a connection that has gone silent: both are handled here.
 const SILENCE = 15_000;
 let source = null;
 let heard = 0;
@@ -77,7 +77,7 @@ function connect() {
 		take(JSON.parse(event.data));
 	});
 	on('hello', (hello) => {
-		// A page of another release asks for itself anew.
+		// A page from another release reloads itself.
 		if (version !== null && version !== hello.version) { location.reload(); return; }
 		const back = linked(true, 'live') || hello.allowActions !== now.allowActions;
 		version = hello.version;
@@ -100,7 +100,7 @@ function connect() {
 		const dead = lanes.reduce((sum, lane) => sum + lane.dead, 0);
 		$('dead-count').hidden = dead === 0;
 		$('dead-count').textContent = count(dead);
-		$('dead-count').setAttribute('aria-label', `${count(dead)} there`);
+		$('dead-count').setAttribute('aria-label', many(dead, 'dead letter'));
 		tell('lanes');
 	});
 	on('letters', (letters) => tell('letters', letters));
@@ -111,7 +111,7 @@ function connect() {
 	on('skipped', ({ events }) => tell('skipped', events));
 	on('trouble', ({ error }) => {
 		$('trouble').hidden = false;
-		put($('trouble'), h('b', null, 'Nothing new can be told: '), error);
+		put($('trouble'), h('b', null, 'No live updates: '), error);
 	});
 	source.onerror = () => {
 		linked(false, 'reconnecting…');
@@ -123,7 +123,7 @@ setInterval(() => {
 	if (!document.hidden && performance.now() - heard > SILENCE) { linked(false, 'reconnecting…'); connect(); }
 }, 1000);
 
-// A tab that nobody sees is told nothing; it also keeps the browser's few connections free.
+// A hidden tab disconnects, which also keeps the browser's few connections free.
 document.addEventListener('visibilitychange', () => {
 	if (document.hidden) { source.close(); linked(false, 'paused'); } else connect();
 });

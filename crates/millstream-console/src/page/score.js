@@ -1,5 +1,5 @@
-// Events as a score: a lane a service, time runs to the left. A dot is an event at the service that has emitted it; a ring is the
-// same event at a service that reads it, coloured by what became of it. Lines lead from cause to effect.
+// Events on lanes: one lane per service, time runs to the left. A dot is an event at the service that emitted it; a ring is the
+// same event at a service that reads it, coloured by its outcome. Lines lead from cause to effect.
 
 import { h, count, put } from './dom.js';
 import { now } from './ask.js';
@@ -45,7 +45,7 @@ export class Score {
 		let last = 0;
 		const draw = (time) => {
 			this.frame = requestAnimationFrame(draw);
-			// Thirty pictures a second are enough; with reduced motion one is.
+			// Thirty frames per second are enough, or one with reduced motion.
 			if (time - last < (still.matches ? 1000 : 32)) return;
 			last = time;
 			this.draw();
@@ -66,7 +66,7 @@ export class Score {
 		if (names !== this.services.join()) {
 			this.services = sorted.map((lane) => lane.service);
 			this.rows = new Map(sorted.map(({ service }) => [service, row(service)]));
-			put(this.list, sorted.length ? [...this.rows.values()].map((one) => one.element) : h('li.empty', null, 'No service answers and no consumer is there. Start one: it appears here by itself.'));
+			put(this.list, sorted.length ? [...this.rows.values()].map((one) => one.element) : h('li.empty', null, 'No services and no consumers found. A service appears here once it is started.'));
 			this.measure();
 		}
 		for (const lane of sorted) this.rows.get(lane.service).fill(lane);
@@ -80,7 +80,7 @@ export class Score {
 				}
 			}
 		}
-		// What came before it was known who reads it.
+		// Events that arrived before their readers were known.
 		for (const dot of this.dots.values()) this.connect(dot);
 		for (const lane of lanes) for (const consumer of lane.consumers) this.settle(lane.service, consumer);
 	}
@@ -93,7 +93,7 @@ export class Score {
 			if (mark.dot.sequence <= ackFloor) mark.state = DONE;
 			else if (Date.now() + now.offset - mark.dot.t > 1500) open.push(mark);
 		}
-		// Of a sample nobody can say whether the oldest is among it.
+		// A sample does not say which event is the oldest.
 		if (now.rate > 50) return;
 		open.sort((one, other) => one.dot.sequence - other.dot.sequence);
 		open.forEach((mark, at) => {
@@ -121,7 +121,7 @@ export class Score {
 		if (cause) {
 			dot.cause = cause;
 			dot.d = Math.max(dot.t, cause.d + HOP / 2);
-			// Whoever has emitted what it caused has handled it.
+			// A service that emitted its effect has handled it.
 			if (cause.state === OPEN) cause.state = DONE;
 		}
 		const type = dot.type.replace(/\.v\d+$/, '');
@@ -137,7 +137,7 @@ export class Score {
 			const t = Date.parse(letter.at);
 			const mark = this.marks.get(`${letter.id} ${letter.service}`);
 			if (mark) { mark.state = DEAD; mark.d = Math.max(mark.d, t); }
-			// Its event was not among those that are drawn.
+			// Its event is not among those drawn.
 			else this.marks.set(`${letter.id} ${letter.service}`, { service: letter.service, d: t, state: DEAD, dot: { t, d: t, key: letter.key, id: letter.id, type: letter.event, source: null, stream: letter.stream, sequence: letter.sequence } });
 		}
 	}
@@ -147,7 +147,7 @@ export class Score {
 		const first = this.list.querySelector('.track')?.getBoundingClientRect();
 		if (!first || !box.width) { this.size = null; return; }
 		const ratio = devicePixelRatio || 1;
-		// Where names stand above the lanes, lines would cross them.
+		// Lines would cross the names where these are above the lanes.
 		this.size = { left: first.left - box.left, width: first.width, height: box.height, bare: first.left - box.left < 60 };
 		this.canvas.width = Math.round(first.width * ratio);
 		this.canvas.height = Math.round(box.height * ratio);
@@ -263,7 +263,7 @@ function row(service) {
 		put(side, rate, pending > 0 && h('span.warn', null, ` · ${count(pending)} behind`), lane.dead > 0 && [' · ', h('a.bad', { href: `#/dead/${encodeURIComponent(lane.service)}` }, `${count(lane.dead)} dead`)]);
 		const down = lane.instances === 0;
 		element.className = down ? 'down' : lane.waiting.length ? 'waiting' : '';
-		put(sub, down ? 'nobody answers' : lane.waiting.length ? lane.waiting[0] : lane.instances === 1 ? '1 instance' : `${lane.instances} instances`);
+		put(sub, down ? 'no instance answers' : lane.waiting.length ? lane.waiting[0] : lane.instances === 1 ? '1 instance' : `${lane.instances} instances`);
 		sub.title = lane.waiting.join('\n');
 	};
 	return { element, track, fill };

@@ -1,4 +1,4 @@
-// What is there: instances, consumers, streams, what services will do later, and who did what.
+// Instances, consumers, streams, pending wakes and the audit log.
 
 import { h, put, count, bytes, span, when, id as idLink, table, section } from './dom.js';
 import { get, post, now, confirm } from './ask.js';
@@ -8,16 +8,16 @@ export const title = 'System';
 const AGAIN = 3000;
 
 export function show(main, _args, current) {
-	put(main, h('h1', null, 'System'), h('p.dim', null, 'Looking…'));
+	put(main, h('h1', null, 'System'), h('p.dim', null, 'Loading…'));
 	let timer = null;
 	let over = false;
 	const look = async () => {
 		try {
 			const system = await get('/api/system');
-			// What somebody has in hand is not taken from them.
+			// An open dialog is not redrawn under the user's hands.
 			if (!over && current() && !document.querySelector('dialog[open]')) draw(main, system);
 		} catch (error) {
-			if (!over && current()) put(main, h('h1', null, 'System'), h('p.wrong', { role: 'alert' }, error.message), h('p.dim', null, 'It is tried again.'));
+			if (!over && current()) put(main, h('h1', null, 'System'), h('p.wrong', { role: 'alert' }, error.message), h('p.dim', null, 'Retrying.'));
 		}
 		if (!over) timer = setTimeout(look, AGAIN);
 	};
@@ -26,7 +26,7 @@ export function show(main, _args, current) {
 }
 
 function draw(main, { status, wakes, silent, audit, troubles }) {
-	// The focus stays where it was, though all is drawn anew.
+	// The focus is kept across the redraw.
 	const marked = main.contains(document.activeElement) ? document.activeElement.dataset.mark : null;
 	const up = (health) => health?.status === 'UP';
 	const waiting = (health) => (Array.isArray(health?.waitingFor) ? health.waitingFor : []);
@@ -63,13 +63,13 @@ function draw(main, { status, wakes, silent, audit, troubles }) {
 	put(main,
 		h('h1', null, 'System'),
 		troubles.map((text) => h('p.wrong', { role: 'alert' }, text)),
-		section('Instances', h('span.dim', null, 'and what each has done since its start'), table('Instances', [['Service'], ['Instance'], ['Release'], ['Started'], ['Health'], ['Handled', 'number'], ['Commands', 'number'], ['Duplicates', 'number'], ['Retried', 'number'], ['Dead', 'number'], ['Errors', 'number'], ['A message takes', 'number'], ['Accepts', 'number']], instances, 'No service answers. Start one: it is found by itself.')),
-		section('Consumers', null, table('Consumers', [['Consumer'], ['Stream'], ['Events'], ['Pending', 'number'], ['In hand', 'number'], ['Redelivered', 'number'], ['Pulls', 'number'], ['Oldest', 'number']], consumers, 'There is none. A service makes its own when it starts.')),
-		section('Streams', null, table('Streams', [['Stream'], ['Subjects'], ['Messages', 'number'], ['Size', 'number'], ['Limit', 'number'], ['First', 'number'], ['Last', 'number'], ['Partitions', 'number'], ['Release']], streams, 'There is none. A service declares its own when it starts.')),
-		section('Wakes', h('span.dim', null, 'what services will do later'),
-			silent.length > 0 && h('p.note', null, `Not known of ${silent.join(', ')}: no answer.`),
-			table('Wakes', [['Service'], ['What'], ['About'], ['Due'], ['Set'], ['Attempts', 'number'], ['', 'acts']], later, 'Nothing waits for its time.')),
-		section('Audit', h('span.dim', null, 'who did what, and why'), table('Audit', [['When'], ['Who'], ['Did'], ['Service'], ['To'], ['Why']], audited, 'Nobody has acted yet. Redrives, edits, discards, reveals and what is done to wakes stand here.')));
+		section('Instances', h('span.dim', null, 'totals since each was started'), table('Instances', [['Service'], ['Instance'], ['Release'], ['Started'], ['Health'], ['Handled', 'number'], ['Commands', 'number'], ['Duplicates', 'number'], ['Retried', 'number'], ['Dead', 'number'], ['Errors', 'number'], ['Time per message', 'number'], ['Accepts', 'number']], instances, 'No instances. A service appears here once it is started.')),
+		section('Consumers', null, table('Consumers', [['Consumer'], ['Stream'], ['Events'], ['Pending', 'number'], ['Unacked', 'number'], ['Redelivered', 'number'], ['Pulls', 'number'], ['Oldest', 'number']], consumers, 'No consumers. A service creates its own when it starts.')),
+		section('Streams', null, table('Streams', [['Stream'], ['Subjects'], ['Messages', 'number'], ['Size', 'number'], ['Limit', 'number'], ['First', 'number'], ['Last', 'number'], ['Partitions', 'number'], ['Release']], streams, 'No streams. A service declares its own when it starts.')),
+		section('Wakes', h('span.dim', null, 'pending deadlines and effects'),
+			silent.length > 0 && h('p.note', null, `No answer from ${silent.join(', ')}: their wakes are not shown.`),
+			table('Wakes', [['Service'], ['What'], ['About'], ['Due'], ['Set'], ['Attempts', 'number'], ['', 'acts']], later, 'No pending wakes.')),
+		section('Audit', h('span.dim', null, 'who did what, when and why'), table('Audit', [['When'], ['Who'], ['Action'], ['Service'], ['Target'], ['Reason']], audited, 'No actions yet. Redrives, edits, discards, reveals and actions on wakes are recorded here.')));
 	if (marked) main.querySelector(`[data-mark="${CSS.escape(marked)}"]`)?.focus();
 }
 
@@ -79,10 +79,10 @@ function wakeButtons(wake) {
 	const button = (label, open) => h('button.small', { 'aria-label': `${label} ${name}`, 'data-mark': `${label} ${wake.service} ${wake.collection} ${wake.document}`, onclick: open }, label);
 	const local = (at) => new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 	return h('div.buttons', null,
-		button('Move', () => {
+		button('Reschedule', ()  => {
 			const at = h('input', { type: 'datetime-local', name: 'to', step: 1, required: true, 'data-first': true, value: local(new Date(wake.at)) });
-			confirm({ title: 'Move a wake', about: name, extra: h('label', null, 'Due at, in your time', at), button: 'Move', act: (by) => act({ action: 'move', to: new Date(at.value).toISOString() }, by) });
+			confirm({ title: 'Reschedule a wake', about: name, extra: h('label', null, 'Due at, in your time zone', at), button: 'Reschedule', act: (by) => act({ action: 'move', to: new Date(at.value).toISOString() }, by) });
 		}),
-		button('Fire', () => confirm({ title: 'Fire a wake', about: `${name}: it is due now.`, button: 'Fire', act: (by) => act({ action: 'fire' }, by) })),
-		wake.cancellable && button('Cancel', () => confirm({ title: 'Cancel a wake', about: `${name}: it will not happen.`, button: 'Cancel it', danger: true, act: (by) => act({ action: 'cancel' }, by) })));
+		button('Run now', () => confirm({ title: 'Run a wake now', about: `${name}: due now.`, button: 'Run now', act: (by) => act({ action: 'fire' }, by) })),
+		wake.cancellable && button('Cancel', () => confirm({ title: 'Cancel a wake', about: `${name}: it will not run.`, button: 'Cancel the wake', danger: true, act: (by) => act({ action: 'cancel' }, by) })));
 }

@@ -27,10 +27,10 @@ async fn another_page_may_not_act_nor_may_one_without_our_header_or_on_a_read_on
     for path in WRITES {
         refused(post(&acts.url(), path), "X-Millstream").await;
         let ours = || post(&acts.url(), path).header("X-Millstream", "1");
-        refused(ours().header("Origin", "https://evil.example"), "another page").await;
-        refused(ours().header("Origin", "null"), "another page").await;
+        refused(ours().header("Origin", "https://evil.example"), "other origins").await;
+        refused(ours().header("Origin", "null"), "other origins").await;
         for site in ["cross-site", "same-site", "none"] {
-            refused(ours().header("Sec-Fetch-Site", site), "another page").await;
+            refused(ours().header("Sec-Fetch-Site", site), "other origins").await;
         }
         refused(post(&looks.url(), path).header("X-Millstream", "1"), "--allow-actions").await;
         // What is no browser, and the page itself, get as far as to what they sent.
@@ -41,7 +41,7 @@ async fn another_page_may_not_act_nor_may_one_without_our_header_or_on_a_read_on
     }
     for path in ["/", "/api/system", "/api/live", "/dead-letters"] {
         let rebound = reqwest::Client::new().get(format!("{}{path}", looks.url())).header("Host", "evil.example:8080");
-        refused(rebound, "this name is not known").await;
+        refused(rebound, "unknown host name").await;
     }
     let scrape = reqwest::Client::new().get(format!("{}/metrics", looks.url())).header("Host", "console:8080");
     assert_eq!(scrape.send().await.unwrap().status(), 200, "metrics are for whoever collects them by any name");

@@ -61,12 +61,12 @@ async fn no_page_has_an_error_or_asks_elsewhere_or_is_wider_than_a_phone() {
     let console = Console::start(&bench.broker.url(), true).await;
     let url = console.url();
     let pages = [
-        ("#/".to_owned(), "What passes now"),
-        ("#/trace".to_owned(), "What did one key"),
+        ("#/".to_owned(), "Live events"),
+        ("#/trace".to_owned(), "Shows everything that a key"),
         (format!("#/trace/{id}"), "bank.moved"),
         ("#/dead".to_owned(), "of 2 causes"),
         ("#/dead/shipping/0123456789ab".to_owned(), "Error"),
-        ("#/dead/shipping/0190a5c2-7b1e-8000-a1b2-000000000001".to_owned(), "Nobody has acted on it"),
+        ("#/dead/shipping/0190a5c2-7b1e-8000-a1b2-000000000001".to_owned(), "No actions yet"),
         ("#/system".to_owned(), "DLQ_SHIPPING"),
     ];
     for width in [1280, 390] {
@@ -103,7 +103,7 @@ async fn markup_in_what_strangers_send_stays_text() {
         "invariants": [{ "name": MARKUP, "holds": false, "detail": MARKUP }] });
     let client = async_nats::connect(bench.broker.url()).await.unwrap();
     browser.open(&console.url()).await;
-    browser.until_shows("What passes now").await;
+    browser.until_shows("Live events").await;
     let seen = async || {
         client.publish("millstream.invariants", told.to_string().into()).await.unwrap();
         bench.publish_raw("bank.moved.0", &[&headers[..], &[("ce-id", id)]].concat(), MARKUP).await;
@@ -153,7 +153,7 @@ async fn ten_thousand_dead_letters_are_listed_in_less_than_300_ms() {
         // A machine that does other things at the time may be slow once.
         for _ in 0..5 {
             browser.value("location.hash = '#/trace'").await;
-            browser.until_shows("What did one key").await;
+            browser.until_shows("Shows everything that a key").await;
             let took = browser.awaited(&until_table(page)).await;
             best = best.min(took.as_f64().unwrap_or_else(|| panic!("{took}")));
         }
@@ -169,7 +169,7 @@ async fn the_page_says_that_the_console_is_away_and_comes_back_with_it() {
     let broker = Broker::start().await;
     let console = Console::start(&broker.url(), false).await;
     browser.open(&format!("{}/#/dead", console.url())).await;
-    browser.until_shows("Nothing has been given up").await;
+    browser.until_shows("No dead letters.").await;
     browser.until_shows("Read-only").await;
     let link = async || browser.value("document.querySelector('#link').innerText").await;
     eventually("the page to be live", SOON, async || link().await == "live").await;

@@ -108,7 +108,7 @@ async fn a_dead_letter_is_redriven_from_the_page_after_a_dry_run_and_the_audit_s
     browser.click("parcels bank.moved").await;
     browser.until_shows("nobody is there").await;
     browser.click("Redrive…").await;
-    browser.until_shows("1 would go").await;
+    browser.until_shows("1 eligible").await;
     assert_eq!(record(&console, id).await["letter"]["state"], "dead", "a dry run touches nothing");
 
     open.set();
@@ -123,7 +123,7 @@ async fn a_dead_letter_is_redriven_from_the_page_after_a_dry_run_and_the_audit_s
     assert_eq!((&audit[0]["who"], &audit[0]["why"]), (&"ada (console)".into(), &"somebody is there".into()), "{audit}");
     assert_eq!(audit[0]["action"], "redrive");
     browser.click("Close").await;
-    browser.until_shows("None of this cause is left").await;
+    browser.until_shows("No dead letter with this cause is left").await;
     assert_eq!(browser.errors().await, [""; 0]);
     service.stop().await;
 }
@@ -143,11 +143,11 @@ async fn personal_fields_are_masked_until_they_are_revealed_and_an_edit_goes_to_
     browser.fill("who", "ada").await;
     browser.fill("why", "the address is wrong").await;
     browser.click("Reveal").await;
-    browser.until_shows("Send the changed copy").await;
+    browser.until_shows("Send the edited copy").await;
     browser.fill("payload", r#"{"parcel":"p-1","address":"Mill Lane 2"}"#).await;
     browser.fill("why", "the address is right").await;
     open.set();
-    browser.click("Send the changed copy").await;
+    browser.click("Send the edited copy").await;
     browser.until_shows("Sent as").await;
     let shipped = bench.expect::<Shipped>(1).await;
     assert_eq!(shipped[0].address, "Mill Lane 2");
@@ -167,7 +167,7 @@ async fn a_dead_letter_is_discarded_by_keyboard_alone() {
     browser.until_shows("Discard…").await;
     browser.tab_to("Discard…").await;
     browser.keys("\u{e007}").await;
-    browser.until_shows("1 would go").await;
+    browser.until_shows("1 eligible").await;
     // The name has the focus, for it is not known yet.
     browser.keys("ada\u{e004}not needed any more\u{e007}").await;
     browser.until_shows("1 done").await;

@@ -19,7 +19,7 @@ pub(super) struct Finding {
     pub(super) broken: BTreeMap<String, String>,
 }
 
-/// What the comparison must be told beside the snapshot.
+/// Parameters of the comparison besides the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
     /// How many dead letters are expected.
@@ -31,7 +31,7 @@ pub(super) struct Terms {
     pub(super) first_sequences: HashMap<String, u64>,
 }
 
-/// The orders, told apart by whether their consequences should be seen everywhere.
+/// The orders, split by whether their consequences must be visible everywhere.
 pub(super) struct Orders<'a> {
     pub(super) by_id: HashMap<&'a str, &'a Order>,
     /// Ended, and long enough ago.
@@ -226,7 +226,7 @@ fn reserved_matches(snapshot: &Snapshot, orders: &Orders<'_>) -> Finding {
     }
     let reserved: i64 = snapshot.products.iter().map(|product| product.reserved).sum();
     Finding {
-        invariant: "reserved = what orders in flight hold",
+        invariant: "reserved = quantities held by orders in flight",
         looked_at: format!("{reserved} pieces reserved"),
         broken,
     }
@@ -240,7 +240,7 @@ fn no_oversale(snapshot: &Snapshot) -> Finding {
     let initial: i64 = snapshot.products.iter().map(|product| product.initial).sum();
     Finding {
         invariant: "initial = available + reserved + sold, none below 0",
-        looked_at: format!("{initial} pieces at first"),
+        looked_at: format!("{initial} pieces initially"),
         broken: wrong
             .map(|product| {
                 let (initial, available) = (product.initial, product.available);
@@ -261,11 +261,11 @@ fn no_dead_letters(snapshot: &Snapshot, terms: &Terms) -> Finding {
             streams().map(|stream| (format!("stream {}", stream.stream), format!("{} dead letters", stream.left))),
         );
         if dead == 0 {
-            broken.insert("dead letters".into(), format!("{} are expected, there are none", terms.dead_letters));
+            broken.insert("dead letters".into(), format!("{} expected, found none", terms.dead_letters));
         }
     }
     Finding {
-        invariant: "no dead letters but the expected",
+        invariant: "no unexpected dead letters",
         looked_at: match poisoned {
             0 => format!("{dead} of {} expected", terms.dead_letters),
             _ => format!("{dead} of {} expected, and {poisoned} poisoned by the demonstration", terms.dead_letters),

@@ -1,4 +1,4 @@
-//! What customers were told agrees with what became of their orders.
+//! Compares the notifications of customers with the outcomes of their orders.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,10 +8,10 @@ use super::snapshot::Snapshot;
 /// The service whose durables tell since when customers are told.
 const SERVICE: &str = "notifications";
 
-/// A customer is told once of each thing that has happened, and of nothing else.
+/// A customer is notified once of each occasion, and of nothing else.
 ///
-/// The service begins with what happens once it is there, so only an order that ended after its durables were made must have been told
-/// of. A durable that was lost and made again is younger than what it has told: less is demanded then, and nothing falsely.
+/// The service starts with new events, so a notification is required only for an order that was finished after its durables were created.
+/// A durable that was lost and recreated is younger than its notifications: then fewer are required, and none falsely.
 pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>) -> Finding {
     let refunded: HashSet<&str> = snapshot
         .payments

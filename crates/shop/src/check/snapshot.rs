@@ -73,7 +73,7 @@ pub(super) struct Stream {
     pub(super) last_sequence: u64,
 }
 
-/// The dead letters of a stream that nobody has dealt with.
+/// The unresolved dead letters of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetters {
     pub(super) stream: String,
@@ -150,16 +150,13 @@ impl Snapshot {
 async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<DeadLetters>)> {
     let client = wire::broker(url).await?;
     let (context, operator) = (jetstream::new(client.clone()), Operator::new(client));
-    let infos: Vec<_> = context.streams().try_collect().await.context("the broker does not list its streams")?;
+    let infos: Vec<_> = context.streams().try_collect().await.context("cannot list the broker's streams")?;
     let (mut streams, mut durables) = (vec![], vec![]);
     for info in infos {
         let name = info.config.name;
         let stream = context.get_stream_no_info(&name).await?;
-        let consumers: Vec<_> = stream
-            .consumers()
-            .try_collect()
-            .await
-            .with_context(|| format!("the broker does not list the consumers of {name}"))?;
+        let consumers: Vec<_> =
+            stream.consumers().try_collect().await.with_context(|| format!("cannot list the consumers of {name}"))?;
         durables.extend(consumers.into_iter().filter(|consumer| consumer.config.durable_name.is_some()).map(
             |consumer| Durable {
                 stream: name.clone(),

@@ -257,7 +257,7 @@ fn dead_letters_are_named_unless_they_are_expected() {
     system.dead[0].left = 3;
     assert_eq!(broken(&system, &Terms { dead_letters: 3, ..Terms::default() }), []);
     let seen = broken(&at_rest(), &Terms { dead_letters: 3, ..Terms::default() });
-    assert_eq!(seen[0].1, "dead letters: 3 are expected, there are none");
+    assert_eq!(seen[0].1, "dead letters: 3 expected, found none");
 }
 
 #[test]

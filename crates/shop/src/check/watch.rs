@@ -1,4 +1,4 @@
-//! The check again and again, published for whoever wants to show it.
+//! The continuous check, which publishes its results.
 //!
 //! A look reads everything: `sold = quantities of confirmed orders` is a statement about all of them, and one about the last
 //! quarter of an hour would not see what got lost before. So the pause follows from what a look costs: twenty times as long as
@@ -69,7 +69,7 @@ pub async fn watch(options: Options, shutdown: impl Future<Output = ()>) -> Resu
         let client = loop {
             match wire::broker(&options.nats_url).await {
                 Ok(client) => break client,
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "the broker is away"),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "broker unavailable"),
             }
             sleep(AGAIN).await;
         };
@@ -80,11 +80,7 @@ pub async fn watch(options: Options, shutdown: impl Future<Output = ()>) -> Resu
             if let Some(summary) = summary.ok().filter(|summary| summary.accepted > MOST) {
                 if !std::mem::replace(&mut told, true) {
                     let orders = summary.accepted;
-                    tracing::warn!(
-                        orders,
-                        MOST,
-                        "too many orders to be checked all the time: run `shop check` by hand"
-                    );
+                    tracing::warn!(orders, MOST, "too many orders for continuous checks: run `shop check` manually");
                 }
                 sleep(LATER).await;
                 continue;
@@ -97,10 +93,10 @@ pub async fn watch(options: Options, shutdown: impl Future<Output = ()>) -> Resu
                 let invariants = rows.into_iter().map(Invariant::from).collect();
                 let published = serde_json::to_vec(&Published { source: "shop check", at, invariants })?;
                 if let Err(error) = client.publish(SUBJECT, published.into()).await {
-                    tracing::debug!(%error, "the outcome of a check cannot be published");
+                    tracing::debug!(%error, "cannot publish the result of a check");
                 }
             } else {
-                tracing::debug!(?unseen, "the invariants cannot be seen now");
+                tracing::debug!(?unseen, "cannot check the invariants now");
             }
             sleep((cost * REST).max(PAUSE)).await;
         }

@@ -175,8 +175,8 @@ impl Books {
         if self.refundable(&request).is_none() {
             let open: Vec<_> = self.of(&order).filter(|charge| !charge.refunded).map(|charge| charge.amount).collect();
             let detail = match open.as_slice() {
-                [] => format!("order {order} has no capture that is not refunded yet"),
-                [amount, ..] => format!("order {order} has a capture of {amount}: it is refunded whole or not at all"),
+                [] => format!("order {order} has no unrefunded capture"),
+                [amount, ..] => format!("order {order} has a capture of {amount}: only full refunds are supported"),
             };
             return Verdict::Refused(StatusCode::CONFLICT, detail);
         }
@@ -260,8 +260,8 @@ impl Books {
         if let Some(ledger) = &mut self.ledger
             && let Err(failure) = ledger.append(&entry)
         {
-            tracing::error!(error = format!("{failure:#}"), "the gateway's ledger is not written");
-            return error("the gateway's ledger cannot be written; nothing was done");
+            tracing::error!(error = format!("{failure:#}"), "cannot write the gateway's ledger");
+            return error("cannot write the gateway's ledger; nothing was captured or refunded");
         }
         Verdict::Answer(self.apply(entry))
     }

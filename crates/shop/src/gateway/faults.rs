@@ -56,7 +56,7 @@ impl Faults {
                     }
                     None => Err(format!("{value} is neither true nor false")),
                 },
-                _ => Err("no such fault; there are decline, error, latencyMs, down and captureThenFail".into()),
+                _ => Err("unknown fault; known are decline, error, latencyMs, down and captureThenFail".into()),
             };
             if let Err(message) = read {
                 errors.push(wrong(name, message));

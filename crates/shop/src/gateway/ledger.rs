@@ -44,11 +44,11 @@ impl Ledger {
         file.read_to_end(&mut text).with_context(|| format!("cannot read the gateway's ledger {name}"))?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         if whole < text.len() {
-            tracing::warn!(ledger = %name, bytes = text.len() - whole, "dropped a torn last line");
+            tracing::warn!(ledger = %name, bytes = text.len() - whole, "dropped an incomplete last line");
             text.truncate(whole);
         }
         let length = whole as u64;
-        file.set_len(length).with_context(|| format!("cannot cut the torn last line of {name}"))?;
+        file.set_len(length).with_context(|| format!("cannot remove the incomplete last line of {name}"))?;
         file.seek(SeekFrom::End(0))?;
         let mut entries = vec![];
         for (number, line) in text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
@@ -64,8 +64,8 @@ impl Ledger {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         if let Err(error) = self.file.write_all(&line) {
-            self.file.set_len(self.length).context("a line is torn and cannot be taken back")?;
-            return Err(error).context("the ledger cannot be written");
+            self.file.set_len(self.length).context("cannot remove an incomplete line")?;
+            return Err(error).context("cannot write the ledger");
         }
         self.length += line.len() as u64;
         Ok(())

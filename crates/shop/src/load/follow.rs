@@ -40,7 +40,7 @@ pub(super) async fn follow(api: &Api, ids: &HashSet<String>, patience: Duration,
                     break;
                 }
             }
-            Err(error) => progress.say(&format!("{error:#}; looking again")),
+            Err(error) => progress.say(&format!("{error:#}; retrying")),
         }
         let pause = PAUSE.max(look.elapsed() * PAUSE_PER_LOOK);
         if Instant::now() + pause >= deadline {

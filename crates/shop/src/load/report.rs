@@ -80,7 +80,7 @@ fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error>
     serializer.serialize_f64((value * 100.0).round() / 100.0)
 }
 
-/// The longest time that is told apart from longer ones.
+/// The upper bound of the histogram.
 const LONGEST_MICROS: u64 = 24 * 3600 * 1_000_000;
 
 /// Collects times, in microseconds to three digits.
@@ -141,25 +141,25 @@ impl fmt::Display for Report {
         by_reason(&mut outcomes, "NO ANSWER", &self.unanswered);
         outcomes.add_row(["confirmed".into(), self.confirmed.to_string()]);
         by_reason(&mut outcomes, "cancelled", &self.cancelled);
-        ids(&mut outcomes, "NOT ENDED in time", &self.open);
+        ids(&mut outcomes, "NOT FINISHED in time", &self.open);
         ids(&mut outcomes, "LOST", &self.lost);
         let Cancels { taken, too_late, unanswered } = self.cancels;
         if taken + too_late + unanswered > 0 {
-            outcomes.add_row(["customers' cancels taken".into(), taken.to_string()]);
-            outcomes.add_row(["customers' cancels too late".into(), too_late.to_string()]);
+            outcomes.add_row(["cancellations accepted".into(), taken.to_string()]);
+            outcomes.add_row(["cancellations too late".into(), too_late.to_string()]);
         }
         if unanswered > 0 {
-            outcomes.add_row(["customers' cancels WITHOUT AN ANSWER".into(), unanswered.to_string()]);
+            outcomes.add_row(["cancellations WITHOUT AN ANSWER".into(), unanswered.to_string()]);
         }
         if self.retries > 0 {
-            outcomes.add_row(["submissions sent again".into(), self.retries.to_string()]);
+            outcomes.add_row(["submissions retried".into(), self.retries.to_string()]);
         }
         let mut speed = Table::new();
         speed.load_style(presets::UTF8_FULL_CONDENSED);
         speed.set_header(["", "orders/s", "p50 ms", "p95 ms", "p99 ms", "max ms"]);
         for (what, rate, times) in [
             ("POST to 201", self.accepted_per_second, self.submit_ms),
-            ("accepted to ended", self.ended_per_second, self.end_to_end_ms),
+            ("accepted to finished", self.ended_per_second, self.end_to_end_ms),
         ] {
             let numbers = [rate, times.p50, times.p95, times.p99, times.max].map(|number| format!("{number:.1}"));
             speed.add_row(std::iter::once(what.to_owned()).chain(numbers));
@@ -169,7 +169,7 @@ impl fmt::Display for Report {
         }
         write!(f, "{outcomes}\n{speed}")?;
         if let Some(trouble) = &self.trouble {
-            write!(f, "\nthe orders service could not be asked: {trouble}")?;
+            write!(f, "\ncannot query the orders service: {trouble}")?;
         }
         Ok(())
     }

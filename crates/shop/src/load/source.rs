@@ -26,19 +26,18 @@ pub(super) struct Submission {
 pub(super) async fn orders(options: &Options, http: &reqwest::Client) -> anyhow::Result<Vec<Submission>> {
     if let Some(path) = &options.file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return read(&text).with_context(|| format!("{} is not a file of orders", path.display()));
+        return read(&text).with_context(|| format!("{} is not a valid file of orders", path.display()));
     }
     let products = match &options.catalogue {
         Some(path) => catalogue(path)?,
         None => {
-            let stock: Vec<Product> = Api::new(http, &options.inventory_url)
-                .list("/stock", "products")
-                .await
-                .context("the catalogue is not read from inventory: see --inventory-url, or give one by --catalogue")?;
+            let stock: Vec<Product> = Api::new(http, &options.inventory_url).list("/stock", "products").await.context(
+                "cannot read the catalogue from inventory: check --inventory-url, or give a file with --catalogue",
+            )?;
             stock.into_iter().map(|product| product.product_id).collect()
         }
     };
-    ensure!(!products.is_empty(), "the catalogue is empty: there is nothing to order");
+    ensure!(!products.is_empty(), "the catalogue is empty");
     Ok(generate(options, &products))
 }
 

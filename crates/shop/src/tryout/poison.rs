@@ -1,11 +1,11 @@
-//! An event that its reader cannot read, and that does no harm once it can.
+//! An event that its reader cannot parse, and that has no effect once it is repaired.
 //!
-//! It is told of a real order, one for a product that there is not, so inventory rejects it and the order is cancelled. The
+//! It concerns a real order for a product that does not exist, so inventory rejects it and the order is cancelled. The
 //! poison is a second `inventory.rejected` for that order, as a faulty release might have written it: a quantity is a word.
 //! The orders service, its only reader, parks it at once as `schema`. What was wrong with it is in it, so redriven as it is it
 //! fails again; edited it is handled, and says what is known already, or will be: the order ends cancelled for want of stock
 //! whichever of the two comes first. No money and no stock hang on it, so every invariant holds with the letter dead, redriven,
-//! edited or discarded. (A poisoned event that somebody waits for would keep its order from ending; one of an order that does
+//! edited or discarded. (A poisoned event that the saga needs would keep its order from ending; one of an order that does
 //! not exist would be tried for half a minute, and a charge or a reservation without its order is a violation.)
 //!
 //! All of it has a correlation id that begins with [`POISONED`], by which `shop check` knows the dead letter.
@@ -54,12 +54,12 @@ pub(super) async fn publish(http: &Client, urls: &Urls) -> Result<Value> {
     }
     let broker = jetstream::new(wire::broker(&urls.nats).await?);
     let sent = broker.publish_with_headers(event.subject.clone(), headers, body.to_string().into()).await?;
-    sent.await.context("the broker does not take it")?;
+    sent.await.context("the broker does not accept the event")?;
     Ok(json!({
         "orderId": order["id"],
         "eventId": meta.id,
         "correlationId": meta.correlation,
         "deadLetter": "orders, inventory.rejected",
-        "remedy": "edit `requested` into 1 and redrive",
+        "remedy": "edit `requested` to 1 and redrive",
     }))
 }
