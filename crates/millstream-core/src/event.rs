@@ -51,7 +51,7 @@ pub fn partition(key: &str, partitions: u32) -> u32 {
 /// still in a stream of the old version is raised to the new one, if the new one says how:
 ///
 /// ```
-/// # use millstream::{Event, Stream, event::Older};
+/// # use millstream_core::{Event, Stream, event::Older};
 /// # use serde::{Deserialize, Serialize};
 /// # const TEMPERATURES: Stream = Stream::new("TEMPERATURES", "temperatures");
 /// #[derive(Serialize, Deserialize)]
@@ -98,6 +98,7 @@ pub fn partition(key: &str, partitions: u32) -> u32 {
 /// fn say(unit: &mut Unit<'_>) {
 ///     unit.emit(&Measured { sensor: "roof".into() });
 /// }
+/// # let _ = say as fn(&mut Unit<'_>);
 /// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject, and the domain is its stream's.

@@ -64,6 +64,8 @@
 //! assert_eq!(bench.get::<Highest>("roof").unwrap().celsius, 31);
 //! # }
 //! ```
+//!
+//! [`run`] makes a program of it: `#[tokio::main] async fn main() -> ExitCode { millstream::run(service()).await }`.
 #![warn(missing_docs)]
 
 #[cfg(feature = "testing")]
@@ -94,6 +96,8 @@ pub mod engine;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
+#[cfg(feature = "service")]
+mod program;
 #[cfg(feature = "service")]
 mod progress;
 #[cfg(feature = "service")]
@@ -130,6 +134,8 @@ pub use handler::{
     Command, CommandHandler, Document, Effect, Fault, FieldError, Handler, Keys, Kind, Outage, Reject, Timer, Wake,
 };
 pub use ids::{Id, Timestamp};
+#[cfg(feature = "service")]
+pub use program::{run, run_with};
 #[cfg(feature = "service")]
 pub use service::{Service, Start};
 pub use unit::Unit;

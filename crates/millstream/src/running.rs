@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -61,6 +62,7 @@ struct Parts {
     service: &'static str,
     release: Release,
     single_writer: bool,
+    address: Option<SocketAddr>,
     config: Config,
     timing: Timing,
     clock: Clock,
@@ -92,8 +94,8 @@ impl Running {
     ) -> Result<Self, RunError> {
         let name = service.name;
         let timing = Timing {
-            unpublished_limit: config.unpublished_limit,
-            journal_retention: config.journal_retention,
+            unpublished_limit: config.unpublished_limit.unwrap_or(options.timing.unpublished_limit),
+            journal_retention: config.journal_retention.unwrap_or(options.timing.journal_retention),
             ..options.timing
         };
         let obstacle = rebuild::obstacle(&service);
@@ -138,6 +140,7 @@ impl Running {
             service: name,
             release: service.release,
             single_writer: service.single_writer,
+            address: listener.local_addr().ok(),
             config,
             timing,
             clock: options.clock,
@@ -293,6 +296,10 @@ impl Parts {
             ..
         } = self;
         let (status, meters, outbox) = (self.status, self.meters, self.outbox);
+        let http = self.address.map(|address| address.to_string());
+        let (broker_url, store_url) = (config.nats_url.to_string(), config.store(service).to_string());
+        let read = reads.iter().map(|reading| reading.stream.name).collect::<Vec<_>>().join(" ");
+        let published = publishes.iter().map(|stream| stream.name).collect::<Vec<_>>().join(" ");
         let retry = timing.gate_retry;
         status.set_waits_for(Some("the store".into()));
         let mut told = false;
@@ -440,7 +447,7 @@ impl Parts {
         helpers.spawn(sweep.run(stop.clone()).in_current_span());
         let instances = InstanceSweep { store: store.clone(), outbox: outbox.clone(), timing: timing.clone() };
         helpers.spawn(instances.run(stop.clone()).in_current_span());
-        tracing::info!("started");
+        tracing::info!(http, broker = broker_url, store = store_url, reads = read, publishes = published, "started");
         let engine = Engine {
             store,
             rules,
