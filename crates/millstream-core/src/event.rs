@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn the_wire_says_which_fields_are_personal() {
-        let time = Timestamp(1);
+        let time = Timestamp::from_millis(1);
         let meta = Meta { id: Id::random(time), time, correlation: "c".into(), causation: None, traceparent: None };
         let of = |event: Result<Emitted, _>| event.unwrap().header(header::PERSONAL);
         assert_eq!(of(Emitted::event("s", &meta, &Moved::<true>)).as_deref(), Some("name,street"));

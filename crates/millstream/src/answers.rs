@@ -27,7 +27,7 @@ pub(crate) const MOST_IDS: usize = 256;
 /// The most wakes in one answer.
 pub(crate) const MOST_WAKES: usize = 1000;
 /// Every wake is due by then.
-const FAR_FUTURE: Timestamp = Timestamp(253_402_300_799_000);
+const FAR_FUTURE: Timestamp = Timestamp::from_millis(253_402_300_799_000);
 
 /// What became of these?
 #[derive(Debug, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ use crate::telemetry::LogFormat;
 /// runs a service otherwise begins with [`Config::new`]. A bound that is `None` is the one of
 /// [`Options::timing`](crate::service::Options).
 #[derive(clap::Args, Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Where the broker is, `nats://[user:password@]host[:port]`; several servers of a cluster are separated by commas. In a
     /// password anything but letters, digits and `-._~` is percent-encoded: `@` is %40, `#` is %23.

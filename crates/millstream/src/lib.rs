@@ -70,7 +70,8 @@
 
 #[cfg(feature = "testing")]
 pub(crate) use millstream_core::view;
-pub use millstream_core::{dead_letter, event, handler, ids, unit};
+pub mod handler;
+pub use millstream_core::{dead_letter, event, ids, unit};
 #[cfg(feature = "service")]
 pub(crate) use millstream_core::{redriven, work};
 

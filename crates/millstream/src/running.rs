@@ -306,7 +306,7 @@ impl Parts {
         let prepare = || async {
             match store.prepare(&collections).await {
                 Ok(()) => Ok(Ok(())),
-                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError(why))),
+                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError::new(why))),
                 Err(PrepareError::Away(error)) => Err(error),
             }
         };

@@ -321,6 +321,7 @@ impl fmt::Debug for Options {
 
 /// Why a service has not run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// It is to be rebuilt and cannot be; nothing was touched.
     #[error("`{service}` cannot be rebuilt: {why}")]
@@ -336,6 +337,7 @@ pub enum RunError {
         /// The service.
         service: &'static str,
         /// Why.
+        #[source]
         error: StoreError,
     },
     /// The engine has died of a defect of its own; a process that lived on would only look healthy.
@@ -350,6 +352,7 @@ pub enum RunError {
         /// The service.
         service: &'static str,
         /// Why.
+        #[source]
         error: std::io::Error,
     },
 }

@@ -202,7 +202,7 @@ impl Effect for CallOutside {
     async fn run(&self, slip: &Slip, _: &Wake) -> Result<(), Outage> {
         let file = OpenOptions::new().create(true).append(true).open(calls(&self.folder));
         let called = file.and_then(|mut file| file.write_all(format!("{}\n", slip.id).as_bytes()));
-        called.map_err(|error| Outage(error.to_string()))
+        called.map_err(|error| Outage::new(error.to_string()))
     }
 
     fn settle(&self, slip: &mut Slip, (): (), unit: &mut Unit<'_>) {

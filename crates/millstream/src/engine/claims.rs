@@ -39,7 +39,7 @@ impl Engine {
                 plan.view.set_wake(key, |wake| (wake.at, wake.lease) = (plan.now, None));
                 return End::Due;
             }
-            Ended::Outage(outage) => outage.0.clone(),
+            Ended::Outage(outage) => outage.to_string(),
         };
         let at = plan.now + self.timing.effect_retry.delay(attempt);
         plan.view.set_wake(key, |wake| (wake.at, wake.lease) = (at, None));

@@ -105,7 +105,7 @@ impl Engine {
             CommitError::Busy => Err(Failed::Conflict(false)),
             CommitError::Fenced => match self.take_new_instance().await {
                 Ok(()) => Err(Failed::Conflict(false)),
-                Err(error) => self.away(&error.0).await,
+                Err(error) => self.away(&error.to_string()).await,
             },
             CommitError::Away(error) => self.away(&error).await,
             CommitError::Unknown(mut error) => loop {
@@ -119,7 +119,7 @@ impl Engine {
                         let committed = found.journal.iter().any(ours);
                         return if committed { Ok(()) } else { Err(Failed::Conflict(false)) };
                     }
-                    Err(again) => error = again.0,
+                    Err(again) => error = again.to_string(),
                 }
             },
         }

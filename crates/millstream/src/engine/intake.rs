@@ -117,8 +117,14 @@ mod tests {
     use crate::unit::Unread;
 
     fn delivery(redrive: Option<u32>, reply: &'static str) -> Input {
-        let id = Id::derived(Timestamp(1), "x", b"y", 0);
-        let meta = Meta { id, time: Timestamp(1), correlation: String::new(), causation: None, traceparent: None };
+        let id = Id::derived(Timestamp::from_millis(1), "x", b"y", 0);
+        let meta = Meta {
+            id,
+            time: Timestamp::from_millis(1),
+            correlation: String::new(),
+            causation: None,
+            traceparent: None,
+        };
         let redriven = |number| Redriven {
             id,
             number,

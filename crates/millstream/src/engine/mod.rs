@@ -148,7 +148,7 @@ impl Engine {
             let mut loaded = match self.load(&batch, ask).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    if !self.store_is_away(&error.0).await {
+                    if !self.store_is_away(&error.to_string()).await {
                         return self.abandon(batch);
                     }
                     continue;
