@@ -57,7 +57,7 @@ async fn without_its_store_a_service_says_503_within_two_seconds_and_goes_on_whe
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_broker_orders_are_accepted_up_to_the_bound_and_all_go_on_by_themselves_when_it_is_back() {
     let mut shop = Apart::new().await;
-    shop.configure = |config| config.unpublished_limit = 20;
+    shop.configure = |config| config.unpublished_limit = Some(20);
     shop.start_all().await;
     shop.stock("mug", 1000).await;
     // What waits is counted now and then, so the bound is back a moment after the broker.

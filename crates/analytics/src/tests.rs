@@ -12,7 +12,7 @@ use crate::sum::Sum;
 use crate::summary::Summary;
 use crate::{Timing, service};
 
-const START: Timestamp = Timestamp(1_767_225_600_000);
+const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// One order's life.
 #[derive(Clone, Debug)]

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_time_is_given_as_such_or_from_now() {
-        let now = Timestamp(1_700_000_000_000);
+        let now = Timestamp::from_millis(1_700_000_000_000);
         let of = |text: &str| When::read(text).map(|when| when.from(now));
         assert_eq!(of("+10m"), Ok(now + Duration::from_secs(600)));
         assert_eq!(of(&now.to_string()), Ok(now));

@@ -42,6 +42,7 @@ pub const ROOM: usize = 16 << 10;
 
 /// Why a message was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reason {
     /// The handler rejected it.
     Rejected,
@@ -238,7 +239,7 @@ mod tests {
 
     fn parked(payload: Bytes, error: &str) -> Emitted {
         let headers = [(header::TYPE.into(), "inventory.reserved.v1".into()), ("Nats-Msg-Id".into(), "old".into())];
-        let id = Id::derived(Timestamp(1), "x", b"y", 0);
+        let id = Id::derived(Timestamp::from_millis(1), "x", b"y", 0);
         Parked {
             service: "payments",
             record: record("payments", &headers, id),
@@ -251,8 +252,8 @@ mod tests {
             subject: "inventory.reserved.3",
             consumer: "payments",
             attempts: 8,
-            first_failure: Timestamp(1000),
-            last_failure: Timestamp(2000),
+            first_failure: Timestamp::from_millis(1000),
+            last_failure: Timestamp::from_millis(2000),
             edited_from: None,
             headers: &headers,
             payload,

@@ -98,7 +98,7 @@ pub fn partition(key: &str, partitions: u32) -> u32 {
 /// fn say(unit: &mut Unit<'_>) {
 ///     unit.emit(&Measured { sensor: "roof".into() });
 /// }
-/// # let _: fn(&mut Unit<'_>) = say;
+/// # let _ = say as fn(&mut Unit<'_>);
 /// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// `<domain>.<event>`, for example `orders.created`: the first two tokens of its subject, and the domain is its stream's.
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn the_wire_says_which_fields_are_personal() {
-        let time = Timestamp(1);
+        let time = Timestamp::from_millis(1);
         let meta = Meta { id: Id::random(time), time, correlation: "c".into(), causation: None, traceparent: None };
         let of = |event: Result<Emitted, _>| event.unwrap().header(header::PERSONAL);
         assert_eq!(of(Emitted::event("s", &meta, &Moved::<true>)).as_deref(), Some("name,street"));

@@ -1,9 +1,10 @@
 //! What a service is made of: documents, and pure functions from an input and documents to changed documents and events.
 //!
-//! A [`Handler`] reacts to events, a [`Command`] comes in over HTTP, a [`Timer`] fires at a document's due time, and a
+//! A [`Handler`] reacts to events, a [`Command`] comes in over HTTP, a [`Timer`] fires at a document's due time, and an
 //! [`Effect`] does something outside and settles its outcome. All but [`Effect::run`] are plain synchronous functions without I/O,
 //! clock or randomness: they may be run again after a conflict, and are tested without a mock.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -228,7 +229,8 @@ pub trait Timer: Send + Sync + 'static {
     }
 }
 
-/// An effect on the outside: committed as an intent first, run after, settled by its outcome.
+/// An effect on the outside: committed as an intent first, run after, settled by its outcome. It runs when its wake is due: at
+/// once, or later if that is in the future.
 pub trait Effect: Send + Sync + 'static {
     /// The document that carries the intent.
     type Document: Document;
@@ -237,14 +239,19 @@ pub trait Effect: Send + Sync + 'static {
     /// The wake's kind, unique within the service.
     const KIND: Kind<Self::Document>;
 
-    /// Does it, under a key derived from the document so that doing it twice is doing it once.
+    /// Does it, under a key derived from the document so that doing it twice is doing it once. An implementation may say
+    /// `async fn run`.
+    ///
+    /// It has ten seconds (`Timing::effect_timeout`); one that takes longer counts as an outage.
     ///
     /// # Errors
-    /// [`Outage`]: the outcome is unknown. It is tried again with backoff, for as long as it takes.
+    /// [`Outage`]: the outcome is unknown. It is tried again after a delay that grows from half a second to an hour
+    /// (`Timing::effect_retry`), for as long as it takes.
     fn run(&self, document: &Self::Document, wake: &Wake)
     -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
 
-    /// Decides what the outcome means. The wake is cleared unless a new one is set; the document is stored as it is left.
+    /// Decides what the outcome means. It is given the document as it stands now, which others may have changed since
+    /// [`Effect::run`] saw it. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
 
     /// An operator has taken it away: the document may say so. The wake is cleared unless a new one is set.
@@ -260,9 +267,34 @@ pub trait Effect: Send + Sync + 'static {
 }
 
 /// Nobody knows what became of an effect: a time-out, a broken connection, a 5xx.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Outage(pub String);
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct Outage {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Outage {
+    /// What is known of it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), source: None }
+    }
+
+    /// With the error behind it.
+    #[must_use]
+    pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+}
+
+/// Two that say the same are the same.
+impl PartialEq for Outage {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Outage {}
 
 /// A document's due time or open intent, as stored with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,6 +324,7 @@ pub struct Wake {
 
 /// Why an input was not handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// Not now: a message comes back after a growing delay and is parked as `exhausted` in the end; a command is a 503.
     Retry(String),

@@ -12,9 +12,14 @@ use uuid::Uuid;
 
 /// A point in time, in whole milliseconds since the Unix epoch. Reads and writes as RFC 3339.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(pub u64);
+pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// So many milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
     /// The system clock's time.
     pub fn system() -> Self {
         let elapsed = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -22,7 +27,7 @@ impl Timestamp {
     }
 
     /// Milliseconds since the Unix epoch.
-    pub fn millis(self) -> u64 {
+    pub const fn millis(self) -> u64 {
         self.0
     }
 
@@ -92,7 +97,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// journal keyed by it is appended to and not scattered over.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Id(pub Uuid);
+pub struct Id(Uuid);
 
 impl Id {
     /// A fresh id for a command that arrived at `at`: its time and randomness (UUIDv7).
@@ -129,9 +134,20 @@ impl Id {
         Some(Timestamp(u64::from_be_bytes(millis)))
     }
 
+    /// The id as a UUID.
+    pub const fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+
     /// The sixteen bytes.
     pub fn bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+}
+
+impl From<Uuid> for Id {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
     }
 }
 

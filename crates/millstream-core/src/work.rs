@@ -157,7 +157,7 @@ impl<E: Effect> AnyEffect for E {
     fn run(self: Arc<Self>, document: &[u8], shape: u32, wake: Wake) -> Running {
         let document = parse::<E::Document>(document, shape);
         Box::pin(async move {
-            let document = document.map_err(|fault| Outage(format!("{fault:?}")))?;
+            let document = document.map_err(|fault| Outage::new(format!("{fault:?}")))?;
             let outcome = Effect::run(&*self, &document, &wake).await?;
             Ok(Arc::new(outcome) as Outcome)
         })

@@ -25,7 +25,7 @@ use crate::unit::{Unit, WakeChange, Work};
 use millstream_core::planner::Kinds;
 
 /// Every wake is due by then.
-const FAR_FUTURE: Timestamp = Timestamp(253_402_300_799_000);
+const FAR_FUTURE: Timestamp = Timestamp::from_millis(253_402_300_799_000);
 
 /// Why there is no answer: an HTTP status and a sentence.
 #[derive(Debug)]

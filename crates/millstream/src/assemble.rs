@@ -1,6 +1,7 @@
 //! Assembling a service: what it depends on is waited for, in any order, and then its parts are put together.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,6 +44,8 @@ use crate::unit::Rules;
 pub(crate) struct Parts {
     pub(crate) basis: Basis,
     pub(crate) single_writer: bool,
+    /// Where it listens.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) config: Config,
     pub(crate) collections: Vec<Collection>,
     pub(crate) publishes: Vec<Stream>,
@@ -87,8 +90,15 @@ impl Parts {
         self.rules.max_message = broker.max_message();
         let Basis { store, clock, timing, .. } = &self.basis;
         let instance = forever(timing.gate_retry, || Current::insert(&**store, clock.now()), |_, _| ()).await;
+        let names = |streams: &mut dyn Iterator<Item = &Stream>| {
+            streams.map(|stream| stream.name).collect::<Vec<_>>().join(" ")
+        };
+        let http = self.address.map(|address| address.to_string());
+        let (url, database) = (self.config.nats_url.to_string(), self.config.store(self.basis.service).to_string());
+        let reads = names(&mut self.reads.iter().map(|reading| &reading.stream));
+        let publishes = names(&mut self.publishes.iter());
         let started = self.assemble(broker, instance, supervisor);
-        tracing::info!("started");
+        tracing::info!(http, broker = url, store = database, reads, publishes, "started");
         Ok(started)
     }
 
@@ -190,7 +200,7 @@ impl Basis {
         let prepare = || async {
             match self.store.prepare(collections).await {
                 Ok(()) => Ok(Ok(())),
-                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError(why))),
+                Err(PrepareError::Unfit(why)) => Ok(Err(StoreError::new(why))),
                 Err(PrepareError::Away(error)) => Err(error),
             }
         };

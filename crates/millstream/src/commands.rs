@@ -149,10 +149,10 @@ impl Context {
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let within = tokio::time::timeout(self.0.timing.command_timeout, answer).await;
-        within.unwrap_or_else(|_| Err(StoreError("the store does not answer in time".into())))
+        within.unwrap_or_else(|_| Err(StoreError::new("the store does not answer in time")))
     }
 }
 
 pub(crate) fn read<D: Document>(doc: &StoredDoc) -> Result<D, StoreError> {
-    crate::unit::parse(&doc.body, doc.shape).map_err(|fault| StoreError(format!("{fault:?}")))
+    crate::unit::parse(&doc.body, doc.shape).map_err(|fault| StoreError::new(format!("{fault:?}")))
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +16,12 @@ pub use crate::store::StoreUrl;
 pub use crate::telemetry::Logs;
 
 /// What every service can be told. Printing it shows no secret.
+///
+/// A program reads it from its command line and environment, flattened into a struct of its own that derives `clap::Parser`; what
+/// runs a service otherwise begins with [`Config::new`]. A bound that is `None` is the one of
+/// [`Options::timing`](crate::service::Options).
 #[derive(clap::Args, Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Where the broker is, `nats://[user:password@]host[:port]`; several servers of a cluster are separated by commas. In a
     /// password anything but letters, digits and `-._~` is percent-encoded: `@` is %40, `#` is %23.
@@ -58,21 +63,33 @@ pub struct Config {
     pub logs: Logs,
 
     /// How many inputs may wait with events that the broker has not taken: from there on commands are answered with 503.
-    #[arg(
-        long, env = "UNPUBLISHED_LIMIT", value_name = "COUNT", default_value = "10000", value_parser = Checked(read_count),
-    )]
-    pub unpublished_limit: u64,
+    /// Default: 10000.
+    #[arg(long, env = "UNPUBLISHED_LIMIT", value_name = "COUNT", value_parser = Checked(read_count))]
+    pub unpublished_limit: Option<u64>,
 
     /// How long the journal remembers what is done, and so recognizes a duplicate: `14days`, `36h`; at least a day, because a
-    /// repeat under an Idempotency-Key is answered from it.
-    #[arg(
-        long, env = "JOURNAL_RETENTION", value_name = "TIME", default_value = "14days",
-        value_parser = Checked(read_duration),
-    )]
-    pub journal_retention: Duration,
+    /// repeat under an Idempotency-Key is answered from it. Default: 14days.
+    #[arg(long, env = "JOURNAL_RETENTION", value_name = "TIME", value_parser = Checked(read_duration))]
+    pub journal_retention: Option<Duration>,
 }
 
 impl Config {
+    /// A broker and a store, and everything else by default.
+    pub fn new(nats_url: NatsUrl, store_url: StoreUrl) -> Self {
+        Self {
+            nats_url,
+            nats_creds: None,
+            nats_ca: None,
+            store_url: Some(store_url),
+            store_ca: None,
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: None,
+            logs: Logs::default(),
+            unpublished_limit: None,
+            journal_retention: None,
+        }
+    }
+
     /// The store to use: as told, or the service's own file.
     pub fn store(&self, service: &str) -> StoreUrl {
         let url = self.store_url.clone().unwrap_or_else(|| StoreUrl::Sqlite(format!("data/{service}.db").into()));
@@ -282,8 +299,10 @@ mod tests {
         assert_eq!(config.nats_url.to_string(), "nats://127.0.0.1:4222");
         assert_eq!(config.store("orders").to_string(), "sqlite://data/orders.db");
         assert_eq!(config.address(8081).to_string(), "127.0.0.1:8081");
-        assert_eq!(config.unpublished_limit, 10_000);
-        assert_eq!(config.journal_retention, Duration::from_secs(14 * 24 * 3600));
+        assert_eq!((config.unpublished_limit, config.journal_retention), (None, None));
+        let timing = crate::engine::timing::Timing::default();
+        assert_eq!(timing.unpublished_limit, 10_000, "as the flag's help says");
+        assert_eq!(timing.journal_retention, Duration::from_secs(14 * 24 * 3600), "as the flag's help says");
     }
 
     #[test]

@@ -239,7 +239,11 @@ impl Consumer {
         let (seq, delivered, published) = match message.info() {
             Ok(info) => {
                 let millis = info.published.unix_timestamp_nanos() / 1_000_000;
-                (info.stream_sequence, info.delivered, Timestamp(u64::try_from(millis).unwrap_or_default()))
+                (
+                    info.stream_sequence,
+                    info.delivered,
+                    Timestamp::from_millis(u64::try_from(millis).unwrap_or_default()),
+                )
             }
             Err(error) => {
                 tracing::error!(%error, "ignored: not a JetStream message (no ack subject)");

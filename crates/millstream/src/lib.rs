@@ -64,13 +64,16 @@
 //! assert_eq!(bench.get::<Highest>("roof").unwrap().celsius, 31);
 //! # }
 //! ```
+//!
+//! [`run`] makes a program of it: `#[tokio::main] async fn main() -> ExitCode { millstream::run(service()).await }`.
 #![warn(missing_docs)]
 
 #[cfg(feature = "testing")]
 pub(crate) use millstream_core::view;
 #[cfg(feature = "service")]
 pub(crate) use millstream_core::work;
-pub use millstream_core::{dead_letter, event, handler, ids, unit};
+pub mod handler;
+pub use millstream_core::{dead_letter, event, ids, unit};
 
 #[cfg(feature = "service")]
 mod accepted;
@@ -100,6 +103,8 @@ mod flag;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
+#[cfg(feature = "service")]
+mod program;
 #[cfg(feature = "service")]
 mod progress;
 #[cfg(feature = "service")]
@@ -144,6 +149,8 @@ pub use handler::{
     Command, CommandHandler, Document, Effect, Fault, FieldError, Handler, Keys, Kind, Outage, Reject, Timer, Wake,
 };
 pub use ids::{Id, Timestamp};
+#[cfg(feature = "service")]
+pub use program::{run, run_with};
 #[cfg(feature = "service")]
 pub use service::{Service, Start};
 pub use unit::Unit;

@@ -71,8 +71,8 @@ impl Running {
     ) -> Result<Self, RunError> {
         let name = service.name;
         let timing = Timing {
-            unpublished_limit: config.unpublished_limit,
-            journal_retention: config.journal_retention,
+            unpublished_limit: config.unpublished_limit.unwrap_or(options.timing.unpublished_limit),
+            journal_retention: config.journal_retention.unwrap_or(options.timing.journal_retention),
             ..options.timing
         };
         let obstacle = rebuild::obstacle(&service);
@@ -109,6 +109,7 @@ impl Running {
         let parts = Parts {
             basis: Basis { service: name, release, timing, clock, store, kinds, status, meters },
             single_writer: service.single_writer,
+            address: listener.local_addr().ok(),
             config,
             collections: service.collections,
             publishes: service.publishes,

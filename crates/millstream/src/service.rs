@@ -265,7 +265,8 @@ impl Service {
 /// What a service runs with beside its configuration: for tests mostly.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Times and bounds; those that the configuration names are taken from there.
+    /// Times and bounds; one that the configuration names as well ([`Config::unpublished_limit`], [`Config::journal_retention`])
+    /// is taken from there.
     pub timing: Timing,
     /// Where `now` comes from.
     pub clock: Clock,
@@ -292,6 +293,7 @@ impl fmt::Debug for Options {
 
 /// Why a service failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// It is to be rebuilt and cannot be; nothing was touched.
     #[error("`{service}` cannot be rebuilt: {why}")]
@@ -307,6 +309,7 @@ pub enum RunError {
         /// The service.
         service: &'static str,
         /// Why.
+        #[source]
         error: StoreError,
     },
     /// A task of the service panicked or ended before it was stopped; a process that lived on would only look healthy.
@@ -325,6 +328,7 @@ pub enum RunError {
         /// The service.
         service: &'static str,
         /// Why.
+        #[source]
         error: std::io::Error,
     },
 }

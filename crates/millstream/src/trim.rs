@@ -139,7 +139,7 @@ impl Trimmer {
     async fn first_younger(&self, info: &Info) -> Result<u64, String> {
         let cut = self.clock.now() - self.timing.trim_older_than;
         let millis = info.state.first_timestamp.unix_timestamp_nanos() / 1_000_000;
-        if info.state.messages == 0 || u64::try_from(millis).is_ok_and(|oldest| Timestamp(oldest) >= cut) {
+        if info.state.messages == 0 || u64::try_from(millis).is_ok_and(|oldest| Timestamp::from_millis(oldest) >= cut) {
             return Ok(info.state.first_sequence);
         }
         let wanted = serde_json::json!({ "start_time": cut, "next_by_subj": ">" }).to_string();

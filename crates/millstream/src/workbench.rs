@@ -46,7 +46,7 @@ impl Workbench {
     pub fn new(service: &'static str, streams: impl IntoIterator<Item = Stream>) -> Self {
         let streams = streams.into_iter().collect();
         let rules = Rules { service, streams, max_message: MAX_MESSAGE, kinds: vec![], collections: None };
-        let now = Timestamp(1_767_225_600_000);
+        let now = Timestamp::from_millis(1_767_225_600_000);
         Self { rules, handlers: vec![], counts: BTreeMap::new(), now, docs: BTreeMap::new() }
     }
 
@@ -318,6 +318,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "does not keep the collection `things`")]
     fn a_collection_that_the_service_does_not_keep_is_found_on_the_bench() {
-        let _ = Workbench::of(&Service::new("forgetful")).command(Id::random(Timestamp(0)), &Make);
+        let _ = Workbench::of(&Service::new("forgetful")).command(Id::random(Timestamp::from_millis(0)), &Make);
     }
 }

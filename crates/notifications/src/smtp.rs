@@ -56,11 +56,11 @@ impl Smtp {
             Err(why) => return Ok(Delivered::Refused(why)),
         };
         let Ok(Ok(_connection)) = timeout(QUEUE, self.connections.acquire()).await else {
-            return Err(Outage(format!("all {CONNECTIONS} connections to the mail server are in use")));
+            return Err(Outage::new(format!("all {CONNECTIONS} connections to the mail server are in use")));
         };
         timeout(PATIENCE, self.hand_over(mail))
             .await
-            .unwrap_or_else(|_| Err(Outage(format!("no answer from the mail server within {PATIENCE:?}"))))
+            .unwrap_or_else(|_| Err(Outage::new(format!("no answer from the mail server within {PATIENCE:?}"))))
     }
 
     async fn hand_over(&self, mail: Message) -> Result<Delivered, Outage> {
@@ -69,7 +69,7 @@ impl Smtp {
         if is_about_the_mail(&error) && matches!(self.transport.test_connection().await, Ok(true)) {
             return Ok(Delivered::Refused(error.to_string().chars().take(REASON).collect()));
         }
-        Err(Outage(format!("the mail server: {error}")))
+        Err(Outage::new(format!("the mail server: {error}")))
     }
 
     /// The mail, identical for every attempt.

@@ -44,8 +44,9 @@ async fn place(
     caller: Caller,
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
-    let command =
-        order.check().map_err(|errors| Problem::bad_request("the order is invalid: see `errors`").with_errors(errors))?;
+    let command = order
+        .check()
+        .map_err(|errors| Problem::bad_request("the order is invalid: see `errors`").with_errors(errors))?;
     let accepted = cx.submit_to(&caller, &settings, command).await?;
     Ok(accepted.created(format!("/orders/{}", accepted.id)))
 }

@@ -25,7 +25,7 @@ fn customer() -> UserId {
 /// A bench with one order in a given state, with its deadline if it has not ended.
 fn bench(status: Status) -> (Workbench, OrderId) {
     let mut bench = Workbench::of(&service(Settings::default()));
-    let command = Id::random(Timestamp(1_767_225_600_000));
+    let command = Id::random(Timestamp::from_millis(1_767_225_600_000));
     bench.command_to(&Settings::default(), command, &place()).unwrap();
     let id = OrderId::from(command);
     match status {

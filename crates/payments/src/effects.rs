@@ -33,7 +33,7 @@ impl<G: Gateway> Effect for ChargeCard<G> {
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<Charged, Outage> {
         let order = &payment.id;
         let PaymentState::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
-            return Err(Outage(format!("payment {order} is {}: nothing to charge", payment.state.name())));
+            return Err(Outage::new(format!("payment {order} is {}: nothing to charge", payment.state.name())));
         };
         if key_may_be_forgotten(wake)
             && let Some(charged) = charged_before(&*self.0, order).await?
@@ -98,7 +98,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
     async fn run(&self, payment: &Payment, wake: &Wake) -> Result<(), Outage> {
         let order = &payment.id;
         let PaymentState::Refunding { terms, .. } = &payment.state else {
-            return Err(Outage(format!("payment {order} is {}: nothing to refund", payment.state.name())));
+            return Err(Outage::new(format!("payment {order} is {}: nothing to refund", payment.state.name())));
         };
         if key_may_be_forgotten(wake) && refunded_before(&*self.0, order).await? {
             return Ok(());
@@ -106,7 +106,9 @@ impl<G: Gateway> Effect for RefundCharge<G> {
         match self.0.refund(order, terms.amount, &format!("{REFUND}-{order}")).await? {
             Refunded::Done => Ok(()),
             Refunded::NothingCaptured if refunded_before(&*self.0, order).await? => Ok(()),
-            Refunded::NothingCaptured => Err(Outage(format!("the gateway no longer has the capture of order {order}"))),
+            Refunded::NothingCaptured => {
+                Err(Outage::new(format!("the gateway no longer has the capture of order {order}")))
+            }
         }
     }
 

@@ -186,7 +186,8 @@ impl Gateway for HttpGateway {
 
 async fn send(request: RequestBuilder) -> Result<Response, Outage> {
     let (client, request) = request.build_split();
-    let request = request.map_err(|error| Outage(format!("cannot build the request: {}", chain(&error))))?;
+    let request = request
+        .map_err(|error| Outage::new(format!("cannot build the request: {}", chain(&error))).with_source(error))?;
     let (method, server) = (request.method().clone(), request.url().host_str().unwrap_or_default().to_owned());
     let started = Instant::now();
     let result = client.execute(request).await;
@@ -197,16 +198,18 @@ async fn send(request: RequestBuilder) -> Result<Response, Outage> {
         Err(_) => (String::new(), "broken_off"),
     };
     record(&HTTP_CLIENT_DURATION, &[method.as_str(), &server, &status, error], started.elapsed().as_secs_f64());
-    result.map_err(|error| Outage(format!("the gateway did not answer: {}", chain(&error))))
+    result.map_err(|error| Outage::new(format!("the gateway did not answer: {}", chain(&error))).with_source(error))
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Outage> {
-    let body = response.bytes().await.map_err(|error| Outage(format!("the gateway's answer ended early: {error}")))?;
-    serde_json::from_slice(&body).map_err(|error| Outage(format!("the gateway's answer cannot be parsed: {error}")))
+    let body =
+        response.bytes().await.map_err(|error| Outage::new(format!("the gateway's answer ended early: {error}")))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Outage::new(format!("the gateway's answer cannot be parsed: {error}")))
 }
 
 fn unknown(status: StatusCode) -> Outage {
-    Outage(format!("the gateway answered {status}: outcome unknown"))
+    Outage::new(format!("the gateway answered {status}: outcome unknown"))
 }
 
 /// An error with its causes: reqwest's own text says only that sending failed.

@@ -84,7 +84,5 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
         Ok(id) => cx.get::<Payment>(&id).await?,
         Err(_) => None,
     };
-    payment
-        .map(|payment| Json(payment.into()))
-        .ok_or_else(|| Problem::not_found(format!("no payment for order {id}")))
+    payment.map(|payment| Json(payment.into())).ok_or_else(|| Problem::not_found(format!("no payment for order {id}")))
 }

@@ -228,8 +228,7 @@ fn bad_field(field: &str, message: &str) -> FieldError {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
+    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {

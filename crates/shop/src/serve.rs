@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 use millstream::Service;
-use millstream::config::{Config, listen};
+use millstream::config::{Config, NatsUrl, StoreUrl, listen};
 use millstream::service::Options;
 use millstream::telemetry::init_logs;
 use payments::gateway::HttpGateway;
@@ -137,13 +137,8 @@ pub fn notifications(settings: &notifications::Settings) -> Result<Service> {
 /// The configuration of a service that is run inside of this process: everything as it comes, but these two.
 ///
 /// # Errors
-/// When a variable of the environment has a bad value.
+/// When one of them is not such a URL.
 pub fn config(nats_url: &str, store_url: &str) -> Result<Config> {
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Inside {
-        #[command(flatten)]
-        config: Config,
-    }
-    Ok(Inside::try_parse_from(["--nats-url", nats_url, "--store-url", store_url])?.config)
+    let nats_url = NatsUrl::read(nats_url).map_err(anyhow::Error::msg)?;
+    Ok(Config::new(nats_url, StoreUrl::read(store_url).map_err(anyhow::Error::msg)?))
 }

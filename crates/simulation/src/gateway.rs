@@ -62,7 +62,7 @@ impl Gateway for Cards {
         books.calls += 1;
         let calls = books.calls;
         if self.0.fails(calls) {
-            return Err(Outage("503".into()));
+            return Err(Outage::new("503"));
         }
         let declined = self.0.seed.wrapping_add(books.captures.len() as u64) % 5 == 0;
         if !books.answers.contains_key(key) {
@@ -75,12 +75,12 @@ impl Gateway for Cards {
         }
         let answer = books.answers.get(key).cloned();
         if self.0.fails(calls + 7) {
-            return Err(Outage("no answer in time".into()));
+            return Err(Outage::new("no answer in time"));
         }
         match answer {
             Some(Ok(charge_id)) => Ok(Charged::Captured { charge_id }),
             Some(Err(reason)) => Ok(Charged::Declined { reason }),
-            None => Err(Outage("500".into())),
+            None => Err(Outage::new("500")),
         }
     }
 
@@ -89,12 +89,12 @@ impl Gateway for Cards {
         books.calls += 1;
         let calls = books.calls;
         if self.0.fails(calls) {
-            return Err(Outage("503".into()));
+            return Err(Outage::new("503"));
         }
         let capture = books.captures.get_mut(order).and_then(|captures| captures.first_mut());
         let Some(capture) = capture else { return Ok(Refunded::NothingCaptured) };
         capture.refunded = true;
-        if self.0.fails(calls + 3) { Err(Outage("no answer in time".into())) } else { Ok(Refunded::Done) }
+        if self.0.fails(calls + 3) { Err(Outage::new("no answer in time")) } else { Ok(Refunded::Done) }
     }
 
     async fn find(&self, order: &OrderId) -> Result<Vec<Capture>, Outage> {

@@ -202,7 +202,7 @@ impl Effect for CallOutside {
     async fn run(&self, slip: &Slip, _: &Wake) -> Result<(), Outage> {
         let file = OpenOptions::new().create(true).append(true).open(calls(&self.folder));
         let called = file.and_then(|mut file| file.write_all(format!("{}\n", slip.id).as_bytes()));
-        called.map_err(|error| Outage(error.to_string()))
+        called.map_err(|error| Outage::new(error.to_string()))
     }
 
     fn settle(&self, slip: &mut Slip, (): (), unit: &mut Unit<'_>) {
@@ -325,18 +325,8 @@ fn a_ledger_process() {
 async fn serve(errand: Errand) {
     let logs = Logs { log_format: Some(LogFormat::Json), log: "info".into() };
     init_logs(&logs).unwrap();
-    let config = Config {
-        nats_url: NatsUrl::read(&errand.nats).unwrap(),
-        nats_creds: None,
-        nats_ca: None,
-        store_ca: None,
-        store_url: Some(StoreUrl::read(&errand.store).unwrap()),
-        host: [127, 0, 0, 1].into(),
-        port: Some(0),
-        logs,
-        unpublished_limit: 10_000,
-        journal_retention: Duration::from_secs(3600),
-    };
+    let mut config = Config::new(NatsUrl::read(&errand.nats).unwrap(), StoreUrl::read(&errand.store).unwrap());
+    config.journal_retention = Some(Duration::from_secs(3600));
     let listener = tokio::net::TcpListener::bind((config.host, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();

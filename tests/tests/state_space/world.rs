@@ -72,7 +72,7 @@ pub(crate) struct World {
 pub(crate) type Move = (String, Result<World, String>);
 
 fn order_id() -> Id {
-    Id::derived(Timestamp(1_767_225_600_000), "walk", b"order", 0)
+    Id::derived(Timestamp::from_millis(1_767_225_600_000), "walk", b"order", 0)
 }
 
 fn place() -> PlaceOrder {
@@ -328,6 +328,6 @@ fn commanded<R>(result: Result<(R, Vec<Emitted>), Fault>) -> Result<Vec<Emitted>
     match result {
         Ok((_, emitted)) => Ok(emitted),
         Err(Fault::Reject(_)) => Ok(vec![]),
-        Err(Fault::Retry(why) | Fault::Ahead(why)) => Err(why),
+        Err(fault) => Err(format!("{fault:?}")),
     }
 }

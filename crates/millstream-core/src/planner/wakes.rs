@@ -30,7 +30,7 @@ impl Plan<'_> {
                 self.view.set_wake(key, |wake| (wake.at, wake.lease) = (now, None));
                 return End::Due;
             }
-            Ended::Outage(outage) => (outage.0.clone(), false),
+            Ended::Outage(outage) => (outage.to_string(), false),
         };
         let at = self.now + self.planner.timing.effect_retry.delay(attempt);
         self.view.set_wake(key, |wake| (wake.at, wake.lease) = (at, None));

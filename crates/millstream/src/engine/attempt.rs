@@ -101,7 +101,7 @@ impl Engine {
     async fn read(&mut self, wanted: Wanted) -> Result<Loaded, Aborted> {
         match self.store.load(wanted).await {
             Ok(loaded) => Ok(loaded),
-            Err(error) => Err(self.store_is_away(&error.0).await),
+            Err(error) => Err(self.store_is_away(&error.to_string()).await),
         }
     }
 

@@ -69,7 +69,7 @@ impl Engine {
             CommitError::Busy => Err(Aborted::Busy),
             CommitError::Fenced => match self.take_new_instance().await {
                 Ok(()) => Err(Aborted::Busy),
-                Err(error) => Err(self.store_is_away(&error.0).await),
+                Err(error) => Err(self.store_is_away(&error.to_string()).await),
             },
             CommitError::Away(error) => Err(self.store_is_away(&error).await),
             CommitError::Unknown(mut error) => loop {
@@ -83,7 +83,7 @@ impl Engine {
                         let committed = found.journal.iter().any(ours);
                         return if committed { Ok(()) } else { Err(Aborted::Busy) };
                     }
-                    Err(again) => error = again.0,
+                    Err(again) => error = again.to_string(),
                 }
             },
         }

@@ -156,7 +156,7 @@ impl InstanceSweep {
             after = if full { end - 1 } else { end };
             let (done, out) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
-            out.await.map_err(|_| StoreError("the publisher has stopped".into()))?;
+            out.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
         }
         fail::fail_point!("before_row_deleted");
         let deleted = self.store.delete_instance(id, version).await;

@@ -47,8 +47,8 @@ pub(crate) fn start(
         };
         let result = match ran {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Outage(panic_text(&*panic))),
-            Err(_) => Err(Outage(format!("no outcome within {} s", timeout.as_secs_f32()))),
+            Ok(Err(panic)) => Err(Outage::new(panic_text(&*panic))),
+            Err(_) => Err(Outage::new(format!("no outcome within {} s", timeout.as_secs_f32()))),
         };
         fail_point!("after_effect");
         let ended = match result {

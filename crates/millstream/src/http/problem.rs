@@ -160,7 +160,7 @@ mod tests {
         }
         let problem = Problem::from(CommandError::OutcomeUnknown);
         assert_eq!(problem.detail, "outcome unknown: repeat with the same Idempotency-Key");
-        let problem = Problem::from(StoreError("/var/orders.db: disk I/O error".into()));
+        let problem = Problem::from(StoreError::new("/var/orders.db: disk I/O error"));
         assert!(problem.status == StatusCode::SERVICE_UNAVAILABLE && !problem.detail.contains("/var"));
     }
 }

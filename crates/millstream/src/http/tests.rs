@@ -70,7 +70,7 @@ async fn fail(Path(kind): Path<String>) -> Problem {
             Problem::unprocessable("the order breaks rules").with_errors([field])
         }
         "unknown" => CommandError::OutcomeUnknown.into(),
-        "store" => StoreError("/secret/path".into()).into(),
+        "store" => StoreError::new("/secret/path").into(),
         _ => panic!("a secret"),
     }
 }

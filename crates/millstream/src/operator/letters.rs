@@ -251,12 +251,12 @@ mod tests {
             headers.insert(STATE, state);
         }
         headers.insert(REDRIVES, redrives.to_string());
-        let id = Id::derived(Timestamp(1), "x", b"y", 0);
+        let id = Id::derived(Timestamp::from_millis(1), "x", b"y", 0);
         let stored = Stored {
             stream: "DLQ_BANK".into(),
             sequence: 1,
             subject: format!("dlq.bank.bank-moved.{id}"),
-            at: Timestamp(5),
+            at: Timestamp::from_millis(5),
             headers,
             payload: bytes::Bytes::new(),
         };

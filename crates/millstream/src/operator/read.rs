@@ -169,7 +169,7 @@ impl Operator {
 
 /// A time as the broker gives it, in nanoseconds since 1970.
 pub(crate) fn millis(nanos: i128) -> Timestamp {
-    Timestamp(u64::try_from(nanos / 1_000_000).unwrap_or_default())
+    Timestamp::from_millis(u64::try_from(nanos / 1_000_000).unwrap_or_default())
 }
 
 fn stored(stream: &str, message: StreamMessage) -> Stored {

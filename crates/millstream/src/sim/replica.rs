@@ -141,7 +141,7 @@ impl Replica {
     }
 
     pub(super) fn clock(&self, now: u64) -> Timestamp {
-        Timestamp(now.saturating_add_signed(self.skew_ms))
+        Timestamp::from_millis(now.saturating_add_signed(self.skew_ms))
     }
 
     /// Whether it has nothing to do.
@@ -467,11 +467,11 @@ impl Replica {
         }));
         let outcome = match ran {
             Ok(Poll::Ready(outcome)) => outcome,
-            Ok(Poll::Pending) => Err(Outage("no answer".into())),
-            Err(panic) => Err(Outage(panic_text(&*panic))),
+            Ok(Poll::Pending) => Err(Outage::new("no answer")),
+            Err(panic) => Err(Outage::new(panic_text(&*panic))),
         };
         let ended = match outcome {
-            _ if lost => Ended::Outage(Outage("the answer was lost".into())),
+            _ if lost => Ended::Outage(Outage::new("the answer was lost")),
             Ok(outcome) => Ended::Outcome(effect.clone().settle(key.id.clone(), outcome)),
             Err(outage) => Ended::Outage(outage),
         };

@@ -113,7 +113,10 @@ pub struct Sim {
 
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sim").field("seed", &self.seed).field("now", &Timestamp(self.now)).finish_non_exhaustive()
+        f.debug_struct("Sim")
+            .field("seed", &self.seed)
+            .field("now", &Timestamp::from_millis(self.now))
+            .finish_non_exhaustive()
     }
 }
 
@@ -231,7 +234,7 @@ impl Sim {
 
     /// The time of the world.
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.now)
+        Timestamp::from_millis(self.now)
     }
 
     /// Lets a caller ask for a command until it has an answer, under an idempotency key if there is one.
@@ -436,7 +439,7 @@ impl Sim {
             let mut wakes = app.planner.kinds.names().collect::<Vec<_>>();
             wakes.dedup();
             let skew = app.replicas.iter().flatten().map(|replica| replica.skew_ms).max().unwrap_or_default();
-            if let Some(doc) = app.store.due_wakes(&wakes, Timestamp(u64::MAX / 2), 1).first()
+            if let Some(doc) = app.store.due_wakes(&wakes, Timestamp::from_millis(u64::MAX / 2), 1).first()
                 && let Some(wake) = &doc.wake
             {
                 consider(wake.at.millis().saturating_add_signed(-skew).max(self.now + 250));
@@ -547,7 +550,7 @@ impl Sim {
     }
 
     fn note(&mut self, app: usize, replica: usize, what: &str) {
-        let line = format!("{} {} {replica}: {what}", Timestamp(self.now), self.apps[app].name);
+        let line = format!("{} {} {replica}: {what}", Timestamp::from_millis(self.now), self.apps[app].name);
         self.log.push(line);
     }
 
@@ -612,8 +615,13 @@ impl Sim {
             .map(|key| Idempotency { hash: Sha256::digest(key).into(), fingerprint: asked.fingerprint });
         asked.tries += 1;
         asked.since = Some(self.now);
-        let meta =
-            Meta { id, time: Timestamp(self.now), correlation: id.to_string(), causation: None, traceparent: None };
+        let meta = Meta {
+            id,
+            time: Timestamp::from_millis(self.now),
+            correlation: id.to_string(),
+            causation: None,
+            traceparent: None,
+        };
         let input = CommandInput { id, meta, work: (asked.work)(id), idempotency };
         state.inbox.push_back(Arrival { input: Input::Command(Box::new(input)), receipt: Receipt::Call(call) });
         true
@@ -701,7 +709,7 @@ impl Sim {
                 created: created.to_string(),
             });
         }
-        let now = Timestamp(self.now);
+        let now = Timestamp::from_millis(self.now);
         let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
         app.store.expire(&expiry);
         for state in app.replicas.iter_mut().flatten() {
@@ -756,7 +764,7 @@ fn decode(decoder: &Decoder, delivery: &crate::sim::broker::Delivery) -> Option<
     decoder.decode(Incoming {
         seq: message.seq,
         delivered: i64::try_from(delivery.delivered).unwrap_or(i64::MAX),
-        published: Timestamp(message.time),
+        published: Timestamp::from_millis(message.time),
         payload: message.payload.clone(),
         wire: Box::new(wire),
     })

@@ -1,5 +1,6 @@
 //! The store port: what the engine asks of a database, and nothing more. An adapter passes [`conformance`].
 
+use std::error::Error;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -36,14 +37,14 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
         None | Some(("sqlite", _)) => Ok(Arc::new(sqlite::SqliteStore::open(url)?)),
         #[cfg(feature = "mongodb")]
         Some(("mongodb" | "mongodb+srv", _)) => {
-            let url = mongo::MongoUrl::read(url).map_err(StoreError)?;
+            let url = mongo::MongoUrl::read(url).map_err(StoreError::new)?;
             Ok(Arc::new(mongo::MongoStore::open(&url, None)?))
         }
         #[cfg(not(feature = "mongodb"))]
         Some(("mongodb" | "mongodb+srv", _)) => {
-            Err(StoreError("this build has no MongoDB store, only SQLite: use sqlite:///path/to/file.db".into()))
+            Err(StoreError::new("this build has no MongoDB store, only SQLite: use sqlite:///path/to/file.db"))
         }
-        _ => Err(StoreError("a store's URL is of the form sqlite:///path/to/file.db".into())),
+        _ => Err(StoreError::new("a store's URL is of the form sqlite:///path/to/file.db")),
     }
 }
 
@@ -142,12 +143,38 @@ pub struct Selection {
 }
 
 /// The store does not answer, or not sensibly: a gate for the engine, never a message's fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct StoreError {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// What the database said, or did not.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), source: None }
+    }
+
+    /// With the error behind it.
+    #[must_use]
+    pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+}
+
+/// Two that say the same are the same.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for StoreError {}
 
 /// Why a store cannot be prepared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PrepareError {
     /// It does not answer, and may do so later.
     #[error(transparent)]

@@ -20,6 +20,9 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::flag::Checked;
 use crate::ids::Timestamp;
 
+/// What is logged if nothing else is asked for.
+const LOG: &str = "info,async_nats=warn";
+
 /// What a process logs, and how.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Logs {
@@ -28,7 +31,7 @@ pub struct Logs {
     pub log_format: Option<LogFormat>,
 
     /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as `info,millstream=debug`.
-    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info,async_nats=warn", value_parser = Checked(checked_filter))]
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = LOG, value_parser = Checked(checked_filter))]
     pub log: String,
 }
 
@@ -36,6 +39,12 @@ impl Logs {
     /// How log lines look.
     pub fn log_format(&self) -> LogFormat {
         self.log_format.unwrap_or_else(LogFormat::detect)
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { log_format: None, log: LOG.into() }
     }
 }
 

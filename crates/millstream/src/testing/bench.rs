@@ -1,6 +1,6 @@
 //! "Publish these, expect those": services on a broker of their own, with stores in a folder.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{Broker, TestStore, eventually};
 use crate::broker::Broker as Link;
 use crate::commands::{Accepted, Caller, CommandError, Context};
-use crate::config::{Config, Logs, NatsUrl, StoreUrl};
+use crate::config::{Config, NatsUrl, StoreUrl};
 use crate::dead_letter;
 use crate::engine::timing::Timing;
 use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header};
@@ -61,7 +61,7 @@ impl Bench {
     pub async fn start_with(store: TestStore) -> Self {
         let broker = Broker::start().await;
         let timing = Timing::short();
-        let config = config(&broker, &store, "bench", &timing);
+        let config = config(&broker, &store, "bench");
         let link = Link::connect("bench", &config, timing.gate_retry, |_| ()).await;
         Self { broker, store, link }
     }
@@ -181,7 +181,7 @@ impl Bench {
     /// # Panics
     /// When it cannot start.
     pub async fn launch_with(&self, service: Service, options: Options) -> TestService {
-        let config = config(&self.broker, &self.store, service.name(), &options.timing);
+        let config = config(&self.broker, &self.store, service.name());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("the port").port();
         let running = Running::start(service, config, options, listener).expect("the service can start");
@@ -225,19 +225,9 @@ impl Bench {
     }
 }
 
-fn config(broker: &Broker, store: &TestStore, service: &str, timing: &Timing) -> Config {
-    Config {
-        nats_url: NatsUrl::read(&broker.url()).expect("a broker's URL"),
-        nats_creds: None,
-        nats_ca: None,
-        store_ca: None,
-        store_url: Some(StoreUrl::read(&store.url(service)).expect("a store's URL")),
-        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        port: None,
-        logs: Logs { log_format: None, log: "info".into() },
-        unpublished_limit: timing.unpublished_limit,
-        journal_retention: timing.journal_retention,
-    }
+fn config(broker: &Broker, store: &TestStore, service: &str) -> Config {
+    let nats_url = NatsUrl::read(&broker.url()).expect("a broker's URL");
+    Config::new(nats_url, StoreUrl::read(&store.url(service)).expect("a store's URL"))
 }
 
 fn header_map<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> HeaderMap {

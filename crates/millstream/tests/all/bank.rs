@@ -321,7 +321,7 @@ impl Effect for Charge {
         }
         match answer {
             Answer::Paid | Answer::Absurd => Ok(answer),
-            Answer::Down => Err(Outage("the outside is down".into())),
+            Answer::Down => Err(Outage::new("the outside is down")),
             Answer::Hang | Answer::Hold => std::future::pending().await,
             Answer::Panic => panic!("the outside panics"),
         }

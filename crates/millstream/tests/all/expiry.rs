@@ -35,10 +35,10 @@ const PARKED: i64 = 2;
 /// An old entry of an instance that has ended: the next round of expiry takes it away.
 async fn canary(bench: &Bench) {
     let store = open(&bench.store.url(SERVICE)).unwrap();
-    let instance = Id::random(Timestamp(1));
+    let instance = Id::random(Timestamp::from_millis(1));
     store.insert_instance(instance).await.unwrap();
     let entry = Entry {
-        id: Id::random(Timestamp(1)),
+        id: Id::random(Timestamp::from_millis(1)),
         version: 1,
         state: State::Done,
         attempts: 0,
@@ -53,7 +53,7 @@ async fn canary(bench: &Bench) {
         batch: 1,
         stream: String::new(),
         seq: 0,
-        at: Timestamp(1),
+        at: Timestamp::from_millis(1),
     };
     let batch = Batch {
         instance,
@@ -62,7 +62,7 @@ async fn canary(bench: &Bench) {
         docs: vec![],
         journal: vec![entry],
         keys: vec![],
-        now: Timestamp(1),
+        now: Timestamp::from_millis(1),
     };
     store.commit(batch).await.unwrap();
     let row = store.instances().await.unwrap().into_iter().find(|row| row.id == instance).unwrap();

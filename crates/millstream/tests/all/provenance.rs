@@ -62,7 +62,7 @@ impl Effect for Look {
     type Outcome = ();
     const KIND: Kind<File> = Kind::new("look");
     async fn run(&self, _: &File, _: &Wake) -> Result<(), Outage> {
-        if self.0.swap(true, Ordering::AcqRel) { Ok(()) } else { Err(Outage("not now".into())) }
+        if self.0.swap(true, Ordering::AcqRel) { Ok(()) } else { Err(Outage::new("not now")) }
     }
     fn settle(&self, file: &mut File, (): (), unit: &mut Unit<'_>) {
         unit.emit(&Audited { account: file.account.clone(), step: "looked".into() });

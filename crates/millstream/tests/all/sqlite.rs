@@ -64,7 +64,7 @@ impl Place {
             self.store.instances().await.unwrap_err(),
         ];
         for error in errors {
-            assert!(error.0.contains(&path), "{error}");
+            assert!(error.to_string().contains(&path), "{error}");
         }
     }
 }
@@ -139,7 +139,10 @@ async fn a_file_of_a_later_release_or_of_something_else_is_refused() {
     std::fs::write(&other, "this is no database".repeat(100)).unwrap();
     for (path, expected) in [(later, "version 9"), (other, "not a database")] {
         let Err(error) = open(&path.display().to_string()) else { panic!("{} is opened", path.display()) };
-        assert!(error.0.contains(expected) && error.0.contains(&path.display().to_string()), "{error}");
+        assert!(
+            error.to_string().contains(expected) && error.to_string().contains(&path.display().to_string()),
+            "{error}"
+        );
     }
 }
 
@@ -149,6 +152,9 @@ async fn a_url_of_a_store_that_this_build_lacks_is_refused_without_repeating_its
     let mongo = mongo.into_iter().filter(|_| !cfg!(feature = "mongodb"));
     for url in mongo.chain(["postgres://user:secret@host/db"]) {
         let Err(error) = open(url) else { panic!("{url} is opened") };
-        assert!(error.0.contains("sqlite:///path/to/file.db") && !error.0.contains("secret"), "{error}");
+        assert!(
+            error.to_string().contains("sqlite:///path/to/file.db") && !error.to_string().contains("secret"),
+            "{error}"
+        );
     }
 }

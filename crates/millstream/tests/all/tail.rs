@@ -65,9 +65,9 @@ async fn of_more_than_is_asked_for_the_newest_are_given_and_the_others_counted()
     let bench = bench().await;
     bench.declare(&LEDGER).await;
     let operator = operator(&bench).await;
-    let mut all = Tail::start(operator.clone(), Timestamp(0), TailFilter::default()).await.unwrap();
+    let mut all = Tail::start(operator.clone(), Timestamp::from_millis(0), TailFilter::default()).await.unwrap();
     let of_b = TailFilter { key: Some("b".into()), ..TailFilter::default() };
-    let mut of_b = Tail::start(operator.clone(), Timestamp(0), of_b).await.unwrap();
+    let mut of_b = Tail::start(operator.clone(), Timestamp::from_millis(0), of_b).await.unwrap();
     let backlog: Vec<_> = (0..1300).map(|at| moved(["a", "b"][at % 2], &format!("m{at}"), Act::Add(1))).collect();
     bench.publish_all(backlog.iter().map(|moved| (millstream::testing::fresh_meta(), moved))).await;
     bench.publish_raw("ledger.noted.0", &[], "{}").await;
@@ -92,7 +92,7 @@ async fn what_is_named_is_filtered_by() {
     publish(&bench, "b", "two", Act::Add(1)).await;
     bench.publish(&meta, &Noted { account: "a".into(), note: "one".into() }).await;
     let found = async |filter: TailFilter| {
-        let mut tail = Tail::start(operator.clone(), Timestamp(0), filter).await.unwrap();
+        let mut tail = Tail::start(operator.clone(), Timestamp::from_millis(0), filter).await.unwrap();
         let (found, _) = tail.next(10).await.unwrap();
         found.into_iter().map(|message| message.subject).collect::<Vec<_>>().join(" ")
     };
@@ -105,6 +105,6 @@ async fn what_is_named_is_filtered_by() {
     assert_eq!(found(TailFilter { correlation: Some(meta.correlation), ..none() }).await, format!("{one} {noted}"));
     assert_eq!(found(TailFilter { stream: Some("LEDGER".into()), ..none() }).await, noted);
     let missing = TailFilter { stream: Some("NOTHING".into()), ..none() };
-    let error = Tail::start(operator.clone(), Timestamp(0), missing).await.unwrap_err();
+    let error = Tail::start(operator.clone(), Timestamp::from_millis(0), missing).await.unwrap_err();
     assert_eq!(error, OperatorError::NotFound("there is no stream NOTHING".into()));
 }

@@ -42,7 +42,7 @@ async fn a_deadline_that_was_moved_or_cleared_does_not_fire() {
     let bench = bench().await;
     let clock = Arc::new(AtomicU64::new(Timestamp::system().millis()));
     let now = clock.clone();
-    let clock_of_service = Clock::new(move || Timestamp(now.load(Ordering::Acquire)));
+    let clock_of_service = Clock::new(move || Timestamp::from_millis(now.load(Ordering::Acquire)));
     let options = Options { timing: short(), clock: clock_of_service, ..Options::default() };
     let service = bench.launch_with(ledger(&World::default()), options).await;
     service.until_ready().await;

@@ -39,7 +39,7 @@ impl Lossy {
     }
 
     fn there(&self) -> Result<&dyn Store, StoreError> {
-        if self.away.load(Ordering::Acquire) { Err(StoreError("away".into())) } else { Ok(&*self.store) }
+        if self.away.load(Ordering::Acquire) { Err(StoreError::new("away")) } else { Ok(&*self.store) }
     }
 }
 
@@ -58,7 +58,7 @@ impl Store for Lossy {
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
-            let store = self.there().map_err(|error| CommitError::Away(error.0))?;
+            let store = self.there().map_err(|error| CommitError::Away(error.to_string()))?;
             let take = |left: u32| left.checked_sub(1);
             let lost =
                 !batch.journal.is_empty() && self.lose.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();

@@ -164,7 +164,7 @@ async fn broker(url: &str) -> anyhow::Result<(Vec<Stream>, Vec<Durable>, Vec<Dea
                 pending: consumer.num_pending,
                 unacked: consumer.num_ack_pending as u64,
                 ack_floor: consumer.ack_floor.stream_sequence,
-                created: Timestamp(
+                created: Timestamp::from_millis(
                     u64::try_from(consumer.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
                 ),
             },

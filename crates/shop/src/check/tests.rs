@@ -8,7 +8,7 @@ use super::snapshot::{Charge, DeadLetters, Durable, Notification, Payment, Reser
 use super::*;
 use crate::wire::{Line, Order, Product};
 
-const NOW: Timestamp = Timestamp(1_000_000);
+const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 fn money(cents: i64) -> Money {
     Money::from_minor(cents).unwrap()
@@ -21,8 +21,8 @@ fn order(id: &str, status: &str) -> Order {
         total_amount: money(1000),
         status: status.into(),
         reason: None,
-        created_at: Timestamp(1_000),
-        ended_at: matches!(status, "CONFIRMED" | "CANCELLED").then_some(Timestamp(2_000)),
+        created_at: Timestamp::from_millis(1_000),
+        ended_at: matches!(status, "CONFIRMED" | "CANCELLED").then_some(Timestamp::from_millis(2_000)),
     }
 }
 
@@ -55,7 +55,7 @@ fn summary() -> Summary {
 
 fn durable(name: &str) -> Durable {
     let (stream, name) = ("ORDERS".into(), name.into());
-    Durable { stream, name, pending: 0, unacked: 0, ack_floor: 8, created: Timestamp(500) }
+    Durable { stream, name, pending: 0, unacked: 0, ack_floor: 8, created: Timestamp::from_millis(500) }
 }
 
 fn cancelled(id: &str, reason: &str) -> Order {
@@ -212,7 +212,7 @@ fn of_an_order_that_ended_before_notifications_were_there_nothing_need_be_told()
     let mut system = at_rest();
     system.notifications.clear();
     assert_eq!(broken(&system, &Terms::default()).len(), 4);
-    system.durables[1].created = Timestamp(2_000);
+    system.durables[1].created = Timestamp::from_millis(2_000);
     assert_eq!(broken(&system, &Terms::default()), []);
     let seen = "order sold: CONFIRMED, the customer was told CANCELLED";
     system.notifications.push(told("sold", "CANCELLED"));
@@ -235,16 +235,16 @@ fn figures_that_do_not_agree_with_the_orders_are_named() {
 fn figures_that_begin_later_are_held_to_what_has_happened_since() {
     let mut system = at_rest();
     for order in &mut system.orders[..2] {
-        (order.created_at, order.ended_at) = (Timestamp(100_000), Some(Timestamp(101_000)));
+        (order.created_at, order.ended_at) = (Timestamp::from_millis(100_000), Some(Timestamp::from_millis(101_000)));
     }
-    system.summary.since = Some(Timestamp(60_000));
+    system.summary.since = Some(Timestamp::from_millis(60_000));
     (system.summary.accepted, system.summary.confirmed) = (2, 1);
     (system.summary.cancelled.declined, system.summary.cancelled.out_of_stock) = (0, 0);
     assert_eq!(broken(&system, &Terms::default()), []);
     system.summary.accepted = 4;
     assert_eq!(broken(&system, &Terms::default())[0].1, "orders accepted: 4 counted, orders have 2");
     // Around the beginning it may be either.
-    system.summary.since = Some(Timestamp(5_000));
+    system.summary.since = Some(Timestamp::from_millis(5_000));
     assert_eq!(broken(&system, &Terms::default()), []);
     system.summary.since = None;
     assert!(!broken(&system, &Terms::default()).is_empty(), "orders that are not counted at all");

@@ -6,7 +6,7 @@ use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Selection, Settled, State, Wanted};
 
-const OLD: Timestamp = Timestamp(NOW.0 - 1);
+const OLD: Timestamp = Timestamp::from_millis(NOW.millis() - 1);
 
 fn mark(stream: &str, through: u64, created: &str) -> Settled {
     Settled { stream: stream.into(), through, created: created.into() }
@@ -151,7 +151,7 @@ pub async fn expired_keys_go(subject: Subject) {
     let mut writer = subject.writer().await;
     let of = |n: u8, expires| IdempotencyKey { hash: [n; 32], command: input(1), fingerprint: [0; 32], expires };
     let keys = vec![of(1, OLD), of(2, NOW), of(3, NOW + Duration::from_secs(1))];
-    let early = Timestamp(NOW.0 - 10);
+    let early = Timestamp::from_millis(NOW.millis() - 10);
     writer.commit_with(|batch| (batch.keys, batch.now) = (keys, early)).await.unwrap();
     assert_eq!(writer.store.expire(expiry(&[])).await.unwrap(), 0, "keys do not count as entries");
     let wanted = Wanted { keys: vec![[1; 32], [2; 32], [3; 32]], ..Wanted::default() };

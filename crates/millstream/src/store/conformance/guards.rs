@@ -59,7 +59,7 @@ pub async fn a_batch_is_all_or_nothing_whichever_part_is_refused(subject: Subjec
         hash: [hash; 32],
         command: input(n),
         fingerprint: [0; 32],
-        expires: Timestamp(u64::MAX / 4),
+        expires: Timestamp::from_millis(u64::MAX / 4),
     };
     let taken = idempotency(1, 1);
     writer

@@ -29,13 +29,13 @@ pub async fn an_entry_comes_back_as_it_was_written(subject: Subject) {
         started: 2,
         redrives: 1,
         error: Some("why 'not'\n\u{1F980}".into()),
-        first_failure: Some(Timestamp(5)),
-        last_failure: Some(Timestamp(6)),
+        first_failure: Some(Timestamp::from_millis(5)),
+        last_failure: Some(Timestamp::from_millis(6)),
         emitted: vec![0, 255, 10].into(),
         reply: Some(vec![0, 1].into()),
         stream: "ORDERS".into(),
         seq: 77,
-        at: Timestamp(9),
+        at: Timestamp::from_millis(9),
         ..entry(input(n))
     };
     let empty = Entry { emitted: "".into(), ..entry(input(4)) };

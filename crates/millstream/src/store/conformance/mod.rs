@@ -146,7 +146,7 @@ fn runtime() -> tokio::runtime::Runtime {
 const ACCOUNTS: Collection = Collection { name: "accounts", indexed: &["owner", "city"] };
 
 /// Some time, and the time of every commit that does not say another.
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 async fn prepared(store: Arc<dyn Store>) -> Arc<dyn Store> {
     store.prepare(&[ACCOUNTS]).await.unwrap();
@@ -228,9 +228,9 @@ fn put_with_wake(id: &str, expected: Option<u64>, kind: &str, at: u64) -> DocWri
     let wake = Wake {
         kind: kind.into(),
         opened: NOW,
-        at: Timestamp(at),
+        at: Timestamp::from_millis(at),
         attempt: 2,
-        lease: Some(Timestamp(5)),
+        lease: Some(Timestamp::from_millis(5)),
         generation: 3,
         cause: input(1),
         correlation: "c\"1".into(),
@@ -245,7 +245,7 @@ fn guard(id: &str, expected: u64) -> DocWrite {
 
 /// The id of the `n`-th input.
 fn input(n: u64) -> Id {
-    Id::derived(Timestamp(1_700_000_000_000 + n), "conformance", &n.to_be_bytes(), 0)
+    Id::derived(Timestamp::from_millis(1_700_000_000_000 + n), "conformance", &n.to_be_bytes(), 0)
 }
 
 /// The entry of an input that was handled and emitted something; its instance and batch are those of the commit.

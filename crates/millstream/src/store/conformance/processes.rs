@@ -98,7 +98,7 @@ async fn total(subject: &Subject) -> u64 {
 }
 
 fn id(name: &str, n: u64) -> Id {
-    Id::derived(Timestamp(1_700_000_000_000 + n), name, &n.to_be_bytes(), 0)
+    Id::derived(Timestamp::from_millis(1_700_000_000_000 + n), name, &n.to_be_bytes(), 0)
 }
 
 /// What a child process does, if this is one: commits until it is killed, and announces each commit after it.

@@ -56,7 +56,7 @@ pub async fn a_query_filters_by_fields_and_pages_both_ways(subject: Subject) {
 }
 
 async fn due(writer: &Writer, kinds: &[&'static str], now: u64, limit: usize) -> Vec<String> {
-    let docs = writer.store.due_wakes(kinds, Timestamp(now), limit).await.unwrap();
+    let docs = writer.store.due_wakes(kinds, Timestamp::from_millis(now), limit).await.unwrap();
     docs.into_iter().map(|doc| doc.key.id).collect()
 }
 
@@ -104,9 +104,9 @@ pub async fn due_wakes_are_counted_by_kind(subject: Subject) {
         put_with_wake("d", None, "deadline", 50),
     ];
     writer.commit(docs, vec![]).await.unwrap();
-    let mut counted = writer.store.wakes_due(Timestamp(40)).await.unwrap();
+    let mut counted = writer.store.wakes_due(Timestamp::from_millis(40)).await.unwrap();
     counted.sort_by(|a, b| a.kind.cmp(&b.kind));
-    let charge = WakesDue { kind: "charge".into(), due: 2, oldest: Timestamp(10) };
-    let refund = WakesDue { kind: "refund".into(), due: 1, oldest: Timestamp(20) };
+    let charge = WakesDue { kind: "charge".into(), due: 2, oldest: Timestamp::from_millis(10) };
+    let refund = WakesDue { kind: "refund".into(), due: 1, oldest: Timestamp::from_millis(20) };
     assert_eq!(counted, [charge, refund]);
 }

@@ -97,5 +97,10 @@ pub async fn concurrent_writers_lose_no_change(subject: Subject) {
 }
 
 fn of(store: u64, task: u64, change: u64) -> Id {
-    Id::derived(Timestamp(1_700_000_000_000 + change), "conformance", &[store as u8, task as u8, change as u8], 0)
+    Id::derived(
+        Timestamp::from_millis(1_700_000_000_000 + change),
+        "conformance",
+        &[store as u8, task as u8, change as u8],
+        0,
+    )
 }

@@ -14,7 +14,7 @@ impl Memory {
     /// Deletes old journal entries, at most `limit` of them, and expired idempotency keys; see [`Expiry`]. Raises each stream's
     /// mark to the highest sequence that it deletes. Returns how many entries went.
     pub fn expire(&mut self, expiry: &Expiry) -> usize {
-        let (first, last) = (Id(uuid::Uuid::nil()), first_id_of(expiry.before));
+        let (first, last) = (Id::default(), first_id_of(expiry.before));
         let mut walk = Walk { memory: self, expiry, gone: vec![], looked_at: 0 };
         let mut next = walk.between(walk.memory.expired_to.unwrap_or(first), last);
         if let (None, Some(from)) = (next, walk.memory.expired_to) {
@@ -47,7 +47,7 @@ impl Memory {
 fn first_id_of(at: Timestamp) -> Id {
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&at.millis().to_be_bytes()[2..]);
-    Id(uuid::Uuid::from_bytes(bytes))
+    Id::from(uuid::Uuid::from_bytes(bytes))
 }
 
 struct Walk<'a> {

@@ -175,7 +175,7 @@ impl Memory {
 
     /// The ids of an instance's entries with something emitted, in batches above `after`.
     fn outbox(&self, instance: Id, after: u64) -> impl Iterator<Item = Id> {
-        let of_instance = self.journal.indexed((instance, after, Id(uuid::Uuid::nil())));
+        let of_instance = self.journal.indexed((instance, after, Id::default()));
         of_instance
             .take_while(move |(of, ..)| *of == instance)
             .filter(move |(_, batch, _)| *batch > after)

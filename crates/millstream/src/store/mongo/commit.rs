@@ -41,7 +41,7 @@ impl From<Trouble> for CommitError {
 impl MongoStore {
     /// Commits a batch, and sees to it that nothing that nobody will ever finish stays in the way.
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<(), CommitError> {
-        let link = self.settled_link().await.map_err(|error| CommitError::Away(error.0))?;
+        let link = self.settled_link().await.map_err(|error| CommitError::Away(error.to_string()))?;
         let done = self.try_commit(link, batch).await;
         if matches!(done, Err(CommitError::Busy)) {
             if self.blocked_for() >= ABANDONED {

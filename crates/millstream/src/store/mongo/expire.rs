@@ -33,7 +33,7 @@ pub(super) async fn expire(
     for floor in [&no_stream].into_iter().chain(&expiry.floors) {
         match of_stream(link, session, expiry, floor, expiry.limit - gone).await {
             Ok(more) => gone += more,
-            Err(Trouble::Away(said)) => return Err(StoreError(said)),
+            Err(Trouble::Away(said)) => return Err(StoreError::new(said)),
             Err(Trouble::Conflict | Trouble::Duplicate) => {}
         }
     }

@@ -106,9 +106,10 @@ impl MongoStore {
     /// # Errors
     /// When neither names a database.
     pub fn open(url: &MongoUrl, database: Option<&str>) -> Result<Self, StoreError> {
-        let database = url.database().or(database.map(Into::into)).ok_or_else(|| {
-            StoreError("the URL names no database: use mongodb://host/database?replicaSet=name".into())
-        })?;
+        let database = url
+            .database()
+            .or(database.map(Into::into))
+            .ok_or_else(|| StoreError::new("the URL names no database: use mongodb://host/database?replicaSet=name"))?;
         Ok(Self {
             url: url.clone(),
             database,
@@ -123,7 +124,7 @@ impl MongoStore {
     async fn link(&self) -> Result<&Link, StoreError> {
         let connect = || async {
             let options = ClientOptions::parse(self.url.expose()).await;
-            let mut options = options.map_err(|error| StoreError(said(&error)))?;
+            let mut options = options.map_err(|error| StoreError::new(said(&error)).with_source(error))?;
             options.tls = self.url.tls(options.tls);
             // What a commit promises is not for a URL to change.
             let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
@@ -134,7 +135,8 @@ impl MongoStore {
             let app_name = options.app_name.get_or_insert_with(|| self.database.clone()).clone();
             options.min_pool_size.get_or_insert(POOL.0);
             options.max_pool_size.get_or_insert(POOL.1);
-            let client = Client::with_options(options).map_err(|error| StoreError(said(&error)))?;
+            let client =
+                Client::with_options(options).map_err(|error| StoreError::new(said(&error)).with_source(error))?;
             Ok(Link { db: client.database(&self.database), client, app_name })
         };
         self.link.get_or_try_init(connect).await
@@ -323,7 +325,8 @@ impl Store for MongoStore {
                 Ok(_) | Err(Trouble::Duplicate) => {}
                 Err(trouble) => return Err(trouble.into()),
             }
-            let lost = || StoreError(format!("the mark of stream {} went away while it was being set", mark.stream));
+            let lost =
+                || StoreError::new(format!("the mark of stream {} went away while it was being set", mark.stream));
             read::settled(link, &mark.stream).await?.ok_or_else(lost)
         };
         init.boxed()

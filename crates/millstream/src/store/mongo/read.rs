@@ -84,7 +84,7 @@ pub(super) fn filter(query: &Selection) -> Result<Document, StoreError> {
     let mut filter = Document::new();
     for (field, value) in &query.filters {
         if !is_field(field) {
-            return Err(StoreError(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`")));
+            return Err(StoreError::new(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`")));
         }
         filter.insert(format!("fields.{field}"), value);
     }
@@ -148,7 +148,7 @@ pub(super) async fn wakes_due(
             doc! { "$group": { "_id": "$wake.kind", "due": { "$sum": 1_i64 }, "oldest": { "$min": "$wake.at" } } },
         ]);
         for Counted { kind, due, oldest } in all(counted.with_type()).await? {
-            let (due, oldest) = (due.unsigned_abs(), Timestamp(oldest.timestamp_millis().unsigned_abs()));
+            let (due, oldest) = (due.unsigned_abs(), Timestamp::from_millis(oldest.timestamp_millis().unsigned_abs()));
             let of_kind = kinds.entry(kind.clone()).or_insert(WakesDue { kind, due: 0, oldest });
             of_kind.due += due;
             of_kind.oldest = of_kind.oldest.min(oldest);

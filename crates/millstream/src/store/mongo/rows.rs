@@ -280,7 +280,7 @@ pub(super) fn date(at: Timestamp) -> DateTime {
 }
 
 fn time(at: DateTime) -> Timestamp {
-    Timestamp(at.timestamp_millis().unsigned_abs())
+    Timestamp::from_millis(at.timestamp_millis().unsigned_abs())
 }
 
 /// An id in a query or a statement.
@@ -293,7 +293,7 @@ fn uuid(id: Id) -> Uuid {
 }
 
 fn id(uuid: Uuid) -> Id {
-    Id(uuid::Uuid::from_bytes(uuid.bytes()))
+    Id::from(uuid::Uuid::from_bytes(uuid.bytes()))
 }
 
 pub(super) fn binary(bytes: &[u8]) -> Binary {

@@ -39,7 +39,7 @@ impl From<Error> for Trouble {
 
 impl From<Trouble> for StoreError {
     fn from(trouble: Trouble) -> Self {
-        Self(match trouble {
+        Self::new(match trouble {
             Trouble::Duplicate => "MongoDB has this record already".into(),
             Trouble::Conflict => "another writer was in the way".into(),
             Trouble::Away(said) => said,

@@ -37,15 +37,15 @@ impl Session {
                 Ok(gone)
             }
             Err(CommitError::Busy) => Ok(0),
-            Err(CommitError::Away(error) | CommitError::Unknown(error)) => Err(StoreError(error)),
-            Err(error) => Err(StoreError(error.to_string())),
+            Err(CommitError::Away(error) | CommitError::Unknown(error)) => Err(StoreError::new(error)),
+            Err(error) => Err(StoreError::new(error.to_string())),
         }
     }
 }
 
 fn expire(conn: &mut Connection, expiry: &Expiry, from: Option<Id>) -> Result<(usize, Option<Id>), Failure> {
     write(conn, |tx| {
-        let first = Id(uuid::Uuid::nil());
+        let first = Id::from(uuid::Uuid::nil());
         let last = first_id_of(expiry.before);
         let mut walk = Walk { gone: vec![], looked_at: 0, expiry };
         let mut next = walk.between(tx, from.unwrap_or(first), last)?;
@@ -65,7 +65,7 @@ fn expire(conn: &mut Connection, expiry: &Expiry, from: Option<Id>) -> Result<(u
 fn first_id_of(at: Timestamp) -> Id {
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&at.millis().to_be_bytes()[2..]);
-    Id(uuid::Uuid::from_bytes(bytes))
+    Id::from(uuid::Uuid::from_bytes(bytes))
 }
 
 struct Walk<'a> {

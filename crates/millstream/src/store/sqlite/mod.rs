@@ -60,13 +60,13 @@ fn path_of(url: &str) -> Result<PathBuf, StoreError> {
     let path = match url.split_once("://") {
         Some(("sqlite", path)) => path,
         Some((scheme, _)) => {
-            return Err(StoreError(format!("`{scheme}://` is not SQLite: use sqlite:///path/to/file.db")));
+            return Err(StoreError::new(format!("`{scheme}://` is not SQLite: use sqlite:///path/to/file.db")));
         }
         None => url,
     };
     // An in-memory database would be another one for each connection, and settings in a query would become part of the name.
     if path.is_empty() || path.ends_with('/') || path.contains([':', '?']) {
-        return Err(StoreError(format!("`{url}` names no file: use sqlite:///path/to/file.db")));
+        return Err(StoreError::new(format!("`{url}` names no file: use sqlite:///path/to/file.db")));
     }
     Ok(path.into())
 }
@@ -218,7 +218,7 @@ mod tests {
             ["", "sqlite://", "sqlite::memory:", ":memory:", "sqlite:///data/", "sqlite://a.db?mode=ro", "mysql://h/d"]
         {
             let error = path_of(url).unwrap_err();
-            assert!(error.0.contains("sqlite:///path/to/file.db"), "{url}: {error}");
+            assert!(error.to_string().contains("sqlite:///path/to/file.db"), "{url}: {error}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn load(conn: &mut Connection, wanted: &Wanted) -> Result<Loaded, Fai
                 hash: *hash,
                 command: id_at(row, 0)?,
                 fingerprint: row.get(1)?,
-                expires: Timestamp(row.get::<_, i64>(2)?.unsigned_abs()),
+                expires: Timestamp::from_millis(row.get::<_, i64>(2)?.unsigned_abs()),
             })
         };
         loaded.keys.extend(read.query_row([hash], key).optional()?);
@@ -178,8 +178,9 @@ fn wake(json: &str) -> rusqlite::Result<Wake> {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let state = row.get(2)?;
-    let moment =
-        |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(|at| Timestamp(at.unsigned_abs())));
+    let moment = |column| {
+        Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(|at| Timestamp::from_millis(at.unsigned_abs())))
+    };
     Ok(Entry {
         id: id_at(row, 0)?,
         version: uint(row, 1)?,
@@ -204,7 +205,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 pub(super) fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
-    Ok(Id(uuid::Uuid::from_bytes(row.get(column)?)))
+    Ok(Id::from(uuid::Uuid::from_bytes(row.get(column)?)))
 }
 
 pub(super) fn uint(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
@@ -212,7 +213,7 @@ pub(super) fn uint(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 }
 
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
-    uint(row, column).map(Timestamp)
+    uint(row, column).map(Timestamp::from_millis)
 }
 
 fn limit(most: usize) -> i64 {

@@ -138,7 +138,7 @@ pub(super) fn clear(conn: &mut Connection) -> Result<(), Failure> {
 pub(super) fn field_value(field: &str) -> rusqlite::Result<String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if field.is_empty() || !field.bytes().all(legal) {
-        let error = StoreError(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`"));
+        let error = StoreError::new(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`"));
         return Err(rusqlite::Error::ToSqlConversionFailure(error.into()));
     }
     Ok(format!("json_extract(body, '$.{field}')"))

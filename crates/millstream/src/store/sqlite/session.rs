@@ -49,7 +49,7 @@ impl Thread {
         std::thread::Builder::new()
             .name(name.into())
             .spawn(run)
-            .map_err(|error| StoreError(format!("cannot start the thread {name}: {error}")))?;
+            .map_err(|error| StoreError::new(format!("cannot start the thread {name}: {error}")))?;
         Ok(Self { jobs })
     }
 
@@ -64,7 +64,7 @@ impl Thread {
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.send(work).await.unwrap_or_else(|_| Err(StoreError("the store's thread has ended".into())))
+        self.send(work).await.unwrap_or_else(|_| Err(StoreError::new("the store's thread has ended")))
     }
 
     pub(super) async fn commit(
@@ -87,7 +87,7 @@ pub(super) struct Session {
 impl Session {
     /// Opens the file, and creates what is missing: folder, file, tables.
     pub(super) fn create(path: &Arc<Path>) -> Result<Self, StoreError> {
-        let away = |error: &dyn std::fmt::Display| StoreError(format!("{}: {error}", path.display()));
+        let away = |error: &dyn std::fmt::Display| StoreError::new(format!("{}: {error}", path.display()));
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| away(&error))?;
         }
@@ -113,8 +113,8 @@ impl Session {
         loop {
             match self.run(&mut work) {
                 Err(CommitError::Busy) if attempt < PATIENCE => attempt += 1,
-                Err(CommitError::Away(error) | CommitError::Unknown(error)) => return Err(StoreError(error)),
-                Err(error) => return Err(StoreError(self.because(&error))),
+                Err(CommitError::Away(error) | CommitError::Unknown(error)) => return Err(StoreError::new(error)),
+                Err(error) => return Err(StoreError::new(self.because(&error))),
                 Ok(done) => return Ok(done),
             }
         }
