@@ -86,11 +86,11 @@ fn off() -> impl Strategy<Value = u64> {
 }
 
 fn instance(n: u64) -> Id {
-    Id::derived(Timestamp(START), "instance", &n.to_be_bytes(), 0)
+    Id::derived(Timestamp::from_millis(START), "instance", &n.to_be_bytes(), 0)
 }
 
 fn input(n: u64) -> Id {
-    Id::derived(Timestamp(START + n), "input", &n.to_be_bytes(), 0)
+    Id::derived(Timestamp::from_millis(START + n), "input", &n.to_be_bytes(), 0)
 }
 
 fn mark() -> impl Strategy<Value = Settled> {
@@ -120,10 +120,10 @@ fn body() -> impl Strategy<Value = String> {
 fn wake() -> impl Strategy<Value = Wake> {
     (one_of(&KINDS), time(), option::of(time()), 0..3_u32).prop_map(|(kind, at, lease, attempt)| Wake {
         kind: kind.into(),
-        opened: Timestamp(START),
-        at: Timestamp(at),
+        opened: Timestamp::from_millis(START),
+        at: Timestamp::from_millis(at),
         attempt,
-        lease: lease.map(Timestamp),
+        lease: lease.map(Timestamp::from_millis),
         generation: 1,
         cause: input(0),
         correlation: "c".into(),
@@ -160,15 +160,15 @@ fn journal() -> impl Strategy<Value = Input> {
                 started: attempts / 2,
                 redrives: attempts / 3,
                 error: error.map(str::to_owned),
-                first_failure: first.map(Timestamp),
-                last_failure: last.map(Timestamp),
+                first_failure: first.map(Timestamp::from_millis),
+                last_failure: last.map(Timestamp::from_millis),
                 emitted: emitted.into(),
                 reply: reply.map(Into::into),
                 instance: instance(0),
                 batch: 0,
                 stream: stream.into(),
                 seq,
-                at: Timestamp(at),
+                at: Timestamp::from_millis(at),
             };
             Input { off, entry }
         },
@@ -256,7 +256,7 @@ async fn apply(act: Act, memory: &mut Memory, file: &SqliteStore) -> Result<(), 
                 docs: docs.into_iter().map(|doc| expecting(doc, memory)).collect(),
                 journal: inputs.into_iter().map(|input| following(input, of, batch, memory)).collect(),
                 keys: keys.into_iter().map(|(n, expires)| idempotency_key(n, expires)).collect(),
-                now: Timestamp(now),
+                now: Timestamp::from_millis(now),
             };
             let committed = file.commit(batch.clone()).await;
             prop_assert_eq!(memory.commit(&batch), committed, "{:?}", batch);
@@ -272,7 +272,8 @@ async fn apply(act: Act, memory: &mut Memory, file: &SqliteStore) -> Result<(), 
             prop_assert_eq!(memory.delete_instance(instance(n), version), deleted);
         }
         Act::Expire { before, floors, now, limit } => {
-            let expiry = Expiry { before: Timestamp(before), floors, now: Timestamp(now), limit };
+            let expiry =
+                Expiry { before: Timestamp::from_millis(before), floors, now: Timestamp::from_millis(now), limit };
             let gone = file.expire(expiry.clone()).await.unwrap();
             prop_assert_eq!(memory.expire(&expiry), gone, "{:?}", expiry);
         }
@@ -307,7 +308,12 @@ fn following(input: Input, of: u64, batch: u64, memory: &Memory) -> Entry {
 }
 
 fn idempotency_key(n: u8, expires: u64) -> IdempotencyKey {
-    IdempotencyKey { hash: [n; 32], command: input(expires - START), fingerprint: [n; 32], expires: Timestamp(expires) }
+    IdempotencyKey {
+        hash: [n; 32],
+        command: input(expires - START),
+        fingerprint: [n; 32],
+        expires: Timestamp::from_millis(expires),
+    }
 }
 
 async fn ask(asked: Asked, memory: &Memory, file: &SqliteStore) -> Result<(), TestCaseError> {
@@ -326,7 +332,7 @@ async fn ask(asked: Asked, memory: &Memory, file: &SqliteStore) -> Result<(), Te
     for query in queries {
         prop_assert_eq!(memory.find(&query), file.find(query.clone()).await.unwrap(), "{:?}", query);
     }
-    let now = Timestamp(now);
+    let now = Timestamp::from_millis(now);
     prop_assert_eq!(memory.due_wakes(&kinds, now, limit), file.due_wakes(&kinds, now, limit).await.unwrap());
     for now in [now, now + Duration::from_secs(1)] {
         let mut counted = file.wakes_due(now).await.unwrap();
