@@ -229,7 +229,7 @@ pub enum CommitError {
     #[error("the instance row is gone")]
     Fenced,
     /// The store is away; nothing was committed.
-    #[error("the store is away: {0}")]
+    #[error("store unavailable: {0}")]
     Away(String),
     /// The store is away; only the journal can tell whether the batch was committed.
     #[error("the outcome of a commit is unknown: {0}")]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use millstream::sim::Faults;
-use simulation::simulate;
+use simulation::simulate_everywhere;
 
 const USAGE: &str = "simulation --seeds N [--from S]";
 /// Seeds between two lines of progress.
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let mut at = from;
     while at < end {
         let to = end.min(at + STEP);
-        if let Err(failure) = simulate(at..to, Faults::all()) {
+        if let Err(failure) = simulate_everywhere(at..to, Faults::all()) {
             println!("{failure}");
             return ExitCode::FAILURE;
         }

@@ -20,6 +20,8 @@ cargo xtask <task>
   demo [--orders FILE.jsonl] [--stock FILE.csv]
                               run the shop in a fresh folder, submit orders, check every invariant
   test [cargo test's args]    run all tests that this machine supports, and list those skipped
+  simulate [--seeds N] [--from S]
+                              run the shop's services in the simulator, one world a seed, until one fails
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
   sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
@@ -29,6 +31,7 @@ enum Task {
     Up(Vec<OsString>),
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
+    Simulate(Vec<OsString>),
     Dashboards,
     Sabotage(Option<String>),
     Help,
@@ -43,6 +46,7 @@ impl Task {
             Some("up") => Self::Up(rest),
             Some("demo") => Self::Demo(rest),
             Some("test") => Self::Test(rest),
+            Some("simulate") => Self::Simulate(rest),
             Some("dashboards") if rest.is_empty() => Self::Dashboards,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
@@ -72,6 +76,10 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo(flags) => shop("demo", with_samples(flags), true),
         Task::Test(args) => test::run(args),
+        Task::Simulate(flags) => {
+            let run = ["run", "--release", "--quiet", "--package", "simulation", "--"];
+            Err(cargo().args(run).args(flags).exec()).context("cannot run cargo")
+        }
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
         }

@@ -109,13 +109,13 @@ impl Engine {
     pub(crate) fn store_is_up(&mut self) {
         self.store_tries = 0;
         if !self.status.store_up.swap(true, Ordering::AcqRel) {
-            tracing::info!("the store is back");
+            tracing::info!("store available again");
         }
     }
 
     pub(crate) fn store_is_down(&self, error: &str) {
         if self.status.store_up.swap(false, Ordering::AcqRel) {
-            tracing::warn!(error, "the store is away");
+            tracing::warn!(error, "store unavailable");
         }
     }
 
