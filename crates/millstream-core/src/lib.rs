@@ -11,6 +11,8 @@ pub mod handler;
 pub mod ids;
 pub mod metric;
 #[doc(hidden)]
+pub mod outbox;
+#[doc(hidden)]
 pub mod planner;
 pub mod record;
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use async_nats::HeaderMap;
 use async_nats::header::HeaderValue;
 use fail::fail_point;
 use futures_util::StreamExt;
+use millstream_core::outbox::{self as core, Acked, Again, News};
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -72,7 +73,7 @@ impl Outbox {
     pub(crate) fn new() -> (Self, Publisher) {
         let (jobs, queue) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
-        (Self { jobs, shared: shared.clone() }, Publisher { queue, shared, waiting: VecDeque::new(), first: 0 })
+        (Self { jobs, shared: shared.clone() }, Publisher { queue, shared })
     }
 
     /// Queues a job. The journal bounds what may queue, so this does not wait.
@@ -101,22 +102,10 @@ impl Outbox {
 }
 
 /// Replies come to one subscription and are told apart by a number, which costs less than a future for each message and
-/// leaves nothing behind when everything is sent again.
+/// leaves nothing behind when everything is sent again. What is sent when is decided by the outbox of `millstream-core`.
 pub(crate) struct Publisher {
     queue: mpsc::UnboundedReceiver<Job>,
     shared: Arc<Shared>,
-    waiting: VecDeque<Sent>,
-    /// The number of the first message waiting.
-    first: u64,
-}
-
-/// A message that was sent and is to be sent again until it is acked, in order.
-struct Sent {
-    /// `None` only keeps a job without messages in its place.
-    message: Option<Emitted>,
-    acked: bool,
-    /// Set on the last message of a job.
-    ends: Option<(u64, Done)>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +119,9 @@ struct PubError {
     description: String,
 }
 
+/// The entries of a job, and who is told of its end.
+type Waiting = (u64, Done);
+
 impl Publisher {
     /// Publishes until the outbox is dropped and everything is out.
     pub(crate) async fn run(mut self, broker: Broker, timing: Timing, meters: Arc<Meters>) {
@@ -142,72 +134,53 @@ impl Publisher {
             }
             tokio::time::sleep(timing.gate_retry.longest).await;
         };
-        let mut failures = 0_u32;
+        let mut waiting = core::Outbox::<Waiting>::new(timing.publish_timeout, timing.gate_retry);
+        let begun = Instant::now();
+        let now = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut open = true;
-        let mut deadline = Instant::now();
-        let mut held = false;
-        let mut reconnected = false;
-        while open || !self.waiting.is_empty() {
-            let room = !held && self.waiting.len() < IN_FLIGHT;
-            if self.waiting.is_empty() {
-                deadline = Instant::now() + timing.publish_timeout;
-            }
+        while open || !waiting.is_empty() {
+            let deadline = waiting.deadline().map(|at| begun + Duration::from_millis(at));
             tokio::select! {
                 biased;
                 Some(ack) = acks.next() => {
                     let number = ack.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
-                    let Some(index) = number.and_then(|number| number.checked_sub(self.first)) else { continue };
-                    let Some(sent) = usize::try_from(index).ok().and_then(|index| self.waiting.get_mut(index)) else {
-                        continue;
-                    };
-                    match verdict(&ack) {
-                        Ok(()) => {
-                            sent.acked = true;
-                            if self.pop(&meters) {
-                                deadline = Instant::now() + timing.publish_timeout;
-                                if failures > 0 && !held {
-                                    tracing::info!("publishing resumed");
-                                    failures = 0;
-                                }
-                            }
-                        }
-                        Err(error) if !held => {
-                            failures += 1;
-                            held = true;
-                            deadline = Instant::now() + timing.gate_retry.delay(failures);
+                    let Some(number) = number else { continue };
+                    let Acked { out, news } = waiting.answered(now(), number, verdict(&ack));
+                    self.out(out, &meters);
+                    match news {
+                        Some(News::Refused { subject, error }) => {
                             meters.publish_failed(REFUSED);
-                            if failures == 1 {
-                                tracing::warn!(error, waiting = self.waiting.len(), "publishing failed; retrying");
-                            }
+                            tracing::warn!(subject, error, waiting = waiting.len(), "publishing failed; retrying");
                         }
-                        Err(_) => {}
+                        Some(News::RefusedAgain) => meters.publish_failed(REFUSED),
+                        Some(News::Resumed) => tracing::info!("publishing resumed"),
+                        None => {}
                     }
                 }
                 Ok(()) = link.changed() => {
                     if link.borrow_and_update().up {
-                        deadline = Instant::now();
-                        reconnected = true;
-                    } else if !self.waiting.is_empty() {
+                        waiting.reconnected(now());
+                    } else if !waiting.is_empty() {
                         meters.publish_failed(DISCONNECTED);
                     }
                 }
-                () = tokio::time::sleep_until(deadline), if !self.waiting.is_empty() => {
-                    let timeout = !held && !reconnected;
-                    (held, reconnected) = (false, false);
+                () = at(deadline) => {
+                    let (why, numbers) = waiting.due(now());
                     if broker.is_up() {
-                        if timeout {
+                        if why == Again::Timeout {
                             meters.publish_failed(TIMEOUT);
                         }
-                        self.send_again(&broker, &inbox).await;
+                        send(&broker, &inbox, &waiting, numbers).await;
                     }
-                    deadline = Instant::now() + timing.publish_timeout;
                 }
-                job = self.queue.recv(), if open && room => match job {
-                    Some(job) => {
+                job = self.queue.recv(), if open && waiting.has_room(IN_FLIGHT) => match job {
+                    Some(Job { messages, entries, done }) => {
                         let started = Instant::now();
-                        self.accept(job, &broker, &inbox).await;
+                        let numbers = waiting.accept(now(), messages, (entries, done));
+                        send(&broker, &inbox, &waiting, numbers).await;
                         meters.stage("publish", started);
-                        self.pop(&meters);
+                        let out = waiting.take_out();
+                        self.out(out, &meters);
                     }
                     None => open = false,
                 },
@@ -215,51 +188,32 @@ impl Publisher {
         }
     }
 
-    async fn accept(&mut self, job: Job, broker: &Broker, inbox: &str) {
-        let mut ends = Some((job.entries, job.done));
-        let last = job.messages.len();
-        for (index, message) in job.messages.into_iter().enumerate() {
-            fail_point!("before_publish");
-            send(broker, inbox, self.first + self.waiting.len() as u64, &message).await;
-            let ends = if index + 1 == last { ends.take() } else { None };
-            self.waiting.push_back(Sent { message: Some(message), acked: false, ends });
-        }
-        if ends.is_some() {
-            self.waiting.push_back(Sent { message: None, acked: true, ends });
-        }
-    }
-
-    /// Takes off what is acked at the front; says whether there was anything.
-    fn pop(&mut self, meters: &Meters) -> bool {
-        let before = self.first;
-        while self.waiting.front().is_some_and(|sent| sent.acked) {
-            let Some(sent) = self.waiting.pop_front() else { break };
-            self.first += 1;
-            if let Some(message) = &sent.message {
+    /// Messages that are out, and the jobs that ended with them.
+    fn out(&self, out: Vec<(Option<Emitted>, Option<Waiting>)>, meters: &Meters) {
+        for (message, ends) in out {
+            if let Some(message) = &message {
                 fail_point!("after_publish");
                 meters.published(&message.subject);
             }
-            let Some((entries, done)) = sent.ends else { continue };
+            let Some((entries, done)) = ends else { continue };
             match done {
                 Done::Batch { watermark, batch } => watermark.0.store(batch, Ordering::Release),
                 Done::Swept(done) => drop(done.send(())),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
-            if let (Some(since), true) = (self.shared.since().pop_front(), sent.message.is_some()) {
+            if let (Some(since), true) = (self.shared.since().pop_front(), message.is_some()) {
                 meters.exchanged("publish", since);
             }
             self.shared.progress.notify_one();
         }
-        self.first > before
     }
+}
 
-    /// Sends all that is unacked again, in order and pipelined: to the broker it is the same message.
-    async fn send_again(&mut self, broker: &Broker, inbox: &str) {
-        for (number, sent) in (self.first..).zip(&self.waiting) {
-            if let (Some(message), false) = (&sent.message, sent.acked) {
-                send(broker, inbox, number, message).await;
-            }
-        }
+/// Resolves at a time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -274,16 +228,21 @@ fn verdict(ack: &async_nats::Message) -> Result<(), String> {
     }
 }
 
-async fn send(broker: &Broker, inbox: &str, number: u64, message: &Emitted) {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &message.headers {
-        headers.append(name.as_str(), HeaderValue::from(value.as_str()));
-    }
-    let reply = format!("{inbox}.{number}");
-    let (subject, payload) = (message.subject.clone(), message.payload.clone());
-    let sent = broker.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
-    if let Err(error) = sent {
-        // It stays unacked and is sent again after the time-out.
-        tracing::debug!(%error, subject = message.subject, "not sent");
+/// Sends messages in order, pipelined.
+async fn send(broker: &Broker, inbox: &str, waiting: &core::Outbox<Waiting>, numbers: impl IntoIterator<Item = u64>) {
+    for number in numbers {
+        let Some(message) = waiting.message(number) else { continue };
+        fail_point!("before_publish");
+        let mut headers = HeaderMap::new();
+        for (name, value) in &message.headers {
+            headers.append(name.as_str(), HeaderValue::from(value.as_str()));
+        }
+        let reply = format!("{inbox}.{number}");
+        let (subject, payload) = (message.subject.clone(), message.payload.clone());
+        let sent = broker.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
+        if let Err(error) = sent {
+            // It stays unacked and is sent again after the time-out.
+            tracing::debug!(%error, subject = message.subject, "not sent");
+        }
     }
 }
