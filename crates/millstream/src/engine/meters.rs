@@ -263,6 +263,9 @@ impl Meters {
                 histogram.record(f64::from(size));
             }
         }
+        if plan.misses > 0 {
+            self.telemetry.counter(&table::LOAD_MISSES, &[]).increment(plan.misses.into());
+        }
         for count in &plan.counts {
             self.telemetry.record(count.metric, count.labels, count.value);
         }

@@ -368,6 +368,24 @@ impl Sim {
         letters
     }
 
+    /// Kills a process: what it had in hand and in memory is gone. Another one starts in its place when the world goes on.
+    ///
+    /// # Panics
+    /// When there is no such service.
+    pub fn kill(&mut self, service: &str, replica: usize) {
+        let app = self.app(service);
+        if let Some(state) = self.apps[app].replicas.get_mut(replica) {
+            *state = None;
+        }
+    }
+
+    /// Takes the last messages of a stream away, as a broker does that has acknowledged them and lost power before they were on disk.
+    pub fn lose_tail(&mut self, stream: &str, messages: u64) {
+        let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
+        // A stream that is not there has no tail.
+        let _ = self.broker.forget_after(self.now, stream, last.saturating_sub(messages));
+    }
+
     /// Lets so many actions happen, with what may go wrong.
     ///
     /// # Errors

@@ -158,6 +158,13 @@ pub static CONFLICTS: Metric = Metric::counter(
     &["kind"],
 )
 .with_series(&[&["version"], &["duplicate"], &["transient"]]);
+/// Further loads for documents that no `touches` had named.
+pub static LOAD_MISSES: Metric = Metric::counter(
+    "millstream_load_misses_total",
+    "Batches loaded again and run again because a handler used a document that its `touches` did not name.",
+    &[],
+)
+.with_series(&[&[]]);
 /// What became of effects.
 pub static EFFECTS: Metric =
     Metric::counter("millstream_effects_total", "Runs of effects by what became of them.", &["kind", "outcome"]);
@@ -222,6 +229,7 @@ pub static ALL: &[&Metric] = &[
     &STAGE,
     &BATCH_SIZE,
     &CONFLICTS,
+    &LOAD_MISSES,
     &EFFECTS,
     &EFFECT_DURATION,
     &WAKES_DUE,
