@@ -163,7 +163,7 @@ async fn an_unknown_order_and_one_watcher_too_many_are_refused_as_problems() {
     let open = [Events::of(&shop, &id, None).await, Events::of(&shop, &id, None).await];
     let refused = shop.get(format!("{}/orders/{id}/events", shop.urls.orders)).await;
     assert_eq!((refused.status.as_u16(), refused.header("content-type")), (503, "application/problem+json"));
-    assert!(refused.text.contains("2 requests watch"), "{refused:?}");
+    assert!(refused.text.contains("limit of 2 concurrent watches"), "{refused:?}");
     drop(open);
     let again = async || Events::ask(&shop, &id, None).await.status() == 200;
     eventually("places to be free again", SOON, again).await;
