@@ -20,7 +20,7 @@ pub(crate) fn obstacle(service: &Service) -> Option<String> {
     let kinds =
         service.effects.iter().map(|effect| effect.kind()).chain(service.timers.iter().map(|timer| timer.kind()));
     if let Some(kind) = kinds.into_iter().next() {
-        return Some(format!("it has a wake or timer `{kind}`, and what that has done cannot be taken back"));
+        return Some(format!("it has an effect or timer `{kind}`, and what that has done cannot be taken back"));
     }
     if let Some(reading) = service.reads.iter().find(|reading| reading.start == Start::Now) {
         return Some(format!("it reads {} from where that stood at the first start", reading.stream.name));
@@ -97,7 +97,7 @@ mod tests {
         for (service, part) in [
             (reader().publishes(STREAM), "publishes S"),
             (reader().timer(Bell), "`bell`"),
-            (Service::new("reader").reads(STREAM, Start::Now), "S from where that stood"),
+            (reader().reads(Stream::new("T", "t"), Start::Now), "T from where that stood"),
             (Service::new("reader"), "no stream"),
         ] {
             let why = obstacle(&service).unwrap();
