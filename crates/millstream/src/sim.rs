@@ -10,8 +10,13 @@
 
 mod app;
 pub mod broker;
+mod course;
+mod faults;
+mod hunt;
 mod random;
 mod replica;
 mod world;
 
-pub use world::{Call, Failure, Faults, Sim, hunt};
+pub use faults::Faults;
+pub use hunt::{Failure, hunt};
+pub use world::{Call, Sim};

@@ -12,9 +12,9 @@
 //! store.with(|memory| *memory = backup);
 //! ```
 
+mod adapter;
 mod commit;
 mod expire;
-mod shared;
 mod table;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use std::ops::Bound;
 
 use serde_json::Value;
 
-pub use self::shared::MemoryStore;
+pub use self::adapter::MemoryStore;
 use self::table::Table;
 use super::{
     Collection, Entry, IdempotencyKey, Instance, Key, KeyHash, Loaded, Selection, Settled, StoredDoc, WakesDue, Wanted,
