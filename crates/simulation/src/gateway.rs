@@ -45,7 +45,7 @@ impl Company {
 
     /// Now and then it does not answer, before or after it has done what was asked.
     fn fails(&self, calls: u64) -> bool {
-        (calls.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.seed) % 11 == 0
+        (calls.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.seed).is_multiple_of(11)
     }
 }
 
@@ -64,7 +64,7 @@ impl Gateway for Cards {
         if self.0.fails(calls) {
             return Err(Outage::new("503"));
         }
-        let declined = self.0.seed.wrapping_add(books.captures.len() as u64) % 5 == 0;
+        let declined = self.0.seed.wrapping_add(books.captures.len() as u64).is_multiple_of(5);
         if !books.answers.contains_key(key) {
             let answer = if declined { Err("card declined".to_owned()) } else { Ok(format!("ch_{calls}")) };
             if let Ok(charge_id) = &answer {

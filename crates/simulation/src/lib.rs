@@ -101,7 +101,7 @@ fn world(seed: u64, faults: Faults) -> (Sim, Shop) {
 /// Cancels each third order that is there.
 fn cancel_some(sim: &mut Sim, seed: u64) {
     for (index, order) in sim.all::<orders::Order>("orders").into_iter().enumerate() {
-        if (index as u64 + seed) % 3 == 0 {
+        if (index as u64 + seed).is_multiple_of(3) {
             let key = format!("cancel {}", order.id);
             sim.call("orders", Some(&key), CancelOrder { id: order.id });
         }

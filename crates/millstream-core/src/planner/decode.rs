@@ -51,7 +51,7 @@ impl Decoder {
     pub fn decode(&self, incoming: Incoming) -> Option<Delivery> {
         let Incoming { seq, delivered, published, wire, payload } = incoming;
         let get = |name: &str| wire.header(name);
-        let redriven = if self.redrives { Some(Redriven::read(&get, wire.subject())?) } else { None };
+        let redriven = if self.redrives { Some(Redriven::read(get, wire.subject())?) } else { None };
         let meta = self.meta(&get, seq, redriven.as_ref(), published);
         let (event, work) = self.work(get(header::TYPE), &meta, &payload);
         let (stream, consumer) = (self.stream, self.consumer);

@@ -35,6 +35,9 @@ pub(super) struct Asked {
     pub(super) answer: Option<Result<Reply, CommandFailure>>,
 }
 
+/// Something that is done in the course of a run.
+pub(super) type Act = Box<dyn FnOnce(&mut Sim) + Send>;
+
 /// A call to a service, by which its answer is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call(usize);
@@ -51,7 +54,7 @@ pub struct Sim {
     pub(super) calls: Vec<Asked>,
     pub(super) frozen: Vec<(usize, usize, u64)>,
     /// What is done after so many actions.
-    pub(super) acts: Vec<(usize, Box<dyn FnOnce(&mut Self) + Send>)>,
+    pub(super) acts: Vec<(usize, Act)>,
     pub(super) log: Vec<String>,
 }
 

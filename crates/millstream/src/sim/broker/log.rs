@@ -14,7 +14,7 @@ pub struct Message {
     pub seq: u64,
     /// Where it was published.
     pub subject: String,
-    /// Header names and values, in order.
+    /// Header names and values, in sequence.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub payload: Bytes,
@@ -63,7 +63,7 @@ pub struct StreamInfo {
     pub first_time: Option<u64>,
 }
 
-/// The messages in order, with holes where some were removed.
+/// The messages in sequence, with holes where some were removed.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) config: StreamConfig,
