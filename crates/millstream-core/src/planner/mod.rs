@@ -17,6 +17,8 @@ mod journal;
 mod message;
 mod slots;
 mod suspects;
+#[cfg(test)]
+mod tests;
 mod wakes;
 
 use std::collections::{HashMap, HashSet};

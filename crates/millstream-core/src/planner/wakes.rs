@@ -32,8 +32,11 @@ impl Plan<'_> {
             }
             Ended::Outage(outage) => (outage.to_string(), false),
         };
-        let at = self.now + self.planner.timing.effect_retry.delay(attempt);
-        self.view.set_wake(key, |wake| (wake.at, wake.lease) = (at, None));
+        // An outcome that cannot be settled may be of an earlier attempt than the one that has the lease.
+        if attempt == wake.attempt {
+            let at = self.now + self.planner.timing.effect_retry.delay(attempt);
+            self.view.set_wake(key, |wake| (wake.at, wake.lease) = (at, None));
+        }
         End::Outage { why, defect }
     }
 
