@@ -9,6 +9,7 @@ mod dead_letters;
 mod declared;
 mod discovery;
 mod effects;
+mod examples;
 mod expiry;
 mod intents;
 mod memory;
