@@ -1,9 +1,11 @@
 //! The shop's five services, as they are, in Millstream's simulator: orders are placed, some cancelled, while messages are repeated
 //! and processes killed; and when all is at rest, what must hold is checked.
 //!
-//! `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate`] is what
+//! `accounts.rs` is a service that does what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate`] is what
 //! `cargo xtask simulate` runs.
 
+#[cfg(test)]
+mod accounts;
 mod gateway;
 mod invariants;
 
@@ -141,6 +143,13 @@ mod tests {
     #[test]
     fn whatever_happens_nothing_is_lost_or_doubled_and_every_order_ends() {
         if let Err(failure) = simulate_everywhere(0..seeds(), Faults::all()) {
+            panic!("{failure}");
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_accounts_none_is_overdrawn_and_no_message_is_lost() {
+        if let Err(failure) = accounts::simulate(0..seeds(), Faults::all()) {
             panic!("{failure}");
         }
     }
