@@ -105,7 +105,9 @@ impl Context {
         }
         match tokio::time::timeout(shared.timing.command_timeout, answered).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(stopping()),
+            // The engine has ended: what was in a commit may be committed.
+            Ok(Err(_)) if ticket.withdraw() => Err(stopping()),
+            Ok(Err(_)) => Err(CommandError::OutcomeUnknown),
             Err(_) if ticket.withdraw() => {
                 Err(CommandError::Unavailable("the service did not get to it in time; nothing was done".into()))
             }

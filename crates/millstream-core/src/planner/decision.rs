@@ -9,6 +9,7 @@ use crate::dead_letter::Reason;
 use crate::event::Emitted;
 use crate::handler::{Key, Reject, Wake};
 use crate::ids::{Id, Timestamp};
+use crate::planner::{Input, MISSES};
 use crate::record::{Batch, DocWrite, Entry, IdempotencyKey, KeyHash, Loaded, StoredDoc, Wanted};
 use crate::unit::Count;
 
@@ -44,11 +45,25 @@ impl Facts {
         self.journal.extend(entries.into_iter().map(|entry| (entry.id, entry)));
     }
 
-    /// Adds documents that handlers have missed.
-    pub fn learn_documents(&mut self, missed: Vec<Key>, found: Vec<StoredDoc>) {
+    /// What is to be loaded after handlers have missed documents: all of them, so that all are of one moment.
+    pub fn wanted_after(&self, missed: &[Key]) -> Wanted {
+        let mut docs: Vec<Key> = self.asked.iter().chain(missed).cloned().collect();
+        docs.sort_unstable();
+        docs.dedup();
+        Wanted { docs, ..Wanted::default() }
+    }
+
+    /// Takes the documents that were loaded after a miss.
+    pub fn learn_documents(&mut self, asked: Vec<Key>, found: Vec<StoredDoc>) {
         self.misses += 1;
-        self.asked.extend(missed);
-        self.docs.extend(found);
+        self.asked = asked;
+        self.docs = found;
+    }
+
+    /// Whether documents were missed so often that the batch has to be halved: one input after the other may miss what the one
+    /// before it has made. An input alone that goes on missing is a defect.
+    pub fn miss_too_often(&self, batch: &[&Input]) -> bool {
+        batch.len() > 1 && self.misses >= MISSES
     }
 }
 
@@ -97,7 +112,8 @@ pub struct Aftermath {
     pub ends: Vec<End>,
     /// What is published, in order.
     pub emitted: Vec<Emitted>,
-    /// Outcomes of redrives that are published again: committed with an earlier batch, they follow this one.
+    /// Those of the emitted that were committed with an earlier batch: outcomes of redrives, published again in their turn, so that
+    /// none of them takes the place of a later outcome.
     pub again: Vec<Emitted>,
     /// How many of the written entries have emitted something; `None` if no entry was written.
     pub emitting: Option<u64>,

@@ -209,7 +209,7 @@ impl Input {
     }
 }
 
-/// A `touches` that panics names nothing; the handler then panics in its turn, where that is caught and parked.
+/// A `touches` that panics names nothing: what the handler uses is then loaded when it is missed.
 fn touched(work: &dyn Work) -> Vec<Key> {
     catch_unwind(AssertUnwindSafe(|| work.touches().0)).unwrap_or_default()
 }

@@ -141,12 +141,14 @@ impl Plan<'_> {
     /// nothing to publish while a later one is on its way.
     pub(super) fn repeat_outcome(&mut self, delivery: &Delivery, entry: Option<&Entry>) {
         let Some(number) = delivery.redrive().filter(|number| *number > 0) else { return };
-        match entry.map(|entry| (entry.state, entry)) {
-            None => self.again.push(self.resolved(delivery, number)),
-            Some((State::Done, entry)) => self.again.push(self.resolved(delivery, entry.redrives.max(number))),
-            Some((State::Parked, entry)) => self.again.extend(Emitted::unpack(&entry.emitted).unwrap_or_default()),
-            Some((State::Open, _)) => {}
-        }
+        let outcome = match entry.map(|entry| (entry.state, entry)) {
+            None => vec![self.resolved(delivery, number)],
+            Some((State::Done, entry)) => vec![self.resolved(delivery, entry.redrives.max(number))],
+            Some((State::Parked, entry)) => Emitted::unpack(&entry.emitted).unwrap_or_default(),
+            Some((State::Open, _)) => vec![],
+        };
+        self.emitted.extend(outcome.iter().cloned());
+        self.again.extend(outcome);
     }
 
     fn resolved(&self, delivery: &Delivery, number: u32) -> Emitted {

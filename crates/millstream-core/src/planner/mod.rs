@@ -138,6 +138,7 @@ impl Planner {
             facts,
             doomed,
             slots,
+            alone: batch.len() == 1,
             now,
             view: View::new(facts.asked.iter().cloned(), facts.docs.clone()),
             entries: Vec::with_capacity(batch.len()),
@@ -162,6 +163,8 @@ struct Plan<'a> {
     facts: &'a Facts,
     doomed: &'a HashSet<Id>,
     slots: &'a Slots,
+    /// Whether the batch has no other input.
+    alone: bool,
     now: Timestamp,
     view: View,
     entries: Vec<Entry>,
@@ -199,7 +202,7 @@ impl Plan<'_> {
         let mut ran = run(&self.view, &cx, work);
         match &mut ran {
             Ran::Handled { staged, .. } => self.view.apply(staged, &cx),
-            Ran::Missed(key) if self.facts.misses < MISSES => self.missed.push(key.clone()),
+            Ran::Missed(key) if !self.alone || self.facts.misses < MISSES => self.missed.push(key.clone()),
             Ran::Missed(key) => {
                 let error = format!("it goes on reading documents that `touches` does not name, at last {key:?}");
                 return Ran::Misused(error);

@@ -39,7 +39,10 @@ impl Planner {
                 suspects.starts.push(match entry {
                     None => Entry { started: 1, ..new_entry(delivery.id, Some(delivery), State::Open, now) },
                     Some(entry) => {
-                        Entry { version: entry.version + 1, started: entry.started + 1, at: now, ..entry.clone() }
+                        // What it has emitted is out, or on its way, with the commit that emitted it.
+                        let emitted = bytes::Bytes::new();
+                        let (version, started) = (entry.version + 1, entry.started + 1);
+                        Entry { version, started, emitted, at: now, ..entry.clone() }
                     }
                 });
             }

@@ -16,11 +16,10 @@ impl Engine {
     pub(crate) fn after(&mut self, batch: Vec<Arrival>, after: Aftermath) {
         let started = tokio::time::Instant::now();
         self.meters.committed(&batch, &after);
-        let Aftermath { ends, mut emitted, again, emitting, claims, .. } = after;
+        let Aftermath { ends, emitted, again, emitting, claims, .. } = after;
         self.slots.lock().take(&claims);
         if emitting.is_some() || !again.is_empty() {
             let entries = emitting.unwrap_or_default() + again.len() as u64;
-            emitted.extend(again);
             self.publish(emitted, entries);
         }
         let mut acks = Vec::with_capacity(batch.len());

@@ -44,6 +44,7 @@ impl Engine {
                 Ok(None) => return,
                 Err(Aborted::Stopped) => return self.abandon(batch),
                 Err(Aborted::Contended) => conflicts += 1,
+                Err(Aborted::Large) => conflicts = HALVE_AFTER,
                 Err(Aborted::Busy) => {}
             }
             // What was committed may be ours after all.
@@ -139,10 +140,12 @@ impl Engine {
             };
             match decided {
                 Ok(decision) => return Ok(decision),
+                Err(Missed(_)) if facts.miss_too_often(batch) => return Err(Aborted::Large),
                 Err(Missed(keys)) => {
-                    let wanted = Wanted { docs: keys.clone(), ..Wanted::default() };
+                    let wanted = facts.wanted_after(&keys);
+                    let asked = wanted.docs.clone();
                     let found = self.read(wanted).await?.docs;
-                    facts.learn_documents(keys, found);
+                    facts.learn_documents(asked, found);
                 }
             }
         }

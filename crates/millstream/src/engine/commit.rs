@@ -18,6 +18,8 @@ pub(crate) enum Aborted {
     Contended,
     /// Another writer was in the way, a caller took a command back, or the store was away: the same again.
     Busy,
+    /// Its inputs go on missing documents that others of the batch have made: it is halved at once.
+    Large,
     /// The service stops while the store is away.
     Stopped,
 }
@@ -43,7 +45,7 @@ impl Engine {
             }
             // Whether it happened may be unknown, and then the commands are not taken back.
             Err(Aborted::Stopped) => {}
-            Err(Aborted::Contended | Aborted::Busy) => tickets(batch).for_each(Ticket::requeue),
+            Err(Aborted::Contended | Aborted::Busy | Aborted::Large) => tickets(batch).for_each(Ticket::requeue),
         }
         result
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millstream_core::planner::Slots;
 
-/// Locked for moments only, never across an await.
+/// Locked while a batch is decided, which takes as long as its handlers do, and never across an await.
 #[derive(Clone)]
 pub(crate) struct SharedSlots(Arc<Mutex<Slots>>);
 

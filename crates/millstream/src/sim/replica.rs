@@ -258,9 +258,14 @@ impl Replica {
         let Decision { write, after } = loop {
             match app.planner.decide(&inputs, &facts, &suspects.doomed, &self.slots, at) {
                 Ok(decision) => break decision,
+                Err(Missed(_)) if facts.miss_too_often(&inputs) => {
+                    hand.conflicts = 2;
+                    return self.again(hand, false);
+                }
                 Err(Missed(keys)) => {
-                    let wanted = Wanted { docs: keys.clone(), ..Wanted::default() };
-                    facts.learn_documents(keys, app.store.load(&wanted).docs);
+                    let wanted = facts.wanted_after(&keys);
+                    let found = app.store.load(&wanted).docs;
+                    facts.learn_documents(wanted.docs, found);
                 }
             }
         };
@@ -338,13 +343,12 @@ impl Replica {
     }
 
     fn finish(&mut self, app: &mut App, hand: Hand, after: Aftermath) {
-        let Aftermath { ends, mut emitted, again, emitting, counts, claims, .. } = after;
+        let Aftermath { ends, emitted, again, emitting, counts, claims, .. } = after;
         for count in counts {
             *app.counts.entry((count.metric.name, count.labels)).or_default() += count.value;
         }
         self.slots.take(&claims);
         if emitting.is_some() || !again.is_empty() {
-            emitted.extend(again);
             self.after.push_back(Step::Publish(self.job(emitted)));
         }
         for (Arrival { input, receipt }, end) in hand.batch.into_iter().zip(ends) {

@@ -28,12 +28,27 @@ fn with_what_was_missed_the_batch_is_decided_and_nothing_is_done_twice() {
 }
 
 #[test]
-fn one_that_goes_on_missing_documents_is_taken_for_a_defect_and_the_others_are_handled() {
+fn one_that_goes_on_missing_documents_is_taken_for_a_defect_when_it_is_alone() {
     let mut world = World::new();
-    let after = world.run([message(Does::Wander).into(), message(Does::Add).number(2).into()]);
-    let [End::Parked { reason: Reason::Misuse, error }, End::Ack(Fate::Handled)] = &after.ends[..] else {
-        panic!("{:?}", after.ends)
-    };
+    let after = world.run([message(Does::Wander).into()]);
+    let [End::Parked { reason: Reason::Misuse, error }] = &after.ends[..] else { panic!("{:?}", after.ends) };
     assert!(error.contains("`touches` does not name"), "{error}");
-    assert_eq!((after.misses, world.value("a")), (MISSES, 1));
+    assert_eq!(after.misses, MISSES);
+}
+
+#[test]
+fn a_batch_that_goes_on_missing_documents_is_to_be_halved_and_parks_none_of_its_inputs() {
+    let world = World::new();
+    let batch = [message(Does::Wander).into(), message(Does::Add).number(2).into()];
+    let batch: Vec<&Input> = batch.iter().collect();
+    let mut facts = world.facts(&batch);
+    for miss in 0..=MISSES {
+        assert_eq!(facts.miss_too_often(&batch), miss >= MISSES, "after {miss}");
+        let decided = world.planner.decide(&batch, &facts, &HashSet::new(), &world.slots, world.now);
+        let Err(Missed(keys)) = decided else { panic!("decided after {miss} misses") };
+        let wanted = facts.wanted_after(&keys);
+        let found = world.load(&wanted).docs;
+        facts.learn_documents(wanted.docs, found);
+    }
+    assert!(!facts.miss_too_often(&batch[..1]));
 }

@@ -80,8 +80,9 @@ impl World {
             match self.planner.decide(batch, &facts, doomed, &self.slots, self.now) {
                 Ok(decision) => return decision,
                 Err(Missed(keys)) => {
-                    let found = self.load(&Wanted { docs: keys.clone(), ..Wanted::default() });
-                    facts.learn_documents(keys, found.docs);
+                    let wanted = facts.wanted_after(&keys);
+                    let found = self.load(&wanted);
+                    facts.learn_documents(wanted.docs, found.docs);
                 }
             }
         }
