@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+mod new_service;
 mod obtain;
 mod sabotage;
 mod test;
@@ -20,6 +21,8 @@ cargo xtask <task>
   demo [--orders FILE.jsonl] [--stock FILE.csv]
                               run the shop in a fresh folder, submit orders, check every invariant
   test [cargo test's args]    run all tests that this machine supports, and list those skipped
+  new-service NAME [--path DIR]
+                              write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
   sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
@@ -29,6 +32,7 @@ enum Task {
     Up(Vec<OsString>),
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
+    NewService(String, PathBuf),
     Dashboards,
     Sabotage(Option<String>),
     Help,
@@ -43,6 +47,10 @@ impl Task {
             Some("up") => Self::Up(rest),
             Some("demo") => Self::Demo(rest),
             Some("test") => Self::Test(rest),
+            Some("new-service") => {
+                let (name, folder) = new_service::parse(&rest)?;
+                Self::NewService(name, folder)
+            }
             Some("dashboards") if rest.is_empty() => Self::Dashboards,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
@@ -72,6 +80,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo(flags) => shop("demo", with_samples(flags), true),
         Task::Test(args) => test::run(args),
+        Task::NewService(name, folder) => new_service::run(&name, &folder),
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
         }
