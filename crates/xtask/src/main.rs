@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+mod new_service;
 mod obtain;
 mod sabotage;
 mod test;
@@ -22,6 +23,8 @@ cargo xtask <task>
   test [cargo test's args]    run all tests that this machine supports, and list those skipped
   simulate [--seeds N] [--from S]
                               run the shop's services in the simulator, one world a seed, until one fails
+  new-service NAME [--path DIR]
+                              write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
   sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
@@ -32,6 +35,7 @@ enum Task {
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
     Simulate(Vec<OsString>),
+    NewService(String, PathBuf),
     Dashboards,
     Sabotage(Option<String>),
     Help,
@@ -47,6 +51,10 @@ impl Task {
             Some("demo") => Self::Demo(rest),
             Some("test") => Self::Test(rest),
             Some("simulate") => Self::Simulate(rest),
+            Some("new-service") => {
+                let (name, folder) = new_service::parse(&rest)?;
+                Self::NewService(name, folder)
+            }
             Some("dashboards") if rest.is_empty() => Self::Dashboards,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
@@ -80,6 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
             let run = ["run", "--release", "--quiet", "--package", "simulation", "--"];
             Err(cargo().args(run).args(flags).exec()).context("cannot run cargo")
         }
+        Task::NewService(name, folder) => new_service::run(&name, &folder),
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
         }
