@@ -265,7 +265,7 @@ impl Service {
 /// What a service runs with beside its configuration: for tests mostly.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Times and bounds; one that the configuration names as well ([`Config::unpublished_limit`], [`Config::journal_retention`])
+    /// Times and bounds; one that the configuration names as well (`Config::unpublished_limit`, `Config::journal_retention`)
     /// is taken from there.
     pub timing: Timing,
     /// Where `now` comes from.
