@@ -2,8 +2,8 @@
 
 use millstream::telemetry::metrics::{
     BATCH_SIZE, BROKER_CONNECTED, BUILD_INFO, CONFLICTS, EFFECT_DURATION, EFFECTS, HTTP_ACTIVE, HTTP_CLIENT_DURATION,
-    HTTP_DURATION, HTTP_SHED, OPERATION_DURATION, STAGE, STORE_UP, UNPUBLISHED, UNPUBLISHED_AGE, WAKE_OVERDUE,
-    WAKES_DUE,
+    HTTP_DURATION, HTTP_SHED, LOAD_MISSES, OPERATION_DURATION, STAGE, STORE_UP, UNPUBLISHED, UNPUBLISHED_AGE,
+    WAKE_OVERDUE, WAKES_DUE,
 };
 use serde_json::Value;
 
@@ -97,13 +97,14 @@ fn engine() -> Vec<Panel> {
             "consumerlags",
         ),
         Panel::lines(
-            "Commit conflicts",
+            "Batches run again",
             Unit::PerSecond,
             format!("sum by (kind) (rate({CONFLICTS}{{{CHOSEN}}}[{RATE}]))"),
             "{{kind}}",
         )
+        .and(format!("sum(rate({LOAD_MISSES}{{{CHOSEN}}}[{RATE}]))"), "document not named by touches")
         .says(
-            "Batches handled again because another writer committed first.",
+            "Batches handled again because another writer committed first, or a handler used a document that was not loaded.",
             "0 with one instance; few with several.",
             "Many: replicas compete for the same documents.",
             "orderslatefast",
