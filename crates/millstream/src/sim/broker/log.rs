@@ -78,7 +78,7 @@ pub(super) struct Log {
     by_subject: HashMap<String, VecDeque<u64>>,
     /// The ids that are known, and the sequence of each. Removing a message does not make its id unknown.
     ids: HashMap<Arc<str>, u64>,
-    ids_in_order: VecDeque<(u64, Arc<str>)>,
+    ids_by_age: VecDeque<(u64, Arc<str>)>,
     /// When messages expire, and their sequences.
     expiries: BTreeSet<(u64, u64)>,
 }
@@ -95,7 +95,7 @@ impl Log {
             bytes: 0,
             by_subject: HashMap::new(),
             ids: HashMap::new(),
-            ids_in_order: VecDeque::new(),
+            ids_by_age: VecDeque::new(),
             expiries: BTreeSet::new(),
         }
     }
@@ -193,7 +193,7 @@ impl Log {
         if let Some(id) = message.header("Nats-Msg-Id").filter(|id| !id.is_empty()) {
             let id: Arc<str> = id.into();
             self.ids.insert(id.clone(), message.seq);
-            self.ids_in_order.push_back((message.time, id));
+            self.ids_by_age.push_back((message.time, id));
         }
     }
 
@@ -264,7 +264,7 @@ impl Log {
     /// The ids are known by what is stored, as after a start.
     pub(super) fn learn_ids(&mut self) {
         self.ids.clear();
-        self.ids_in_order.clear();
+        self.ids_by_age.clear();
         let stored: Vec<_> = self.slots.iter().flatten().cloned().collect();
         stored.iter().for_each(|message| self.note_id(message));
     }
@@ -286,10 +286,10 @@ impl Log {
 
     /// Forgets ids whose time is over.
     pub(super) fn forget_ids(&mut self, now: u64) {
-        while let Some((time, _)) = self.ids_in_order.front()
+        while let Some((time, _)) = self.ids_by_age.front()
             && now >= time + self.config.duplicate_window_ms
         {
-            if let Some((_, id)) = self.ids_in_order.pop_front() {
+            if let Some((_, id)) = self.ids_by_age.pop_front() {
                 self.ids.remove(&id);
             }
         }
