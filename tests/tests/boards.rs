@@ -316,6 +316,7 @@ fn every_alert_has_a_runbook_that_ends_in_a_command_and_a_board() {
 const TYPES: &str = include_str!("boards/types.ts");
 
 #[test]
+#[ignore = "long"]
 fn boards_are_of_the_types_that_grafana_has() {
     let what = "the boards against Grafana's own types";
     let has =

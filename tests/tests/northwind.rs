@@ -84,6 +84,7 @@ async fn stocked(northwind: &Northwind) -> TestApp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long"]
 async fn northwinds_orders_one_after_another_end_as_the_files_determine() {
     let Some(northwind) = read() else { return };
     let app = stocked(&northwind).await;

@@ -201,6 +201,7 @@ async fn two_replicas_share_the_work_or_stand_by_and_one_key_is_one_order_at_bot
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long"]
 async fn two_replicas_on_mongo_share_the_work_or_stand_by_and_one_key_is_one_order_at_both() {
     let Some(stores) = TestStore::on_mongo() else { return };
     share_the_work(Apart::on(stores).await).await;

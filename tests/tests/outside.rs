@@ -106,6 +106,7 @@ async fn while_inventory_is_stopped_its_backlog_grows_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long"]
 async fn many_orders_take_few_transactions() {
     // Without optimization twenty thousand take a minute; the share of transactions is the same.
     const ORDERS: usize = if cfg!(debug_assertions) { 4_000 } else { 20_000 };

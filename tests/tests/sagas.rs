@@ -20,6 +20,7 @@ macro_rules! on_every_store {
 
         mod mongo {
             $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "long"]
             async fn $saga() {
                 let Some(stores) = millstream::testing::TestStore::on_mongo() else { return };
                 super::$saga(stores).await;

@@ -5,6 +5,10 @@
 //! one.
 #![warn(missing_docs)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod dead_letter;
 pub mod event;
 pub mod handler;

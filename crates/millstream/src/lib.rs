@@ -1,23 +1,19 @@
 //! Event-driven services on NATS JetStream: at-least-once delivery, effectively-once effects.
 //!
-//! A service is documents and pure functions from an input and documents to changed documents and events. Everything that
-//! changes its data goes through one loop, the engine, which commits what an input changed together with a journal entry, and
-//! only then acks, answers, publishes and runs effects. What is still to do after a crash is found by one of two indexes:
-//! journal entries above a watermark, and documents with a due wake.
+//! A service is documents and plain functions from an event and documents to changed documents and events. Its program is
+//! [`run`]; `--help` tells its flags, `--nats-url` and `--store-url` first of all:
 //!
-//! | module | what is there |
-//! | --- | --- |
-//! | [`event`] | events, streams, and how they look on the wire |
-//! | [`handler`] | what a service is made of: documents, handlers, commands, timers, wakes |
-//! | [`mod@unit`] | what one handling may read, and what it stages |
-//! | [`service`] | declaring a service, and running it |
-//! | [`commands`] | what routes work with |
-//! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
-//! | [`store`] | the port to the database, and SQLite |
-//! | [`dead_letter`] | what becomes of messages that cannot be handled |
-//! | [`operator`] | what an operator does to a running system |
-//! | [`http`], [`telemetry`], [`config`] | the chassis |
-//! | `workbench`, `testing` | for tests, with the feature `testing` |
+//! ```no_run
+//! # #[cfg(feature = "service")] mod program {
+//! # fn service() -> millstream::Service { millstream::Service::new("weather") }
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     millstream::run(service()).await
+//! }
+//! # }
+//! ```
+//!
+//! The service itself, and a test of it:
 //!
 //! ```
 //! use millstream::{Document, Event, Fault, Handler, Keys, Received, Service, Start, Stream, Unit};
@@ -55,18 +51,49 @@
 //!     }
 //! }
 //!
-//! let service = Service::new("weather").keeps::<Highest>().reads(TEMPERATURES, Start::Beginning).on(Note);
+//! fn service() -> Service {
+//!     Service::new("weather").keeps::<Highest>().reads(TEMPERATURES, Start::Beginning).on(Note)
+//! }
 //!
 //! # #[cfg(feature = "testing")] {
-//! let mut bench = millstream::workbench::Workbench::of(&service);
+//! let mut bench = millstream::workbench::Workbench::of(&service());
 //! let event = bench.received(Measured { sensor: "roof".into(), celsius: 31 });
 //! bench.handle(&Note, &event).unwrap();
 //! assert_eq!(bench.get::<Highest>("roof").unwrap().celsius, 31);
 //! # }
 //! ```
 //!
-//! [`run`] makes a program of it: `#[tokio::main] async fn main() -> ExitCode { millstream::run(service()).await }`.
+//! Everything that changes a service's data goes through one loop, the engine, which commits what an input changed together with a
+//! journal entry, and only then acks, answers, publishes and runs effects. What is still to do after a crash is found by one of two
+//! indexes: journal entries above a watermark, and documents with a due wake.
+//!
+//! | module | what is there |
+//! | --- | --- |
+//! | [`event`] | events, streams, and how they look on the wire |
+//! | [`handler`] | what a service is made of: documents, handlers, commands, timers, wakes |
+//! | [`mod@unit`] | what one handling may read, and what it stages |
+//! | [`service`] | declaring a service, and running it |
+//! | [`commands`] | what routes work with |
+//! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
+//! | [`store`] | the port to the database, and SQLite |
+//! | [`dead_letter`] | what becomes of messages that cannot be handled |
+//! | [`operator`] | what an operator does to a running system |
+//! | [`http`], [`telemetry`], [`config`] | the chassis |
+//! | `sim`, `workbench`, `testing` | for tests, with the feature `testing` |
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `service` | yes | the engine and everything around it; without it only events and their ids |
+//! | `sqlite` | yes | the store at `sqlite://` URLs |
+//! | `mongodb` | no | the store at `mongodb://` URLs |
+//! | `testing` | no | for tests: the simulator, the bench for handlers, a broker on a free port, the conformance suite for stores |
+//! | `failpoints` | no | named crash points, for tests that kill a process between two steps |
+//!
+//! It needs `panic = "unwind"`, Cargo's default: a handler that panics ends its message, not the process.
 #![warn(missing_docs)]
+
+#[cfg(all(feature = "service", panic = "abort"))]
+compile_error!("millstream needs `panic = \"unwind\"` in the profile: a handler that panics must not end the process");
 
 #[cfg(feature = "testing")]
 pub(crate) use millstream_core::view;

@@ -16,6 +16,10 @@
 //! ```
 #![warn(missing_docs)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod find;
 #[cfg(feature = "launch")]
 mod server;

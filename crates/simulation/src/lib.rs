@@ -4,7 +4,6 @@
 //! `accounts.rs` is a service that does what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate`] is what
 //! `cargo xtask simulate` runs.
 
-#[cfg(test)]
 mod accounts;
 mod gateway;
 mod invariants;
@@ -52,16 +51,23 @@ pub fn simulate(seeds: impl IntoIterator<Item = u64>, faults: Faults) -> Result<
     )
 }
 
-/// As [`simulate`], on all cores; of several failures the one of the lowest seed.
+/// Runs both worlds for each seed, the shop's and that of the accounts, on all cores; of several failures the one of the lowest seed.
 ///
 /// # Errors
 /// What was found.
 pub fn simulate_everywhere(seeds: std::ops::Range<u64>, faults: Faults) -> Result<u64, Box<Failure>> {
+    on_all_cores(seeds, |part| simulate(part.clone(), faults).and_then(|_| accounts::simulate(part, faults)))
+}
+
+fn on_all_cores(
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(std::ops::Range<u64>) -> Result<u64, Box<Failure>> + Copy + Send,
+) -> Result<u64, Box<Failure>> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let share = (seeds.end - seeds.start).div_ceil(cores).max(1);
     let parts = (0..cores).map(|core| seeds.start + core * share).map(|from| from..(from + share).min(seeds.end));
     let results: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = parts.map(|part| scope.spawn(move || simulate(part, faults))).collect();
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || run(part))).collect();
         running.into_iter().map(|part| part.join().expect("a world panics only within a handler")).collect()
     });
     results.into_iter().sum()
@@ -135,21 +141,23 @@ where
 mod tests {
     use super::*;
 
-    /// A minute's worth on two cores in a debug build; `cargo xtask simulate` runs more.
+    /// As many as two cores run within a minute; `cargo xtask test --long` and `cargo xtask simulate` run more.
+    const SEEDS: u64 = 5000;
+
     fn seeds() -> u64 {
-        std::env::var("MILLSTREAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1000)
+        std::env::var("MILLSTREAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
     }
 
     #[test]
     fn whatever_happens_nothing_is_lost_or_doubled_and_every_order_ends() {
-        if let Err(failure) = simulate_everywhere(0..seeds(), Faults::all()) {
+        if let Err(failure) = on_all_cores(0..seeds(), |part| simulate(part, Faults::all())) {
             panic!("{failure}");
         }
     }
 
     #[test]
     fn whatever_happens_to_accounts_none_is_overdrawn_and_no_message_is_lost() {
-        if let Err(failure) = accounts::simulate(0..seeds(), Faults::all()) {
+        if let Err(failure) = on_all_cores(0..seeds(), |part| accounts::simulate(part, Faults::all())) {
             panic!("{failure}");
         }
     }

@@ -20,7 +20,9 @@ cargo xtask <task>
                               (the flags are those of `shop up`, see `cargo xtask up --help`)
   demo [--orders FILE.jsonl] [--stock FILE.csv]
                               run the shop in a fresh folder, submit orders, check every invariant
-  test [cargo test's args]    run all tests that this machine supports, and list those skipped
+  test [--long] [cargo test's args]
+                              run all tests that this machine supports, and list those skipped; with --long those that
+                              take long, too
   simulate [--seeds N] [--from S]
                               run the shop's services in the simulator, one world a seed, until one fails
   new-service NAME [--path DIR]

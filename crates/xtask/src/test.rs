@@ -1,4 +1,5 @@
-//! All tests in one call of cargo, followed by the list of those that this machine could not run.
+//! All tests in one call of cargo, followed by the list of those that this machine could not run. What takes long is `#[ignore]`d
+//! and runs with `--long`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,13 +14,18 @@ use crate::{cargo, obtain};
 /// Tests append a line to the file that this names, `what<TAB>why`, for what they leave out.
 const SKIPPED: &str = "MILLSTREAM_SKIPPED";
 
+/// Seeds that the simulator's tests run with `--long`, of each world.
+const LONG_SEEDS: (&str, &str) = ("MILLSTREAM_SEEDS", "20000");
+
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let (long, args) = with_long(args);
     let server = obtain::nats_server()?;
     // If a server is configured for the tests, none is started.
     let named = env::var_os("MONGODB_URI").is_some_and(|uri| !uri.is_empty());
     let mongod = if named { None } else { obtain::mongod() };
     let skipped = env::temp_dir().join(format!("millstream-skipped-{}", std::process::id()));
-    fs::write(&skipped, "").with_context(|| format!("cannot write {}", skipped.display()))?;
+    let left_out = if long { "" } else { "long tests\tcargo xtask test --long\n" };
+    fs::write(&skipped, left_out).with_context(|| format!("cannot write {}", skipped.display()))?;
     // The features are those that clippy and the documentation are built with, so that what can be is built once.
     let status = cargo()
         .args(["test", "--all-features"])
@@ -28,6 +34,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         .env(nats_embedded::VARIABLE, server)
         .envs(mongod.map(|program| (nats_embedded::MONGOD_VARIABLE, program)))
         .env(SKIPPED, &skipped)
+        .envs((long && env::var_os(LONG_SEEDS.0).is_none()).then_some(LONG_SEEDS))
         .status()
         .context("cannot run cargo")?;
     let notes = fs::read_to_string(&skipped).with_context(|| format!("cannot read {}", skipped.display()))?;
@@ -35,6 +42,18 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     println!("\n{}", list(&notes));
     // A cargo that a signal ended has no code.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Takes `--long` out, and in its place has the tests' own arguments include what is ignored.
+fn with_long(mut args: Vec<OsString>) -> (bool, Vec<OsString>) {
+    let of_cargo = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let Some(long) = args[..of_cargo].iter().position(|arg| arg == "--long") else { return (false, args) };
+    args.remove(long);
+    if !args.iter().any(|arg| arg == "--") {
+        args.push("--".into());
+    }
+    args.push("--include-ignored".into());
+    (true, args)
 }
 
 /// Whether the arguments select certain packages.
@@ -63,6 +82,18 @@ mod tests {
         let names = |args: &[&str]| names_packages(&args.iter().map(OsString::from).collect::<Vec<_>>());
         assert!(names(&["-p", "orders"]) && names(&["-porders"]) && names(&["--package=orders"]));
         assert!(!names(&[]) && !names(&["a_name", "--", "-p"]));
+    }
+
+    #[test]
+    fn long_tests_run_when_they_are_asked_for_whatever_else_is() {
+        let long = |args: &[&str]| {
+            let (long, args) = with_long(args.iter().map(OsString::from).collect());
+            (long, args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(long(&["-p", "orders"]), (false, "-p orders".into()));
+        assert_eq!(long(&["--long"]), (true, "-- --include-ignored".into()));
+        assert_eq!(long(&["--long", "name", "--", "--exact"]), (true, "name -- --exact --include-ignored".into()));
+        assert_eq!(long(&["--", "--long"]), (false, "-- --long".into()));
     }
 
     #[test]

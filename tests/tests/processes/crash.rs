@@ -182,6 +182,7 @@ async fn whatever_the_arrow_where_the_process_dies_each_input_is_handled_once() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn whatever_the_arrow_where_the_process_dies_each_input_is_handled_once_on_mongo() {
     if Place::on_mongo().await.is_some() {
         matrix(async || Place::on_mongo().await.unwrap()).await;

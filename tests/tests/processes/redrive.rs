@@ -100,6 +100,7 @@ async fn audited(operator: &Operator) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn wherever_an_operator_dies_another_run_goes_on_and_each_dead_letter_is_handled_once() {
     for (point, nth) in [
         ("after_audit", 1),
@@ -125,6 +126,7 @@ async fn wherever_an_operator_dies_another_run_goes_on_and_each_dead_letter_is_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn wherever_an_operator_dies_while_editing_the_same_edit_goes_on_and_the_copy_is_handled_once() {
     for point in ["after_audit", "before_claim", "after_claim", "before_send", "after_send"] {
         println!("{point}");
@@ -175,6 +177,7 @@ fn many() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn ten_thousand_redriven_by_an_operator_who_is_killed_three_times_are_each_handled_once_and_audited() {
     let count = many();
     let mut place = Place::new().await;

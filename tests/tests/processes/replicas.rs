@@ -21,6 +21,7 @@ async fn two_replicas_lose_and_double_nothing_while_one_is_killed_again_and_agai
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn two_replicas_on_mongo_lose_and_double_nothing_while_one_is_killed_again_and_again() {
     let Some(place) = Place::on_mongo().await else { return };
     // What the dead one has left open is in the others' way for a second, and three deaths in that time with the same message in
@@ -59,6 +60,7 @@ async fn a_rolling_restart_under_load_loses_doubles_and_parks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn a_rolling_restart_on_mongo_under_load_loses_doubles_and_parks_nothing() {
     let Some(place) = Place::on_mongo().await else { return };
     restart_one_after_the_other(place).await;

@@ -73,6 +73,8 @@ impl Sim {
         let mut timing = Timing::default();
         timing.message_retry.jitter = 0.0;
         timing.effect_retry.jitter = 0.0;
+        // Processes are killed here whatever they have in hand: that says nothing about a message.
+        timing.crash_starts = u32::MAX - 1;
         timing.journal_retention = Duration::from_secs(900);
         // Callers ask again for as long as it takes, and the key must be known for as long.
         timing.key_retention = Duration::from_secs(900);

@@ -48,6 +48,7 @@ fn model(steps: &[Step]) -> (i64, Vec<String>, usize) {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_batch_with_duplicates_and_faults_on_one_document_ends_as_if_handled_one_by_one() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bench = runtime.block_on(bench());

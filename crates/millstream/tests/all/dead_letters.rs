@@ -128,6 +128,7 @@ async fn a_message_whose_document_would_be_too_large_for_a_store_is_parked_and_t
 
 #[cfg(feature = "mongodb")]
 #[tokio::test]
+#[ignore = "long"]
 async fn a_message_whose_document_would_be_too_large_for_mongo_is_parked_and_the_others_go_on() {
     let Some(stores) = millstream::testing::TestStore::on_mongo() else { return };
     let bench = Bench::start_with(stores).await;

@@ -153,6 +153,7 @@ async fn insist(service: &TestService, world: &World, ask: Moved) {
 /// A commit that is cut once is repeated by the driver, one that is cut for seconds by the engine's store, and then the journal is
 /// asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn a_commit_whose_connection_is_cut_is_done_once_whether_or_not_it_arrived() {
     let Some(set) = ReplicaSet::start("MongoDB behind a proxy that cuts", 1).await else { return };
     for cut in [Cut::Answer, Cut::Command] {
@@ -222,6 +223,7 @@ async fn the_journal_is_not_asked_about_a_commit_before_that_commit_is_over() {
 
 /// What comes in while the primary is killed again and again, each time with the next one elected by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it_goes_on_by_itself() {
     const KILLS: usize = 3;
     let Some(mut set) = ReplicaSet::start("MongoDB with three members", 3).await else { return };
@@ -284,6 +286,7 @@ async fn while_primaries_are_killed_under_load_nothing_is_lost_or_doubled_and_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn a_server_that_hangs_is_away_and_when_it_answers_again_the_work_goes_on() {
     let Some(set) = ReplicaSet::start("a MongoDB that hangs", 1).await else { return };
     let bench = bench().await;
@@ -333,6 +336,7 @@ async fn a_server_that_joins_its_set_later_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
 async fn a_server_is_reached_by_tls_with_a_ca_of_its_own_and_not_without() {
     let folder = tempfile::tempdir().unwrap();
     let Some(certificates) = certificates(folder.path()) else { return };

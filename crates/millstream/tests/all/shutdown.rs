@@ -14,6 +14,7 @@ async fn instances(bench: &Bench) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "long"]
 async fn what_was_prefetched_is_handed_back_and_the_next_instance_has_it_at_once() {
     let bench = bench().await;
     let world = World::default();

@@ -222,6 +222,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_store_in_memory_answers_as_the_one_in_a_file_whatever_was_done_to_both() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };

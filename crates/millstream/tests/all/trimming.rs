@@ -144,6 +144,7 @@ async fn a_reader_that_stands_still_is_felt_at_the_edge_and_then_catches_up_with
 }
 
 #[tokio::test]
+#[ignore = "long"]
 async fn ten_times_the_limit_goes_through_healthy_readers_and_nobody_is_refused() {
     let bench = Bench::start().await;
     // So small a stream leaves room for a busy machine only if its trimming begins early.

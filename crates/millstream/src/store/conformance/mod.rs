@@ -1,6 +1,6 @@
 //! What every adapter of the store port must do, as a suite of tests. An adapter's test file is its constructor:
 //!
-//! ```ignore
+//! ```text
 //! millstream::conformance_suite!(fresh);
 //!
 //! fn fresh() -> Database {
