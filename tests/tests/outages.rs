@@ -209,8 +209,9 @@ async fn two_replicas_on_mongo_share_the_work_or_stand_by_and_one_key_is_one_ord
 
 async fn share_the_work(mut shop: Apart) {
     const ORDERS: usize = 200;
-    // A busy machine is no reason for the other to take over.
+    // A busy machine is no reason for the other to take over, nor to take one for dead.
     shop.timing.pin_timeout = SOON;
+    shop.timing.dead_after = SOON;
     shop.start_all().await;
     for replica in REPLICAS {
         shop.start(replica).await;

@@ -9,6 +9,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod clock;
 pub mod dead_letter;
 pub mod event;
 pub mod handler;

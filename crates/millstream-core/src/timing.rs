@@ -1,9 +1,8 @@
 //! Every time and bound of the engine in one place.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::Timestamp;
+pub use crate::clock::Clock;
 use crate::retry::Retry;
 
 /// The engine's times and bounds. The defaults are for production; tests shorten them.
@@ -162,34 +161,5 @@ impl Timing {
             gate_retry: Retry { first: ms(20), longest: ms(200), jitter: 0.2, attempts: u32::MAX },
             ..Self::default()
         }
-    }
-}
-
-/// Where `now` comes from.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock of one's own, for tests.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The time.
-    pub fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl std::fmt::Debug for Clock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
-impl Default for Clock {
-    /// The system's.
-    fn default() -> Self {
-        Self::new(Timestamp::system)
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream_core::planner::{Decoder, Kinds, Planner, Slots};
+use millstream_core::planner::{Decoder, Kinds, Leases, Planner, Slots};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -236,8 +236,10 @@ impl Basis {
             store: self.store.clone(),
             kinds: self.kinds.clone(),
             slots: slots.clone(),
+            leases: Leases::default(),
             due,
             clock: self.clock.clone(),
+            started: Instant::now(),
             timing: self.timing.clone(),
             status: self.status.clone(),
             meters: self.meters.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 use futures_util::FutureExt;
-use millstream_core::planner::{Claimed, DueInput, Ended, Kinds, OutcomeInput};
+use millstream_core::planner::{Claimed, DueInput, Ended, Kinds, Leases, OutcomeInput};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -69,8 +69,11 @@ pub(crate) struct Sweep {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) kinds: Kinds,
     pub(crate) slots: SharedSlots,
+    /// The claims of other replicas.
+    pub(crate) leases: Leases,
     pub(crate) due: mpsc::Sender<Arrival>,
     pub(crate) clock: Clock,
+    pub(crate) started: tokio::time::Instant,
     pub(crate) timing: Timing,
     pub(crate) status: Arc<Status>,
     pub(crate) meters: Arc<Meters>,
@@ -80,7 +83,7 @@ pub(crate) struct Sweep {
 const TIMERS: usize = 256;
 
 impl Sweep {
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let random = Id::random(self.clock.now());
         let mut phase = random.bytes().last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         loop {
@@ -106,7 +109,7 @@ impl Sweep {
     }
 
     /// One look; says whether there may be more that is due and could be claimed.
-    async fn once(&self) -> Result<bool, crate::store::StoreError> {
+    async fn once(&mut self) -> Result<bool, crate::store::StoreError> {
         let now = self.clock.now();
         let due = self.store.wakes_due(now).await?;
         self.meters.wakes_due(&due, now);
@@ -123,13 +126,18 @@ impl Sweep {
         let mut full = false;
         let free = self.slots.lock().free();
         if !usual.is_empty() && free > 0 {
-            let found = self.store.due_wakes(&usual, now, free).await?;
-            full = found.len() == free;
+            // Claims that are only watched keep none of the others from being found.
+            let limit = free + self.leases.watched();
+            let found = self.store.due_wakes(&usual, now, limit).await?;
+            full = found.len() == limit;
+            let mut found = self.claimable(found);
+            found.truncate(free);
             self.send(found).await;
         }
         for kind in tripped {
             if !self.slots.lock().probes(kind) {
-                let mut found = self.store.due_wakes(&[kind], now, 2).await?;
+                let found = self.store.due_wakes(&[kind], now, 2 + self.leases.watched()).await?;
+                let mut found = self.claimable(found);
                 if found.len() > 1 && self.slots.lock().probed_last(kind, &found[0].key) {
                     found.swap(0, 1);
                 }
@@ -137,6 +145,7 @@ impl Sweep {
                 self.send(found).await;
             }
         }
+        self.leases.forget(self.started.elapsed(), self.patience());
         let timers: Vec<&'static str> = self.kinds.timers.keys().copied().filter(|kind| is_due(kind)).collect();
         if !timers.is_empty() && self.status.timers_may_fire(&self.timing) {
             let found = self.store.due_wakes(&timers, now, TIMERS).await?;
@@ -144,6 +153,20 @@ impl Sweep {
             self.send(found).await;
         }
         Ok(full)
+    }
+
+    /// How long a claim whose lease is over must be seen unchanged before it is taken over, because its owner's clock may be behind.
+    fn patience(&self) -> Duration {
+        self.timing.effect_timeout * 2
+    }
+
+    /// What is due, without what another replica may still be at.
+    fn claimable(&mut self, found: Vec<StoredDoc>) -> Vec<StoredDoc> {
+        let (elapsed, patience) = (self.started.elapsed(), self.patience());
+        let mut run_out = |doc: &StoredDoc| {
+            doc.wake.as_ref().is_some_and(|wake| self.leases.has_run_out(&doc.key, wake, elapsed, patience))
+        };
+        found.into_iter().filter(|doc| run_out(doc)).collect()
     }
 
     async fn send(&self, found: Vec<StoredDoc>) {

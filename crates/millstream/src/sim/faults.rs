@@ -46,7 +46,7 @@ impl Faults {
             commit: 120,
             lost_outcome: 100,
             consumer: 3,
-            skew_ms: 2000,
+            skew_ms: 60_000,
         }
     }
 }

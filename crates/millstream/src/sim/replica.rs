@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use millstream_core::planner::{
-    Aftermath, Claimed, Decision, DueInput, End, Ended, Facts, Input, Missed, OutcomeInput, Slots, Suspects, Write,
+    Aftermath, Claimed, Decision, DueInput, End, Ended, Facts, Input, Leases, Missed, OutcomeInput, Slots, Suspects,
+    Write,
 };
 
 use crate::event::Emitted;
@@ -39,6 +41,7 @@ pub(super) struct Replica {
     /// Effects that run.
     pub(super) running: Vec<Claimed>,
     slots: Slots,
+    leases: Leases,
     begun: HashSet<Id>,
     /// Rows of other instances as last seen, and since when.
     pub(super) seen: HashMap<Id, (u64, u64)>,
@@ -135,6 +138,7 @@ impl Replica {
             outbox: VecDeque::new(),
             running: vec![],
             slots: Slots::new(timing.effect_slots, timing.effect_gate),
+            leases: Leases::default(),
             begun: HashSet::new(),
             seen: HashMap::new(),
         }
@@ -442,6 +446,7 @@ impl Replica {
         for kind in effects {
             let limit =
                 if self.slots.is_tripped(kind) { usize::from(!self.slots.probes(kind)) } else { self.slots.free() };
+            let limit = limit + self.leases.watched();
             found.extend(app.store.due_wakes(&[kind], at, limit));
         }
         if timers_may_fire {
@@ -449,9 +454,12 @@ impl Replica {
             timers.sort_unstable();
             found.extend(app.store.due_wakes(&timers, at, 256));
         }
+        // A process that is left alone does not notice how time goes by; its clock does.
+        let (elapsed, patience) = (Duration::from_millis(now), app.planner.timing.effect_timeout * 2);
+        self.leases.forget(elapsed, patience);
         for doc in found {
             let Some(wake) = doc.wake else { continue };
-            if !self.slots.queue(&doc.key) {
+            if !self.leases.has_run_out(&doc.key, &wake, elapsed, patience) || !self.slots.queue(&doc.key) {
                 continue;
             }
             let fires = kinds.timers.get(wake.kind.as_str()).map(|timer| timer.clone().fire(doc.key.id.clone()));
@@ -485,10 +493,10 @@ impl Replica {
     }
 }
 
-fn nak(delay: std::time::Duration) -> Ack {
+fn nak(delay: Duration) -> Ack {
     Ack::Nak(Some(millis(delay)))
 }
 
-pub(super) fn millis(duration: std::time::Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use millstream::engine::timing::Timing;
+use millstream::Timestamp;
+use millstream::engine::timing::{Clock, Timing};
 use millstream::retry::Retry;
+use millstream::service::Options;
 use millstream::testing::TestService;
 
 use crate::bank::*;
@@ -142,6 +144,39 @@ async fn two_instances_run_each_charge_once_and_never_two_of_one_document_at_onc
         assert!(outside.overlaps.is_empty(), "{:?}", outside.overlaps);
         assert_eq!(outside.calls.len(), 100);
     }
+    one.stop().await;
+    two.stop().await;
+}
+
+/// By the clock of the one that is ahead each claim of the other has run out at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_whose_clocks_are_a_minute_apart_run_each_charge_once() {
+    const CHARGES: usize = 4;
+    let bench = bench().await;
+    let world = World::default();
+    world.outside().otherwise = Some(Answer::Hold);
+    let timing = Timing { effect_timeout: LONG, ..short() };
+    let one = bench.run(ledger(&world), timing.clone()).await;
+    for at in 0..CHARGES {
+        publish(&bench, &format!("a{at}"), "charge", Act::Charge).await;
+    }
+    until("the charges to run", async || world.outside().calls.len() == CHARGES).await;
+    let ahead = Clock::new(|| Timestamp::system() + Duration::from_secs(60));
+    let two = bench.launch_with(ledger(&world), Options { timing, clock: ahead, ..Options::default() }).await;
+    two.until_ready().await;
+    let due = || two.metric("millstream_wakes_due", &[("kind", "charge")]);
+    until("the one ahead to see them due", async || due() == Some(CHARGES as f64)).await;
+    for at in CHARGES..3 * CHARGES {
+        publish(&bench, &format!("a{at}"), "charge", Act::Charge).await;
+    }
+    until("the others to be claimed", async || world.outside().calls.len() >= 2 * CHARGES).await;
+    world.outside().otherwise = Some(Answer::Paid);
+    for at in 0..3 * CHARGES {
+        let account = format!("a{at}");
+        until_paid(&one, &account).await;
+        assert_eq!((log(&one, &account).await.len(), world.calls_of(&account).len()), (2, 1), "{account}");
+    }
+    assert_eq!(world.outside().overlaps, Vec::<String>::new());
     one.stop().await;
     two.stop().await;
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod journal;
+mod leases;
 mod messages;
 mod misses;
 mod service;
