@@ -38,6 +38,8 @@ COPY --from=build /programs/ /usr/local/bin/
 # A named volume mounted here gets the same owner.
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532
+# Milliseconds until the allocator gives pages back to the system. Its default of 10 costs a busy service more than it saves.
+ENV MIMALLOC_PURGE_DELAY=1000
 WORKDIR /data
 # Listens on all interfaces of the container; the published ports decide what is reachable from outside.
 ENV HTTP_HOST=0.0.0.0 LOG_FORMAT=json

@@ -217,6 +217,13 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        alert: "OutsideUnanswered",
+        step: "15s",
+        at: "60s",
+        fires: &[(r#"millstream_effects_unanswered_seconds{job="payments",kind="charge"}"#, "15+15x99")],
+        silent: &[(r#"millstream_effects_unanswered_seconds{job="payments",kind="charge"}"#, "15 15 0x99")],
+    },
+    Case {
         alert: "WakesOverdue",
         step: "15s",
         at: "5m",

@@ -1,7 +1,7 @@
 //! The table of alerts. Rules use fixed windows of at least four scrapes, and an alert waits for at least two evaluations.
 
 use millstream::telemetry::metrics::{
-    DEAD_LETTERED, HTTP_DURATION, REDELIVERIES, SENT, TRIM_HELD, UNPUBLISHED_AGE, WAKE_OVERDUE,
+    DEAD_LETTERED, EFFECTS_UNANSWERED, HTTP_DURATION, REDELIVERIES, SENT, TRIM_HELD, UNPUBLISHED_AGE, WAKE_OVERDUE,
 };
 use millstream_console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, STREAM_RATIO, WAITING};
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE};
@@ -171,6 +171,8 @@ pub fn all() -> Vec<Alert> {
             .says("service", "Publishes of {{ $labels.job }} fail: {{ $labels.error_type }}", "{{ $value }} per second; they are retried."),
         Alert::new("Redelivered", format!(r#"sum by (job, event) (rate({REDELIVERIES}{{cause="unacked"}}[5m]))"#), "> 0", "10m", Ticket)
             .says("events", "{{ $labels.event }} is redelivered repeatedly to {{ $labels.job }}", "{{ $value }} per second are redelivered because no ack arrived in time."),
+        Alert::new("OutsideUnanswered", format!("max by (job, kind) ({EFFECTS_UNANSWERED})"), "> 15", "30s", Page)
+            .says("service", "{{ $labels.job }} gets no answer to {{ $labels.kind }}", "The external system has not answered for {{ $value | humanizeDuration }}; what waits goes on by itself once it does."),
         Alert::new("WakesOverdue", format!("max by (job, kind) ({WAKE_OVERDUE})"), "> 60", "1m", Page)
             .says("service", "{{ $labels.kind }} of {{ $labels.job }} is overdue", "The oldest has been due for {{ $value | humanizeDuration }}: the external system does not answer, or too slowly."),
     ]);

@@ -364,6 +364,8 @@ fn lanes(status: &SystemStatus, dead: &BTreeMap<String, u64>) -> Vec<Lane> {
                 *lane.totals.entry(name.clone()).or_default() += value.as_f64().unwrap_or(0.0);
             }
         }
+        let unanswered = status.silences(service, Timestamp::system());
+        lane.waiting.extend(unanswered);
         lane.waiting.sort();
         lane.waiting.dedup();
         let domain = format!("{service}.>");

@@ -4,6 +4,7 @@
 //! JSON. Header values are printable ASCII on the wire (percent-encoded, as the CloudEvents HTTP binding says) and come back
 //! as they went in.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use bytes::Bytes;
@@ -360,12 +361,12 @@ const HEADER: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b'"');
 
 /// A header value as it goes over the wire.
 pub fn encode_header(value: &str) -> String {
-    utf8_percent_encode(value, HEADER).to_string()
+    Cow::from(utf8_percent_encode(value, HEADER)).into_owned()
 }
 
 /// A header value as it was given.
 pub fn decode_header(value: &str) -> String {
-    percent_decode_str(value).decode_utf8_lossy().into_owned()
+    if value.contains('%') { percent_decode_str(value).decode_utf8_lossy().into_owned() } else { value.to_owned() }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub mod clock;
 pub mod dead_letter;
 pub mod event;
 pub mod handler;
+#[doc(hidden)]
+pub mod hash;
 pub mod ids;
 pub mod metric;
 #[doc(hidden)]

@@ -1,10 +1,9 @@
 //! [`View`]: the documents of a batch, shared by its units in order.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use crate::handler::{Key, Wake};
+use crate::hash::HashMap;
 use crate::ids::Timestamp;
 use crate::record::{DocWrite, NewDoc, StoredDoc};
 use crate::unit::{Body, Context, Staged, WakeChange};

@@ -1,6 +1,5 @@
 //! Assembling a service: what it depends on is waited for, in any order, and then its parts are put together.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +38,7 @@ use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::trim::Trimmer;
 use crate::unit::Rules;
+use millstream_core::hash::{HashMap, HashSet};
 
 /// What a service is put together from.
 pub(crate) struct Parts {
@@ -304,7 +304,7 @@ impl Reads<'_> {
 
     fn feeds(&self, basis: &Basis, reads: Vec<Reading>) -> Vec<Feed> {
         let Basis { service, release, timing, store, .. } = basis;
-        let (mut all_handlers, mut all_ignored) = (HashMap::new(), HashSet::new());
+        let (mut all_handlers, mut all_ignored) = (HashMap::default(), HashSet::default());
         let mut feeds = Vec::new();
         for reading in reads {
             let filters = reading.events().map(|event| format!("{event}.*")).collect();

@@ -11,6 +11,10 @@ pub const VARIABLE: &str = "MILLSTREAM_NATS_SERVER";
 /// The oldest version that has what the engine uses.
 pub const MINIMUM: Version = Version(2, 12, 0);
 
+/// The oldest version that keeps what `sync_interval: always` promises: before it, a message could be acknowledged that was not on the
+/// disk (nats-server#8456).
+pub const SYNCED: Version = Version(2, 14, 6);
+
 /// The version of a nats-server; what follows the third number (`-RC.1`) is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);
@@ -34,15 +38,21 @@ impl fmt::Display for Version {
 }
 
 /// No usable nats-server, and what was looked at instead.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NotFound {
+    /// The oldest version that would do.
+    pub minimum: Version,
     /// One sentence for each program that is there and does not do.
     pub unfit: Vec<String>,
 }
 
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no nats-server {}.{} or newer: looked at ${VARIABLE}, on PATH", MINIMUM.0, MINIMUM.1)?;
+        write!(f, "no nats-server {} or newer", self.minimum)?;
+        if self.minimum == SYNCED {
+            f.write_str(", which syncing before each ack needs")?;
+        }
+        write!(f, ": looked at ${VARIABLE}, on PATH")?;
         match cached() {
             Some(path) => write!(f, " and at {}", path.display())?,
             None => write!(f, "; there is no cache folder, because HOME is not set")?,
@@ -58,6 +68,14 @@ impl std::error::Error for NotFound {}
 /// # Errors
 /// When there is none that is new enough.
 pub fn find() -> Result<PathBuf, NotFound> {
+    find_since(MINIMUM)
+}
+
+/// As [`find`], of a version of one's own choice.
+///
+/// # Errors
+/// When there is none that is new enough.
+pub fn find_since(minimum: Version) -> Result<PathBuf, NotFound> {
     let named = env::var_os(VARIABLE).filter(|path| !path.is_empty());
     let candidates: Vec<PathBuf> = match named {
         Some(path) => vec![path.into()],
@@ -67,19 +85,19 @@ pub fn find() -> Result<PathBuf, NotFound> {
             .chain(cached().filter(|path| path.is_file()))
             .collect(),
     };
-    first_fit(&candidates)
+    first_fit(&candidates, minimum)
 }
 
-fn first_fit(candidates: &[PathBuf]) -> Result<PathBuf, NotFound> {
+fn first_fit(candidates: &[PathBuf], minimum: Version) -> Result<PathBuf, NotFound> {
     let mut unfit = vec![];
     for path in candidates {
         match version_of(path) {
-            Ok(version) if version >= MINIMUM => return Ok(path.clone()),
+            Ok(version) if version >= minimum => return Ok(path.clone()),
             Ok(version) => unfit.push(format!("{} is {version}, which is too old", path.display())),
             Err(why) => unfit.push(format!("{} {why}", path.display())),
         }
     }
-    Err(NotFound { unfit })
+    Err(NotFound { minimum, unfit })
 }
 
 fn version_of(program: &Path) -> Result<Version, String> {
@@ -155,8 +173,10 @@ mod tests {
         };
         let (old, new) = (program("old", "2.10.4"), program("new", "2.12.1"));
         let gone = folder.path().join("gone");
-        assert_eq!(first_fit(&[gone.clone(), old.clone(), new.clone()]).unwrap(), new);
-        let message = first_fit(&[gone, old.clone()]).unwrap_err().to_string();
+        assert_eq!(first_fit(&[gone.clone(), old.clone(), new.clone()], MINIMUM).unwrap(), new);
+        let message = first_fit(std::slice::from_ref(&new), SYNCED).unwrap_err().to_string();
+        assert!(message.contains("2.14.6 or newer, which syncing before each ack needs"), "{message}");
+        let message = first_fit(&[gone, old.clone()], MINIMUM).unwrap_err().to_string();
         assert!(message.contains(&format!("{} is 2.10.4, which is too old", old.display())), "{message}");
         assert!(message.contains("gone cannot be run"), "{message}");
     }

@@ -24,6 +24,8 @@ mod find;
 #[cfg(feature = "launch")]
 mod server;
 
-pub use find::{MINIMUM, MONGOD_VARIABLE, NotFound, VARIABLE, Version, cached, cached_mongod, find, find_mongod};
+pub use find::{
+    MINIMUM, MONGOD_VARIABLE, NotFound, SYNCED, VARIABLE, Version, cached, cached_mongod, find, find_mongod, find_since,
+};
 #[cfg(feature = "launch")]
 pub use server::{Server, Setup, StartError, signal};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::find::{NotFound, find};
+use crate::find::{MINIMUM, NotFound, SYNCED, find_since};
 
 /// How long the server may take to start, to stop, or to give up the folder.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ pub struct Setup {
     pub folder: PathBuf,
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
-    /// Whether every message is on the disk before it is acknowledged (`sync_interval: always`).
+    /// Whether every message is on the disk before it is acknowledged (`sync_interval: always`); needs a server of [`SYNCED`].
     pub sync_always: bool,
 }
 
@@ -121,7 +121,7 @@ impl Server {
     /// # Errors
     /// When there is no program, the folder is in use, or the server does not come up.
     pub async fn start(setup: &Setup) -> Result<Self, StartError> {
-        let program = find()?;
+        let program = find_since(if setup.sync_always { SYNCED } else { MINIMUM })?;
         let io = |what: String| move |source| StartError::Io { what, source };
         let folder = fs::create_dir_all(&setup.folder).and_then(|()| setup.folder.canonicalize());
         let folder = folder.map_err(io(format!("use the folder {}", setup.folder.display())))?;

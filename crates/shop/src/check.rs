@@ -14,6 +14,7 @@ mod tests;
 mod watch;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -22,6 +23,7 @@ use serde::Serialize;
 use self::invariants::{Finding, Terms, invariants};
 use self::snapshot::{Snapshot, Unseen};
 pub use self::watch::{SUBJECT, watch};
+use crate::ledger;
 use crate::whole::Urls;
 use crate::wire;
 
@@ -71,6 +73,9 @@ pub struct Options {
     /// down, orders wait, and none is lost.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
+    /// Also hold the shop against what this file says was promised; `shop load --ledger` writes it. May be given several times.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "watch")]
+    pub ledger: Vec<PathBuf>,
     /// Check continuously and publish the results on the subject `millstream.invariants`, for the console. Pauses for
     /// twenty times as long as a check took, and at least 5 s, to keep the load low. With more than
     /// 200,000 orders it only logs that there are too many.
@@ -98,6 +103,7 @@ impl Default for Options {
             pause: Duration::from_secs(1),
             dead_letters: 0,
             patience: Duration::ZERO,
+            ledger: vec![],
             watch: false,
             json: false,
         }
@@ -195,6 +201,7 @@ impl fmt::Display for Outcome {
 /// Only for errors of this process; unreachable services are part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
     let http = wire::client()?;
+    let ledger = ledger::read(&options.ledger)?;
     let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;
     let mut look = 1;
@@ -202,7 +209,10 @@ pub async fn run(options: Options) -> anyhow::Result<Outcome> {
         let seen = Snapshot::take(&options, &http).await;
         let unseen = match seen {
             Ok(snapshot) => {
-                let again = invariants(&snapshot, &terms);
+                let mut again = invariants(&snapshot, &terms);
+                if !ledger.is_empty() {
+                    again.push(promises_are_kept(&ledger, &snapshot));
+                }
                 if terms.first_sequences.is_empty() {
                     let streams = snapshot.streams.into_iter();
                     terms.first_sequences = streams.map(|stream| (stream.name, stream.last_sequence)).collect();
@@ -222,6 +232,16 @@ pub async fn run(options: Options) -> anyhow::Result<Outcome> {
         }
         look += 1;
         tokio::time::sleep(options.pause).await;
+    }
+}
+
+/// What was accepted is there: the one invariant whose source is not the shop itself.
+fn promises_are_kept(ledger: &[ledger::Line], snapshot: &Snapshot) -> Finding {
+    let accepted = ledger.iter().filter(|line| line.id.is_some()).count();
+    Finding {
+        invariant: "what was promised in the ledger is there",
+        looked_at: format!("{accepted} orders accepted, of {} submitted", ledger.len()),
+        broken: ledger::compare(ledger, &snapshot.orders),
     }
 }
 

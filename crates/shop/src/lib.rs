@@ -9,6 +9,7 @@ mod dice;
 pub mod forward;
 pub mod gateway;
 pub mod health;
+mod ledger;
 pub mod load;
 pub mod ports;
 mod restart;

@@ -25,6 +25,7 @@ use self::report::Times;
 pub use self::report::{Cancels, Quantiles, Report};
 use self::source::Submission;
 use self::submit::{Cancelled, Submitted, submit};
+use crate::ledger::{self, Ledger};
 use crate::wire::{self, Api};
 
 /// `shop load`: submits orders and follows each until it is finished.
@@ -67,6 +68,9 @@ pub struct Options {
     /// How long to wait after the last submission until every order is finished.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     pub wait: Duration,
+    /// Append to this file what became of each order, a line of JSON each, for `shop check --ledger`.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub ledger: Option<PathBuf>,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
@@ -87,6 +91,7 @@ impl Default for Options {
             seed: 1,
             give_up_after: Duration::from_secs(60),
             wait: Duration::from_secs(300),
+            ledger: None,
             json: false,
         }
     }
@@ -103,12 +108,13 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
         ensure!((0.0..=1.0).contains(&share), "{name} must be from 0 to 1, not {share}");
     }
     let http = wire::client()?;
+    let ledger = options.ledger.as_deref().map(Ledger::open).transpose()?;
     let orders = source::orders(&options, &http).await?;
     ensure!(!orders.is_empty(), "no orders to submit");
     let api = Api::new(&http, &options.url);
 
     let progress = Progress::new("accepted", orders.len());
-    let (mut report, ids, cancels) = submit_all(&api, orders, &options, &progress).await?;
+    let (mut report, ids, cancels) = submit_all(&api, orders, &options, ledger, &progress).await?;
     progress.done();
     for cancel in cancels {
         match cancel.await? {
@@ -130,6 +136,7 @@ async fn submit_all(
     api: &Api,
     orders: Vec<Submission>,
     options: &Options,
+    mut ledger: Option<Ledger>,
     progress: &Progress,
 ) -> anyhow::Result<Begun> {
     let total = orders.len();
@@ -144,20 +151,25 @@ async fn submit_all(
         (number, order)
     });
     let submissions = paced.map(|(number, order)| async move {
-        submit(api, &format!("load-{run}-{number}"), order, options.give_up_after).await
+        let (key, total) = (format!("load-{run}-{number}"), ledger::total_of(&order.body));
+        let (submitted, retries) = submit(api, &key, order, options.give_up_after).await;
+        (ledger::Line { key, total, ..submitted.line() }, submitted, retries)
     });
     let mut submissions = std::pin::pin!(submissions.buffer_unordered(options.concurrency));
     let mut answered = 0;
-    while let Some((submitted, retries)) = submissions.next().await {
+    while let Some((line, submitted, retries)) = submissions.next().await {
         answered += 1;
+        if let Some(ledger) = &mut ledger {
+            ledger.add(&line)?;
+        }
         report.retries += u64::from(retries);
         match submitted {
-            Submitted::Accepted { id, took, cancel } => {
+            Submitted::Accepted { id, took, cancel, .. } => {
                 times.add(took);
                 ids.insert(id);
                 cancels.extend(cancel);
             }
-            Submitted::Refused(reason) => *report.refused.entry(reason).or_default() += 1,
+            Submitted::Refused { reason, .. } => *report.refused.entry(reason).or_default() += 1,
             Submitted::Unanswered(trouble) => {
                 if report.unanswered.is_empty() {
                     progress.say(&format!("gave up on an order: {trouble}"));

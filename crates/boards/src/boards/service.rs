@@ -1,9 +1,9 @@
 //! Service: HTTP, the engine, effects and the process of one service or several.
 
 use millstream::telemetry::metrics::{
-    BATCH_SIZE, BROKER_CONNECTED, BUILD_INFO, CONFLICTS, EFFECT_DURATION, EFFECTS, HTTP_ACTIVE, HTTP_CLIENT_DURATION,
-    HTTP_DURATION, HTTP_SHED, LOAD_MISSES, OPERATION_DURATION, STAGE, STORE_UP, UNPUBLISHED, UNPUBLISHED_AGE,
-    WAKE_OVERDUE, WAKES_DUE,
+    BATCH_SIZE, BROKER_CONNECTED, BUILD_INFO, CONFLICTS, EFFECT_DURATION, EFFECTS, EFFECTS_UNANSWERED, HTTP_ACTIVE,
+    HTTP_CLIENT_DURATION, HTTP_DURATION, HTTP_SHED, LOAD_MISSES, OPERATION_DURATION, STAGE, STORE_UP, UNPUBLISHED,
+    UNPUBLISHED_AGE, WAKE_OVERDUE, WAKES_DUE,
 };
 use serde_json::Value;
 
@@ -119,6 +119,8 @@ fn outside() -> Vec<Panel> {
         Panel::lines("Duration of effects, p99", Unit::Seconds,
             format!("histogram_quantile(0.99, sum by (le, kind) (rate({EFFECT_DURATION}_bucket{{{CHOSEN}}}[{RATE}])))"), "{{kind}}")
             .says("99th percentile of the duration of effects.", "The response time of the external system.", "Near 7.5 s: requests time out.", "wakesoverdue"),
+        Panel::lines("Unanswered for", Unit::Seconds, format!("max by (job, kind) ({EFFECTS_UNANSWERED}{{{CHOSEN}}})"), "{{kind}} of {{job}}")
+            .says("How long the external system has not answered.", "0, or a moment.", "Rises: it is unavailable; what waits goes on by itself.", "outsideunanswered"),
         Panel::lines("Wakes due", Unit::Count, format!("max by (job, kind) ({WAKES_DUE}{{{CHOSEN}}})"), "{{kind}} of {{job}}")
             .says("Wakes that are due and not yet claimed.", "0.", "Rises while the external system is unavailable, and recovers by itself.", "wakesoverdue"),
         Panel::lines("Outgoing requests", Unit::PerSecond,

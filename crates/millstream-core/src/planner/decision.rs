@@ -1,6 +1,5 @@
 //! What the planner decides: what one commit writes, and what follows it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use crate::dead_letter::Reason;
 use crate::event::Emitted;
 use crate::handler::{Key, Reject, Wake};
+use crate::hash::HashMap;
 use crate::ids::{Id, Timestamp};
 use crate::planner::{Input, MISSES};
 use crate::record::{Batch, DocWrite, Entry, IdempotencyKey, KeyHash, Loaded, StoredDoc, Wanted};

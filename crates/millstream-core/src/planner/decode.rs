@@ -1,13 +1,13 @@
 //! Decoding: from a message on the wire to a delivery that can be decided on.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Meta, header, split_type};
+use crate::event::{Meta, decode_header, header, split_type};
+use crate::hash::{HashMap, HashSet};
 use crate::ids::{Id, Timestamp};
 use crate::planner::{Delivery, Wire};
 use crate::redriven::Redriven;
@@ -45,15 +45,49 @@ pub struct Incoming {
     pub payload: Bytes,
 }
 
+/// What the headers of a message say of it; each is read once.
+#[derive(Default)]
+struct Attributes {
+    id: Option<String>,
+    ce_type: Option<String>,
+    source: Option<String>,
+    time: Option<String>,
+    correlation: Option<String>,
+    causation: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl Attributes {
+    fn of(wire: &dyn Wire) -> Self {
+        let mut all = Self::default();
+        wire.each(&mut |name, value| {
+            let attribute = match name {
+                header::ID => &mut all.id,
+                header::TYPE => &mut all.ce_type,
+                header::SOURCE => &mut all.source,
+                header::TIME => &mut all.time,
+                header::CORRELATION => &mut all.correlation,
+                header::CAUSATION => &mut all.causation,
+                header::TRACEPARENT => &mut all.traceparent,
+                _ => return,
+            };
+            attribute.get_or_insert_with(|| decode_header(value));
+        });
+        all
+    }
+}
+
 impl Decoder {
     /// Reads a delivery. What no handler can read is a delivery as well, one that says why; `None` is something among the redrives
     /// that is none.
     pub fn decode(&self, incoming: Incoming) -> Option<Delivery> {
         let Incoming { seq, delivered, published, wire, payload } = incoming;
-        let get = |name: &str| wire.header(name);
-        let redriven = if self.redrives { Some(Redriven::read(get, wire.subject())?) } else { None };
-        let meta = self.meta(&get, seq, redriven.as_ref(), published);
-        let (event, work) = self.work(get(header::TYPE), &meta, &payload);
+        let redriven = |name: &str| wire.header(name);
+        let redriven = if self.redrives { Some(Redriven::read(redriven, wire.subject())?) } else { None };
+        let mut attributes = Attributes::of(&*wire);
+        let ce_type = attributes.ce_type.take();
+        let meta = self.meta(attributes, seq, redriven.as_ref(), published);
+        let (event, work) = self.work(ce_type, &meta, &payload);
         let (stream, consumer) = (self.stream, self.consumer);
         let id = meta.id;
         Some(Delivery {
@@ -77,20 +111,14 @@ impl Decoder {
         self.ignored.get(split_type(ce_type)?.0).copied().filter(|_| !self.redrives)
     }
 
-    fn meta(
-        &self,
-        get: &impl Fn(&str) -> Option<String>,
-        seq: u64,
-        redriven: Option<&Redriven>,
-        published: Timestamp,
-    ) -> Meta {
+    fn meta(&self, given: Attributes, seq: u64, redriven: Option<&Redriven>, published: Timestamp) -> Meta {
         let first_published = redriven.and_then(|redriven| redriven.id.time()).unwrap_or(published);
-        let time = get(header::TIME).and_then(|time| time.parse().ok()).unwrap_or(first_published);
-        let id = match get(header::ID) {
+        let time = given.time.and_then(|time| time.parse().ok()).unwrap_or(first_published);
+        let id = match given.id {
             _ if let Some(redriven) = redriven => redriven.id,
             // An id that is no UUID is unique within its source only.
             Some(id) => id.parse().unwrap_or_else(|_| {
-                let source = get(header::SOURCE).unwrap_or_default();
+                let source = given.source.unwrap_or_default();
                 Id::derived(time, "ce-id", format!("{source}\n{id}").as_bytes(), 0)
             }),
             None => Id::derived(published, "stream", format!("{}\n{seq}", self.stream).as_bytes(), 0),
@@ -98,9 +126,9 @@ impl Decoder {
         Meta {
             id,
             time,
-            correlation: get(header::CORRELATION).unwrap_or_else(|| id.to_string()),
-            causation: get(header::CAUSATION),
-            traceparent: get(header::TRACEPARENT),
+            correlation: given.correlation.unwrap_or_else(|| id.to_string()),
+            causation: given.causation,
+            traceparent: given.traceparent,
         }
     }
 

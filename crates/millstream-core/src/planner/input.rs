@@ -32,6 +32,8 @@ pub trait Wire: Send + Sync {
     fn headers(&self) -> Vec<(String, String)>;
     /// The decoded value of a header.
     fn header(&self, name: &str) -> Option<String>;
+    /// Shows every header by name and value as they were on the wire; of several values the first comes first.
+    fn each(&self, see: &mut dyn FnMut(&str, &str));
 }
 
 impl Wire for Emitted {
@@ -45,6 +47,10 @@ impl Wire for Emitted {
 
     fn header(&self, name: &str) -> Option<String> {
         Self::header(self, name)
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        self.headers.iter().for_each(|(name, value)| see(name, value));
     }
 }
 

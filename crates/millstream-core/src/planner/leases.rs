@@ -1,10 +1,10 @@
 //! Whose claims have run out. Clocks of replicas differ, so that a lease is over by the clock of whoever looks says little: a claim
 //! may be taken over once it has also been seen unchanged, with its lease over, for as long as an attempt can take.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::handler::{Key, Wake};
+use crate::hash::HashMap;
 
 /// The claims of others whose leases look as if they were over, and since when.
 #[derive(Debug, Default)]

@@ -22,7 +22,6 @@ mod suspects;
 mod tests;
 mod wakes;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,6 +34,7 @@ pub use self::slots::Slots;
 pub use self::suspects::Suspects;
 use crate::event::{Emitted, Meta};
 use crate::handler::{Fault, Key};
+use crate::hash::{HashMap, HashSet};
 use crate::ids::{Id, Timestamp};
 use crate::record::{Entry, IdempotencyKey, KeyHash, Wanted};
 use crate::timing::Timing;
@@ -144,8 +144,8 @@ impl Planner {
             now,
             view: View::new(facts.asked.iter().cloned(), facts.docs.clone()),
             entries: Vec::with_capacity(batch.len()),
-            written: HashMap::new(),
-            failed: HashMap::new(),
+            written: HashMap::default(),
+            failed: HashMap::default(),
             keys: vec![],
             emitted: vec![],
             again: vec![],

@@ -1,8 +1,9 @@
 //! The slots in which effects run, and a circuit breaker for each kind of effect.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::handler::{Key, Wake};
+use crate::hash::{HashMap, HashSet};
 use crate::planner::Claimed;
 
 /// Which effects run, which kinds are tripped, and which due wakes are on their way to the planner.
@@ -34,9 +35,9 @@ impl Slots {
         Self {
             limit,
             trip_after,
-            running: HashMap::new(),
-            queued: HashSet::new(),
-            breakers: HashMap::new(),
+            running: HashMap::default(),
+            queued: HashSet::default(),
+            breakers: HashMap::default(),
             closed: false,
         }
     }

@@ -1,8 +1,7 @@
 //! Suspects: deliveries that may have killed a process before. A start is committed before a suspect is handled, the first time
 //! with its batch, after that alone; a message whose starts alone come to no end several times is given up.
 
-use std::collections::HashSet;
-
+use crate::hash::HashSet;
 use crate::ids::{Id, Timestamp};
 use crate::planner::journal::new_entry;
 use crate::planner::{Delivery, Facts, Input, Planner, Write};
@@ -23,7 +22,7 @@ impl Planner {
     /// Finds the suspects of a batch. `begun` are those whose starts were committed for this very handling.
     pub fn suspects(&self, batch: &[&Input], facts: &Facts, begun: &HashSet<Id>, now: Timestamp) -> Suspects {
         let mut suspects = Suspects::default();
-        let mut started = HashSet::new();
+        let mut started = HashSet::default();
         for (index, input) in batch.iter().enumerate() {
             let Input::Message(delivery) = input else { continue };
             let entry = facts.entry_for(delivery);

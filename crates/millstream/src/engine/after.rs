@@ -96,13 +96,17 @@ impl Engine {
                     why,
                     "the outcome of an effect is unknown; retrying"
                 );
+                self.status.unanswered(kind, self.clock.now());
                 if self.slots.lock().outage(key, kind) {
                     tracing::warn!(kind, "circuit open: only probes go out until there is an answer");
                 }
             }
             // An answer that came too late to be settled is an answer of the outside all the same.
-            End::Settled | End::Late if matches!(ended, Ended::Outcome(_)) && self.slots.lock().answer(kind) => {
-                tracing::info!(kind, "circuit closed");
+            End::Settled | End::Late if matches!(ended, Ended::Outcome(_)) => {
+                self.status.answered(kind);
+                if self.slots.lock().answer(kind) {
+                    tracing::info!(kind, "circuit closed");
+                }
             }
             _ => {}
         }

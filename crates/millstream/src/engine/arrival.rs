@@ -103,6 +103,12 @@ impl Wire for NatsWire {
     fn header(&self, name: &str) -> Option<String> {
         self.headers.as_ref()?.get(name).map(|value| decode_header(value.as_str()))
     }
+
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        for (name, values) in self.headers.iter().flat_map(HeaderMap::iter) {
+            values.iter().for_each(|value| see(name.as_ref(), value.as_str()));
+        }
+    }
 }
 
 /// Where deliveries come from.

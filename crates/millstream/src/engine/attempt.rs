@@ -1,6 +1,6 @@
 //! One batch: load, decide, commit, and again after a conflict, of which nothing is kept.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use fail::fail_point;
 use millstream_core::planner::{Aftermath, Decision, Facts, Input, Missed, Suspects};
@@ -11,6 +11,7 @@ use crate::engine::arrival::Arrival;
 use crate::engine::commit::Aborted;
 use crate::ids::{Id, Timestamp};
 use crate::store::{Loaded, Wanted};
+use millstream_core::hash::HashSet;
 
 /// Conflicts in a row after which a batch is halved.
 const HALVE_AFTER: u32 = 2;
@@ -24,7 +25,7 @@ impl Engine {
                 self.slots.lock().release(&outcome.key);
             }
         }
-        let mut begun = HashSet::new();
+        let mut begun = HashSet::default();
         let mut batches = VecDeque::from([arrivals]);
         while let Some(batch) = batches.pop_front() {
             self.attempt(batch, &mut batches, &mut begun).await;

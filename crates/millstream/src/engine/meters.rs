@@ -1,6 +1,6 @@
 //! The engine's own metrics: handles made once, used without a look-up.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,10 +10,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::engine::arrival::{Arrival, MessageReceipt, Receipt};
+use crate::engine::status::Silence;
 use crate::event::Stream;
 use crate::ids::Timestamp;
 use crate::store::{CommitError, WakesDue};
 use crate::telemetry::{Telemetry, metrics as table};
+use millstream_core::hash::HashMap;
 
 pub(crate) struct Meters {
     pub(crate) telemetry: Telemetry,
@@ -204,6 +206,18 @@ impl Meters {
             let overdue = found.map_or(0.0, |due| now.since(due.oldest).as_secs_f64());
             self.telemetry.gauge(&table::WAKES_DUE, &[kind]).set(found.map_or(0.0, |due| due.due as f64));
             self.telemetry.gauge(&table::WAKE_OVERDUE, &[kind]).set(overdue);
+        }
+    }
+
+    pub(crate) fn unanswered<'a>(
+        &self,
+        effects: impl Iterator<Item = &'a &'static str>,
+        silences: &BTreeMap<String, Silence>,
+        now: Timestamp,
+    ) {
+        for kind in effects {
+            let seconds = silences.get(*kind).map_or(0.0, |silence| now.since(silence.since).as_secs_f64());
+            self.telemetry.gauge(&table::EFFECTS_UNANSWERED, &[kind]).set(seconds);
         }
     }
 

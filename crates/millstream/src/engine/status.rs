@@ -1,5 +1,6 @@
 //! What the rest of the process may know of the engine: health, admission, whether timers may fire.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,6 +11,7 @@ use crate::capacity::Capacity;
 use crate::engine::arrival::Source;
 use crate::engine::publisher::Outbox;
 use crate::engine::timing::Timing;
+use crate::ids::Timestamp;
 use crate::progress::Progress;
 use crate::refusals::Refusals;
 
@@ -27,6 +29,17 @@ pub(crate) struct Status {
     refusals: OnceLock<Arc<Refusals>>,
     /// A sentence that says what start-up waits for.
     waits_for: Mutex<Option<String>>,
+    /// Kinds of effects whose outside does not answer.
+    outside: Mutex<BTreeMap<String, Silence>>,
+}
+
+/// An outside that does not answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence {
+    /// When the first attempt failed that no answer has followed.
+    pub(crate) since: Timestamp,
+    /// Effects of the kind that were due when somebody looked last.
+    pub(crate) due: u64,
 }
 
 /// What is there from the first connection on.
@@ -47,7 +60,30 @@ impl Status {
             online: OnceLock::new(),
             refusals: OnceLock::new(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
+            outside: Mutex::default(),
         }
+    }
+
+    /// An effect of a kind had no definite outcome.
+    pub(crate) fn unanswered(&self, kind: &str, now: Timestamp) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.entry(kind.to_owned()).or_insert(Silence { since: now, due: 0 });
+    }
+
+    /// An effect of a kind had a definite outcome.
+    pub(crate) fn answered(&self, kind: &str) {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
+    }
+
+    /// How many effects of a kind are due.
+    pub(crate) fn see_due(&self, due: impl Fn(&str) -> u64) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.iter_mut().for_each(|(kind, silence)| silence.due = due(kind));
+    }
+
+    /// The kinds of effects whose outside does not answer.
+    pub(crate) fn silences(&self) -> BTreeMap<String, Silence> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The broker was reached; its streams are declared next.
@@ -70,6 +106,11 @@ impl Status {
 
     pub(crate) fn broker_up(&self) -> bool {
         self.online.get().is_some_and(|online| online.broker.is_up())
+    }
+
+    /// The broker's version; none before it was reached.
+    pub(crate) fn broker_version(&self) -> Option<String> {
+        self.online.get().map(|online| online.broker.client.server_info().version)
     }
 
     /// How many more entries may wait to be published.

@@ -113,6 +113,8 @@ impl Sweep {
         let now = self.clock.now();
         let due = self.store.wakes_due(now).await?;
         self.meters.wakes_due(&due, now);
+        self.status.see_due(|kind| due.iter().find(|due| due.kind == kind).map_or(0, |due| due.due));
+        self.meters.unanswered(self.kinds.effects.keys(), &self.status.silences(), now);
         let is_due = |kind: &str| due.iter().any(|due| due.kind == kind && due.due > 0);
         for (kind, timer) in &self.kinds.timers {
             let Some((metric, tolerance)) = timer.overdue() else { continue };

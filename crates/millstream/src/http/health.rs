@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::engine::arrival::Source;
-use crate::engine::status::Status;
+use crate::engine::status::{Silence, Status};
 use crate::engine::timing::Timing;
 use crate::ids::Timestamp;
 use crate::progress::Progress;
@@ -38,6 +38,8 @@ pub struct Health {
     pub database: bool,
     /// Whether the broker is connected.
     pub broker: bool,
+    /// The version of the broker; none before it was reached.
+    pub broker_version: Option<String>,
     /// Why it cannot do its whole job, in plain sentences.
     pub waiting_for: Vec<String>,
     /// Its consumers.
@@ -46,6 +48,20 @@ pub struct Health {
     pub commands_free: u64,
     /// Whether it is stopping.
     pub draining: bool,
+    /// What outside of the system does not answer: the service does everything else meanwhile.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// A kind of effect whose outside does not answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unanswered {
+    /// The kind of effect.
+    pub effect: String,
+    /// When the first attempt failed that no answer has followed.
+    pub since: Timestamp,
+    /// Effects that wait.
+    pub waiting: u64,
 }
 
 /// How far a consumer is.
@@ -93,12 +109,14 @@ impl Health {
         let waiting = self.waiting();
         let up = |up: bool| if up { "UP" } else { "DOWN" };
         json!({
-            "status": if waiting.is_empty() { "UP" } else { "DEGRADED" },
+            "status": if waiting.is_empty() && self.unanswered.is_empty() { "UP" } else { "DEGRADED" },
             "timestamp": Timestamp::system(),
             "services": { "database": up(self.database), "messageBroker": up(self.broker) },
+            "brokerVersion": self.broker_version,
             "consumers": self.consumers,
             "commandsAccepted": self.commands_free,
             "waitingFor": waiting,
+            "unanswered": self.unanswered,
         })
     }
 }
@@ -125,14 +143,17 @@ impl Probe for EngineProbe {
             pending: progress.pending.load(Ordering::Acquire),
             ack_pending: progress.ack_pending.load(Ordering::Acquire),
         };
+        let unanswered = |(effect, Silence { since, due })| Unanswered { effect, since, waiting: due };
         let refuses = self.status.refuses(&self.timing).is_some();
         Health {
             database: self.status.store_up.load(Ordering::Acquire),
             broker: self.status.broker_up(),
+            broker_version: self.status.broker_version(),
             waiting_for: self.status.waits(&self.timing),
             consumers: self.status.consumers().into_iter().map(consumer).collect(),
             commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
             draining: self.draining(),
+            unanswered: self.status.silences().into_iter().map(unanswered).collect(),
         }
     }
 

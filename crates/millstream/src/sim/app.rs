@@ -1,6 +1,6 @@
 //! A service in the simulation: what it declares, its database, its replicas.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_core::planner::{Decoder, Kinds, Planner};
@@ -12,6 +12,7 @@ use crate::service::{Service, Start};
 use crate::sim::replica::Replica;
 use crate::store::memory::Memory;
 use crate::work::AnyHandler;
+use millstream_core::hash::{HashMap, HashSet};
 
 /// What a broker with its default settings takes, less the room for a dead letter.
 const MAX_MESSAGE: usize = (1 << 20) - millstream_core::dead_letter::ROOM;
@@ -52,8 +53,8 @@ impl App {
             redrives,
         };
         let mut feeds = Vec::new();
-        let mut all: HashMap<&'static str, Arc<dyn AnyHandler>> = HashMap::new();
-        let mut ignored = HashSet::new();
+        let mut all: HashMap<&'static str, Arc<dyn AnyHandler>> = HashMap::default();
+        let mut ignored = HashSet::default();
         for reading in &service.reads {
             let handlers: HashMap<_, _> =
                 reading.handlers.iter().map(|handler| (handler.event_type(), handler.clone())).collect();

@@ -1,7 +1,7 @@
 //! One process of a service in the simulation: the shell around the planner, a step at a time, so that it can be killed between
 //! any two.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::sim::app::App;
 use crate::sim::broker::{Ack, AckToken, SimBroker};
 use crate::store::{Batch, CommitError, Settled, Wanted};
 use crate::unit::{outcome_meta, panic_text};
+use millstream_core::hash::{HashMap, HashSet};
 
 /// What a process knows; all of it is lost when it is killed.
 pub(super) struct Replica {
@@ -139,8 +140,8 @@ impl Replica {
             running: vec![],
             slots: Slots::new(timing.effect_slots, timing.effect_gate),
             leases: Leases::default(),
-            begun: HashSet::new(),
-            seen: HashMap::new(),
+            begun: HashSet::default(),
+            seen: HashMap::default(),
         }
     }
 

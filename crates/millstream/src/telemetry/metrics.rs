@@ -171,6 +171,12 @@ pub static EFFECTS: Metric =
 /// How long effects ran.
 pub static EFFECT_DURATION: Metric =
     Metric::histogram("millstream_effect_duration_seconds", "Time that an effect ran.", &["kind", "outcome"], SECONDS);
+/// How long the outside of a kind of effect has not answered.
+pub static EFFECTS_UNANSWERED: Metric = Metric::gauge(
+    "millstream_effects_unanswered_seconds",
+    "Time since the first run of an effect without a definite outcome that none with one has followed; 0 while the outside answers.",
+    &["kind"],
+);
 /// Wakes that wait to be claimed.
 pub static WAKES_DUE: Metric =
     Metric::gauge("millstream_wakes_due", "Wakes whose time has come and that nobody has claimed yet.", &["kind"]);
@@ -232,6 +238,7 @@ pub static ALL: &[&Metric] = &[
     &LOAD_MISSES,
     &EFFECTS,
     &EFFECT_DURATION,
+    &EFFECTS_UNANSWERED,
     &WAKES_DUE,
     &WAKE_OVERDUE,
     &UNPUBLISHED,

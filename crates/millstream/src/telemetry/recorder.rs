@@ -1,6 +1,6 @@
 //! The recorder of one service: its own registry, so that several services of a process, and parallel tests, do not mix.
 
-use std::collections::HashMap;
+use millstream_core::hash::HashMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -189,6 +189,7 @@ impl Telemetry {
         self.declare_all(&metrics::REDELIVERIES, &[&events, metrics::CAUSES]);
         self.declare_all(&metrics::EFFECTS, &[labels.effects, metrics::EFFECT_OUTCOMES]);
         self.declare_all(&metrics::EFFECT_DURATION, &[labels.effects, metrics::EFFECT_OUTCOMES]);
+        self.declare_all(&metrics::EFFECTS_UNANSWERED, &[labels.effects]);
         for kinds in [labels.effects, labels.timers] {
             self.declare_all(&metrics::WAKES_DUE, &[kinds]);
             self.declare_all(&metrics::WAKE_OVERDUE, &[kinds]);

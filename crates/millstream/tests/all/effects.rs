@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millstream::Timestamp;
 use millstream::engine::timing::{Clock, Timing};
+use millstream::operator::Operator;
 use millstream::retry::Retry;
 use millstream::service::Options;
 use millstream::testing::TestService;
@@ -179,4 +180,34 @@ async fn two_instances_whose_clocks_are_a_minute_apart_run_each_charge_once() {
     assert_eq!(world.outside().overlaps, Vec::<String>::new());
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn an_outside_that_does_not_answer_is_said_with_since_when_and_how_much_waits_until_it_answers() {
+    let bench = bench().await;
+    let world = World::default();
+    world.outside().otherwise = Some(Answer::Down);
+    let service = bench.run(ledger(&world), short()).await;
+    let operator = Operator::new(async_nats::connect(bench.broker.url()).await.unwrap());
+    let health = async || {
+        let instances = operator.status().await.unwrap().instances;
+        (instances[0].health["status"].clone(), instances[0].health["unanswered"].clone())
+    };
+    let silent = || service.metric("millstream_effects_unanswered_seconds", &[("kind", "charge")]);
+    assert_eq!(silent(), Some(0.0));
+    for at in 0..7 {
+        publish(&bench, &format!("a{at}"), "charge", Act::Charge).await;
+    }
+    until("the gauge to rise", async || silent() > Some(0.5)).await;
+    let (status, unanswered) = health().await;
+    assert_eq!((status, &unanswered[0]["effect"]), ("DEGRADED".into(), &"charge".into()));
+    assert!(unanswered[0]["waiting"].as_u64().is_some_and(|waiting| waiting <= 7), "{unanswered}");
+    assert!(service.waits_for().is_empty(), "it does all else");
+    world.outside().otherwise = Some(Answer::Paid);
+    for at in 0..7 {
+        until_paid(&service, &format!("a{at}")).await;
+    }
+    until("the gauge to fall", async || silent() == Some(0.0)).await;
+    assert_eq!(health().await, ("UP".into(), serde_json::json!([])));
+    service.stop().await;
 }

@@ -66,7 +66,7 @@ pub(super) fn invariants(snapshot: &Snapshot, terms: &Terms) -> Vec<Finding> {
         sold_matches(snapshot, &orders),
         reserved_matches(snapshot, &orders),
         no_oversale(snapshot),
-        notified::customers_are_told(snapshot, &orders),
+        notified::customers_are_told(snapshot, &orders, terms.patience),
         figures::analytics_agrees(snapshot, &orders),
         no_dead_letters(snapshot, terms),
         durables_caught_up(snapshot, terms),

@@ -1,6 +1,7 @@
 //! Compares the notifications of customers with the outcomes of their orders.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::invariants::{Finding, Orders, order_subject};
 use super::snapshot::Snapshot;
@@ -12,7 +13,7 @@ const SERVICE: &str = "notifications";
 ///
 /// The service starts with new events, so a notification is required only for an order that was finished after its durables were created.
 /// A durable that was lost and recreated is younger than its notifications: then fewer are required, and none falsely.
-pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>) -> Finding {
+pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>, patience: Duration) -> Finding {
     let refunded: HashSet<&str> = snapshot
         .payments
         .iter()
@@ -20,8 +21,13 @@ pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>) -> Fi
         .map(|payment| payment.order_id.as_str())
         .collect();
     let mut told: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut unsent: HashMap<&str, Vec<String>> = HashMap::new();
     for notification in &snapshot.notifications {
         told.entry(&notification.order_id).or_default().push(&notification.occasion);
+        if notification.status != "SENT" {
+            let what = format!("{} ({})", notification.occasion, notification.status);
+            unsent.entry(&notification.order_id).or_default().push(what);
+        }
     }
     let since = snapshot.durables.iter().filter(|durable| durable.name == SERVICE).map(|durable| durable.created).max();
     let mut broken = BTreeMap::new();
@@ -35,6 +41,12 @@ pub(super) fn customers_are_told(snapshot: &Snapshot, orders: &Orders<'_>) -> Fi
         let missing = demanded && happened.iter().any(|what| !told.contains(what));
         let wrong =
             told.iter().any(|what| !happened.contains(what) || told.iter().filter(|other| *other == what).count() > 1);
+        // What waits for the mail server, or was refused by it, nobody was told; for a while it may wait.
+        let waits =
+            unsent.get(order.id.as_str()).filter(|_| demanded && order.created_at + patience <= snapshot.before);
+        if let Some(unsent) = waits.filter(|_| !missing && !wrong) {
+            broken.insert(order_subject(&order.id), format!("no mail was sent for {}", unsent.join(", ")));
+        }
         if missing || wrong {
             let list = |what: &[&str]| if what.is_empty() { "nothing".into() } else { what.join(", ") };
             broken

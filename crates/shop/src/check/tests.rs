@@ -208,6 +208,18 @@ fn a_customer_who_was_told_nothing_or_the_wrong_thing_or_twice_is_named() {
 }
 
 #[test]
+fn a_mail_that_was_never_sent_tells_nobody() {
+    let seen = "order sold: no mail was sent for CONFIRMED (SENDING)";
+    breaks(|system| system.notifications[0].status = "SENDING".into(), "customers are told", seen);
+    let seen = "order sold: no mail was sent for CONFIRMED (FAILED)";
+    breaks(|system| system.notifications[0].status = "FAILED".into(), "customers are told", seen);
+    let mut system = at_rest();
+    system.notifications[0].status = "SENDING".into();
+    let patient = Terms { patience: Duration::from_secs(3600), ..Terms::default() };
+    assert_eq!(broken(&system, &patient), [], "while the mail server is down, mails wait");
+}
+
+#[test]
 fn of_an_order_that_ended_before_notifications_were_there_nothing_need_be_told() {
     let mut system = at_rest();
     system.notifications.clear();

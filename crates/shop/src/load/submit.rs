@@ -9,16 +9,29 @@ use tokio::task::JoinHandle;
 
 use super::source::Submission;
 use crate::dice::Dice;
+use crate::ledger::{Line, Status, Unknown};
 use crate::wire::{self, Api};
 
 /// What became of a submission.
 pub(super) enum Submitted {
     /// The order is durable under this id.
-    Accepted { id: String, took: Duration, cancel: Option<JoinHandle<Cancelled>> },
+    Accepted { id: String, status: u16, took: Duration, cancel: Option<JoinHandle<Cancelled>> },
     /// The service said no, and why.
-    Refused(String),
+    Refused { status: u16, reason: String },
     /// No answer within the time: whether the order exists is unknown.
     Unanswered(String),
+}
+
+impl Submitted {
+    /// What the ledger says of it, but for key and total.
+    pub(super) fn line(&self) -> Line {
+        let (id, status) = match self {
+            Self::Accepted { id, status, .. } => (Some(id.clone()), Status::Code(*status)),
+            Self::Refused { status, .. } => (None, Status::Code(*status)),
+            Self::Unanswered(_) => (None, Status::Unknown(Unknown::Unknown)),
+        };
+        Line { key: String::new(), id, total: None, status }
+    }
 }
 
 /// What became of a customer's cancel.
@@ -49,11 +62,13 @@ pub(super) async fn submit(api: &Api, key: &str, order: Submission, patience: Du
                 let took = started.elapsed();
                 let cancel =
                     order.cancel_after.map(|after| tokio::spawn(cancel(api.clone(), id.clone(), after, patience)));
-                Submitted::Accepted { id, took, cancel }
+                Submitted::Accepted { id, status: status.as_u16(), took, cancel }
             }
             Err(error) => Submitted::Unanswered(format!("{status} without an order's id: {error}")),
         },
-        Ok((status, body)) => Submitted::Refused(format!("{status}: {}", detail(&body))),
+        Ok((status, body)) => {
+            Submitted::Refused { status: status.as_u16(), reason: format!("{status}: {}", detail(&body)) }
+        }
         Err(last) => Submitted::Unanswered(last),
     };
     (submitted, retries)

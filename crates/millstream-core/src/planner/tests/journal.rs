@@ -199,13 +199,13 @@ fn a_batch_with_entries_has_the_next_number_and_one_without_the_last_again() {
     let mut world = World::new();
     let instance = id("instance", 1);
     let add: Input = message(Does::Add).into();
-    let batch = world.decide(&[&add], &HashSet::new()).write.into_batch(instance, 6, 4);
+    let batch = world.decide(&[&add], &HashSet::default()).write.into_batch(instance, 6, 4);
     assert_eq!((batch.batch, batch.published_through, batch.instance, batch.now), (7, 4, instance, START));
     assert!(batch.journal.iter().all(|entry| (entry.instance, entry.batch) == (instance, 7)));
     world.run([message(Does::Pay(1)).number(2).into()]);
     world.later(Duration::from_secs(1));
     let due = world.due("a");
-    let write = world.decide(&[&due], &HashSet::new()).write;
+    let write = world.decide(&[&due], &HashSet::default()).write;
     assert!(write.entries.is_empty() && !write.is_empty());
     assert_eq!(write.into_batch(instance, 6, 4).batch, 6);
 }
@@ -215,5 +215,5 @@ fn what_only_repeats_needs_no_commit() {
     let mut world = World::new();
     world.run([message(Does::Add).into()]);
     let repeat: Input = message(Does::Add).delivered(2).into();
-    assert!(world.decide(&[&repeat], &HashSet::new()).write.is_empty());
+    assert!(world.decide(&[&repeat], &HashSet::default()).write.is_empty());
 }

@@ -195,7 +195,7 @@ fn what_was_read_is_guarded_and_not_written() {
     let mut world = World::new();
     world.run([message(Does::Add).into()]);
     let look: Input = message(Does::Look).number(2).into();
-    let write = world.decide(&[&look], &HashSet::new()).write;
+    let write = world.decide(&[&look], &HashSet::default()).write;
     let [doc] = &write.docs[..] else { panic!("{:?}", write.docs) };
     assert_eq!((&doc.key, doc.expected), (&key("a"), Some(1)));
     assert!(doc.write.is_none());
@@ -215,7 +215,7 @@ fn the_same_arguments_give_the_same_decision() {
     ];
     let batch: Vec<&Input> = batch.iter().collect();
     let decided = || {
-        let Decision { write, after } = world.decide(&batch, &HashSet::new());
+        let Decision { write, after } = world.decide(&batch, &HashSet::default());
         let after = (after.ends, after.emitted, after.again, after.emitting, after.claims, after.misses);
         format!("{write:?} {after:?}")
     };

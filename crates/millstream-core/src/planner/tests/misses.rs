@@ -12,7 +12,7 @@ fn what_handlers_miss_is_named_once_and_in_order() {
     let batch = [visit(1, &["c"]), visit(2, &["b"]), visit(3, &["c"]), message(Does::Add).number(4).into()];
     let batch: Vec<&Input> = batch.iter().collect();
     let facts = world.facts(&batch);
-    let decided = world.planner.decide(&batch, &facts, &HashSet::new(), &world.slots, world.now);
+    let decided = world.planner.decide(&batch, &facts, &HashSet::default(), &world.slots, world.now);
     assert_eq!(decided.err(), Some(Missed(vec![key("b"), key("c")])));
 }
 
@@ -44,7 +44,7 @@ fn a_batch_that_goes_on_missing_documents_is_to_be_halved_and_parks_none_of_its_
     let mut facts = world.facts(&batch);
     for miss in 0..=MISSES {
         assert_eq!(facts.miss_too_often(&batch), miss >= MISSES, "after {miss}");
-        let decided = world.planner.decide(&batch, &facts, &HashSet::new(), &world.slots, world.now);
+        let decided = world.planner.decide(&batch, &facts, &HashSet::default(), &world.slots, world.now);
         let Err(Missed(keys)) = decided else { panic!("decided after {miss} misses") };
         let wanted = facts.wanted_after(&keys);
         let found = world.load(&wanted).docs;

@@ -10,7 +10,7 @@ mod slots;
 mod suspects;
 mod wakes;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::*;
 use crate::dead_letter::{self, Reason, STATE};
 use crate::event::{Event, Received, Stream};
 use crate::handler::{Command, Document, Effect, Handler, Keys, Kind, Outage, Timer, Wake};
+use crate::hash::{HashMap, HashSet};
 use crate::metric::Metric;
 use crate::record::{Batch, Loaded, State, StoredDoc};
 use crate::redriven::Redriven;
@@ -48,8 +49,8 @@ impl World {
             slots: Slots::new(8, 3),
             now: START,
             docs: BTreeMap::new(),
-            journal: HashMap::new(),
-            keys: HashMap::new(),
+            journal: HashMap::default(),
+            keys: HashMap::default(),
             batch: 0,
         }
     }
@@ -115,7 +116,7 @@ impl World {
     /// Decides a batch as it is, commits it, and takes the slots of its claims.
     fn run(&mut self, batch: impl IntoIterator<Item = Input>) -> Aftermath {
         let batch: Vec<Input> = batch.into_iter().collect();
-        let Decision { write, after } = self.decide(&batch.iter().collect::<Vec<_>>(), &HashSet::new());
+        let Decision { write, after } = self.decide(&batch.iter().collect::<Vec<_>>(), &HashSet::default());
         self.commit(write);
         self.slots.take(&after.claims);
         after

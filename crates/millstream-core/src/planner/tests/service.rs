@@ -237,8 +237,8 @@ pub(super) fn planner() -> Planner {
             collections: Some(vec![Account::COLLECTION]),
         },
         kinds: Kinds {
-            effects: HashMap::from([(PAY.name(), Arc::new(Payout) as Arc<dyn AnyEffect>)]),
-            timers: HashMap::from([(CLOSE.name(), Arc::new(Closing) as Arc<dyn AnyTimer>)]),
+            effects: HashMap::from_iter([(PAY.name(), Arc::new(Payout) as Arc<dyn AnyEffect>)]),
+            timers: HashMap::from_iter([(CLOSE.name(), Arc::new(Closing) as Arc<dyn AnyTimer>)]),
         },
         timing,
     }

@@ -9,7 +9,7 @@ fn suspects(world: &World, batch: &[Input], begun: &HashSet<Id>) -> Suspects {
 
 /// Commits the starts of a batch; the process dies before it is decided.
 fn dies(world: &mut World, batch: &[Input]) -> Suspects {
-    let found = suspects(world, batch, &HashSet::new());
+    let found = suspects(world, batch, &HashSet::default());
     world.commit(found.write(world.now));
     found
 }
@@ -30,7 +30,7 @@ fn what_comes_for_the_first_time_is_done_or_is_no_message_is_no_suspect() {
         message(Does::Add).number(4).delivered(2).redrive(1).into(),
         command(1, Does::Add, None),
     ];
-    assert!(nothing(&suspects(&world, &batch, &HashSet::new())));
+    assert!(nothing(&suspects(&world, &batch, &HashSet::default())));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn one_whose_start_has_not_ended_goes_alone() {
     let again = message(Does::Add).delivered(2);
     dies(&mut world, &inputs([again.clone()]));
     let batch = inputs([message(Does::Add).number(2), again.clone(), message(Does::Add).number(3).delivered(2)]);
-    let found = suspects(&world, &batch, &HashSet::new());
+    let found = suspects(&world, &batch, &HashSet::default());
     assert_eq!(found.alone, [1]);
     assert_eq!(found.starts.iter().map(|start| start.id).collect::<Vec<_>>(), [id("deed", 3)]);
     let found = dies(&mut world, &inputs([again.clone()]));
@@ -80,8 +80,8 @@ fn one_that_kills_its_process_again_and_again_alone_is_parked_as_crash() {
         let found = dies(&mut world, &batch);
         assert_eq!((found.starts.len(), world.entry(killer.id()).started), (1, starts));
     }
-    let found = suspects(&world, &batch, &HashSet::new());
-    assert_eq!((found.starts.len(), &found.doomed), (0, &HashSet::from([killer.id()])));
+    let found = suspects(&world, &batch, &HashSet::default());
+    assert_eq!((found.starts.len(), &found.doomed), (0, &HashSet::from_iter([killer.id()])));
     let Decision { write, after } = world.decide(&[&batch[0]], &found.doomed);
     assert!(matches!(after.ends[..], [End::Parked { reason: Reason::Crash, .. }]), "{:?}", after.ends);
     world.commit(write);
@@ -94,7 +94,7 @@ fn one_that_kills_its_process_again_and_again_alone_is_parked_as_crash() {
 fn two_deliveries_of_a_suspect_in_one_batch_are_started_once() {
     let world = World::new();
     let again = message(Does::Add).delivered(2);
-    let found = suspects(&world, &inputs([again.clone(), again]), &HashSet::new());
+    let found = suspects(&world, &inputs([again.clone(), again]), &HashSet::default());
     assert_eq!(found.starts.len(), 1);
 }
 
@@ -113,7 +113,7 @@ fn a_start_that_was_committed_is_decided_upon_without_loading_again() {
     let mut facts = world.facts(&[&again]);
     let found = dies(&mut world, std::slice::from_ref(&again));
     facts.learn_entries(found.starts);
-    let decided = world.planner.decide(&[&again], &facts, &HashSet::new(), &world.slots, world.now);
+    let decided = world.planner.decide(&[&again], &facts, &HashSet::default(), &world.slots, world.now);
     world.commit(decided.ok().unwrap().write);
     assert_eq!(world.entry(again.id()).version, 2);
 }
