@@ -27,6 +27,14 @@ pub const STATE: &str = "Millstream-State";
 pub const NUMBER: &str = "Millstream-Redrive";
 
 #[doc(hidden)]
+/// In a redrive: the sequence of the record that says so, which the outcome replaces.
+pub const RECORD: &str = "Millstream-Record";
+
+#[doc(hidden)]
+/// The broker stores a message with it only while the last one of its subject has this sequence; 0: while there is none.
+pub const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+#[doc(hidden)]
 /// In a record: how often what failed was redriven.
 pub const REDRIVES: &str = "Millstream-Redrives";
 
@@ -123,11 +131,12 @@ fn own(headers: &[(String, String)]) -> impl Iterator<Item = (String, String)> {
 
 #[doc(hidden)]
 /// What takes the place of a record whose redrive was handled: the headers, and what was known of the failure, for a day.
-pub fn resolved(record: String, id: Id, number: u32, headers: &[(String, String)]) -> Emitted {
+pub fn resolved(record: String, replaces: Option<u64>, id: Id, number: u32, headers: &[(String, String)]) -> Emitted {
     let mut all = vec![(header::MSG_ID.to_owned(), format!("{id}:{number}:resolved"))];
+    all.extend(replaces.map(|sequence| (EXPECTED.to_owned(), sequence.to_string())));
     all.push(("Nats-TTL".into(), format!("{}s", RESOLVED.as_secs())));
     all.extend(own(headers));
-    let ours = ["State", "Redrive", "Redrives", "Id"].map(|name| format!("Millstream-{name}"));
+    let ours = ["State", "Redrive", "Record", "Redrives", "Id"].map(|name| format!("Millstream-{name}"));
     let known = |name: &str| name.starts_with("Millstream-") && !ours.iter().any(|ours| ours == name);
     all.extend(headers.iter().filter(|(name, _)| known(name)).cloned());
     all.push(("Millstream-Id".into(), id.to_string()));
@@ -144,6 +153,8 @@ pub struct Parked<'a> {
     pub record: String,
     pub id: Id,
     pub redrives: u32,
+    /// The sequence of the record that it replaces: 0 if it is the first, `None` if nobody knows.
+    pub replaces: Option<u64>,
     pub reason: Reason,
     pub error: &'a str,
     pub stream: &'a str,
@@ -170,6 +181,7 @@ impl Parked<'_> {
         let error = clip(self.error, ERROR_BYTES);
         let mut headers: Vec<(String, String)> =
             vec![(header::MSG_ID.into(), format!("{}:{}", self.id, self.redrives))];
+        headers.extend(self.replaces.map(|sequence| (EXPECTED.to_owned(), sequence.to_string())));
         headers.extend(own(self.headers));
         let mut put = |name: &str, value: &str| headers.push((format!("Millstream-{name}"), encode_header(value)));
         put("Id", &self.id.to_string());
@@ -191,7 +203,8 @@ impl Parked<'_> {
         let mut letter = Emitted { subject: self.record.clone(), headers, payload: self.payload.clone() };
         if letter.wire_size() > max_bytes {
             if letter.wire_size() - letter.payload.len() > max_bytes / 2 {
-                letter.headers.retain(|(name, _)| name == header::MSG_ID || name.starts_with("Millstream-"));
+                let ours = |name: &str| name == header::MSG_ID || name == EXPECTED || name.starts_with("Millstream-");
+                letter.headers.retain(|(name, _)| ours(name));
             }
             letter.headers.push(("Millstream-Cut".into(), format!("{}", self.payload.len())));
             let room = max_bytes.saturating_sub(letter.wire_size() - letter.payload.len());
@@ -245,6 +258,7 @@ mod tests {
             record: record("payments", &headers, id),
             id,
             redrives: 0,
+            replaces: Some(0),
             reason: Reason::Exhausted,
             error,
             stream: "INVENTORY",

@@ -1,6 +1,6 @@
 //! Redrives as the service gets them: what an operator has handed back to it.
 
-use crate::dead_letter::{EDITED_FROM, NUMBER};
+use crate::dead_letter::{EDITED_FROM, NUMBER, RECORD};
 use crate::ids::{Id, Timestamp};
 
 /// What a delivery from the work queue of redrives says of the message that it is of.
@@ -10,6 +10,8 @@ pub struct Redriven {
     pub id: Id,
     /// The redrive's number, from 1 on; 0 for a changed copy, which is handled like a first delivery.
     pub number: u32,
+    /// The sequence of the record that says that it is on its way.
+    pub record: Option<u64>,
     pub stream: String,
     pub seq: u64,
     pub subject: String,
@@ -25,6 +27,7 @@ impl Redriven {
         Some(Self {
             id: subject.rsplit('.').next()?.parse().ok()?,
             number: header(NUMBER)?.parse().ok()?,
+            record: header(RECORD).and_then(|sequence| sequence.parse().ok()),
             stream: ours("Stream").unwrap_or_default(),
             seq: ours("Sequence").and_then(|seq| seq.parse().ok()).unwrap_or_default(),
             subject: ours("Subject").unwrap_or_default(),

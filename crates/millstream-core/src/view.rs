@@ -74,6 +74,15 @@ impl View {
         }
     }
 
+    /// Takes the wake of a document away and leaves the document as it is.
+    pub fn clear_wake(&mut self, key: &Key) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && slot.wake.take().is_some()
+        {
+            slot.changed = true;
+        }
+    }
+
     /// The document as JSON, with its shape and the version it will have once committed.
     pub fn document(&self, key: &Key) -> Option<(Bytes, u32)> {
         let slot = self.slots.get(key)?;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::answers::Answers;
-use crate::broker::{Broker, DeclareError};
+use crate::broker::Broker;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::consumer::Consumer;
@@ -18,6 +18,7 @@ use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, Source};
+use crate::engine::aside::Aside;
 use crate::engine::instances::{Current, InstanceSweep};
 use crate::engine::intake::Intake;
 use crate::engine::meters::Meters;
@@ -28,6 +29,7 @@ use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Sweep;
 use crate::event::Stream;
 use crate::http::Probe;
+use crate::owned::Owned;
 use crate::progress::Progress;
 use crate::rebuild;
 use crate::release::Release;
@@ -104,13 +106,14 @@ impl Parts {
 
     /// Connects, declares what the service publishes, and forgets what it has if it is to be rebuilt.
     async fn connect(&self) -> Broker {
-        let Basis { service, release, timing, status, store, .. } = &self.basis;
+        let Basis { service, timing, status, store, .. } = &self.basis;
         let retry = timing.gate_retry;
         let waits_for = |what: &str| status.set_waits_for(Some(what.into()));
         waits_for("the broker");
         let broker = Broker::connect(service, &self.config, retry, waits_for).await;
         status.connected(broker.refusals());
-        let declare = || declare(&broker, service, release, &self.publishes);
+        let owned = self.owned();
+        let declare = || owned.declare(&broker);
         let failed = once_per_text(|error| {
             tracing::warn!(error, "a stream cannot be declared; retrying");
             waits_for(error);
@@ -129,15 +132,24 @@ impl Parts {
         broker
     }
 
+    fn owned(&self) -> Owned {
+        let Basis { service, release, .. } = &self.basis;
+        Owned { service, release: release.clone(), streams: self.publishes.clone() }
+    }
+
     /// Puts the engine together, and starts the tasks around it.
     fn assemble(self, broker: Broker, instance: Current, supervisor: &Supervisor) -> Started {
+        let owned = self.owned();
         let Self { basis, outbox, publisher, .. } = self;
         let Basis { timing, meters, status, .. } = &basis;
         let mut tasks = Tasks::default();
         let (acker, acks) = Acker::new(&broker, meters.clone());
         supervisor.spawn(&mut tasks.acker, "acker", acks);
-        let publishing = publisher.run(broker.clone(), timing.clone(), meters.clone());
+        let missing = Arc::new(Notify::new());
+        let publishing = publisher.run(broker.clone(), timing.clone(), meters.clone(), missing.clone());
         supervisor.spawn(&mut tasks.publisher, "publisher", publishing);
+        let keeping = owned.keep(broker.clone(), missing.clone(), status.clone(), timing.gate_retry);
+        supervisor.spawn(&mut tasks.helpers, "streams", keeping);
 
         let discovery = Discovery {
             service: basis.service,
@@ -166,7 +178,8 @@ impl Parts {
 
         let slots = SharedSlots::new(Slots::new(timing.effect_slots, timing.effect_gate));
         let (due_in, due) = mpsc::channel(timing.batch_inputs);
-        basis.sweep(&broker, &slots, due_in, outbox.clone(), &mut tasks, supervisor);
+        basis.trim(&broker, &missing, &mut tasks, supervisor);
+        basis.sweep(&slots, due_in, outbox.clone(), &mut tasks, supervisor);
 
         let (ends_in, ends) = mpsc::unbounded_channel();
         let Basis { timing, clock, store, kinds, status, meters, .. } = basis;
@@ -187,6 +200,7 @@ impl Parts {
             instance,
             distrust: (0, Instant::now()),
             expire_at: Instant::now(),
+            aside: Aside::default(),
             store_tries: 0,
         };
         Started { engine, broker, tasks }
@@ -210,16 +224,8 @@ impl Basis {
         Ok(())
     }
 
-    /// Starts what looks after streams, due wakes and dead instances from time to time.
-    fn sweep(
-        &self,
-        broker: &Broker,
-        slots: &SharedSlots,
-        due: mpsc::Sender<Arrival>,
-        outbox: Outbox,
-        tasks: &mut Tasks,
-        supervisor: &Supervisor,
-    ) {
+    /// Starts what trims the streams that the service publishes to, and finds those that were deleted.
+    fn trim(&self, broker: &Broker, missing: &Arc<Notify>, tasks: &mut Tasks, supervisor: &Supervisor) {
         for capacity in self.status.capacities() {
             let trimmer = Trimmer {
                 broker: broker.clone(),
@@ -228,9 +234,21 @@ impl Basis {
                 clock: self.clock.clone(),
                 timing: self.timing.clone(),
                 meters: self.meters.clone(),
+                missing: missing.clone(),
             };
             supervisor.spawn(&mut tasks.helpers, format!("trimmer of {}", capacity.stream.name), trimmer.run());
         }
+    }
+
+    /// Starts what looks after due wakes and dead instances from time to time.
+    fn sweep(
+        &self,
+        slots: &SharedSlots,
+        due: mpsc::Sender<Arrival>,
+        outbox: Outbox,
+        tasks: &mut Tasks,
+        supervisor: &Supervisor,
+    ) {
         let wakes = Sweep {
             service: self.service,
             store: self.store.clone(),
@@ -334,11 +352,4 @@ impl Reads<'_> {
         feeds.push((redrives, all_handlers, all_ignored));
         feeds
     }
-}
-
-async fn declare(broker: &Broker, service: &str, release: &Release, streams: &[Stream]) -> Result<(), DeclareError> {
-    for stream in streams {
-        broker.declare(stream, release).await?;
-    }
-    broker.declare_dead_letters(service, release).await
 }

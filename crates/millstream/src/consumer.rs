@@ -260,7 +260,7 @@ impl Consumer {
             source: self.source.clone(),
             reply,
             received: Instant::now(),
-            _in_engine: InEngine::enter(&self.progress),
+            in_engine: InEngine::enter(&self.progress),
         };
         Some(Arrival::message(delivery, receipt))
     }

@@ -131,6 +131,8 @@ pub mod http;
 #[cfg(feature = "service")]
 pub mod operator;
 #[cfg(feature = "service")]
+mod owned;
+#[cfg(feature = "service")]
 mod program;
 #[cfg(feature = "service")]
 mod progress;

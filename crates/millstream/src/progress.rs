@@ -1,7 +1,8 @@
 //! How far a consumer is: written by its tasks, read by whoever asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is known of a consumer, for readiness, expiry and deadlines.
 #[derive(Debug, Default)]
@@ -18,6 +19,15 @@ pub(crate) struct Progress {
     pin: Mutex<Pin>,
     /// Why it does not pull, in a sentence.
     waits_for: Mutex<Option<String>>,
+    ahead: Mutex<Ahead>,
+}
+
+/// Deliveries that wait for a newer release, counted in windows: each comes again in each window.
+#[derive(Debug, Default)]
+struct Ahead {
+    since: Option<Instant>,
+    count: i64,
+    before: i64,
 }
 
 /// Which replica of a single writer reads.
@@ -56,6 +66,35 @@ impl Progress {
         self.pin.lock().is_ok_and(|pin| pin.theirs)
     }
 
+    /// A delivery was sent back to wait for a newer release.
+    pub(crate) fn note_ahead(&self, window: Duration) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = ahead.since.map_or(Duration::MAX, |since| since.elapsed());
+        if age >= window {
+            ahead.before = if age < window * 2 { ahead.count } else { 0 };
+            (ahead.since, ahead.count) = (Some(Instant::now()), 0);
+        }
+        ahead.count += 1;
+    }
+
+    /// One that was unacked is parked: the broker is asked only from time to time how many there are.
+    pub(crate) fn make_room(&self) {
+        let less = |unacked: u64| Some(unacked.saturating_sub(1));
+        let _ = self.ack_pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// Whether half of what may be unacked is, without a surplus that is being parked, and a good part of it waits for a newer release:
+    /// then it is for the others to go on.
+    pub(crate) fn is_crowded(&self, max_ack_pending: i64, surplus: i64) -> bool {
+        let unacked = i64::try_from(self.ack_pending.load(Ordering::Acquire)).unwrap_or(i64::MAX);
+        if unacked - surplus < max_ack_pending / 2 {
+            return false;
+        }
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        // One replica of several sees a part of them only.
+        ahead.count.max(ahead.before) >= max_ack_pending / 16
+    }
+
     pub(crate) fn waits_for(&self) -> Option<String> {
         self.waits_for.lock().map_or(None, |waits| waits.clone())
     }
@@ -77,6 +116,10 @@ impl InEngine {
     pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
         progress.in_engine.fetch_add(1, Ordering::AcqRel);
         Self(progress.clone())
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.0
     }
 }
 

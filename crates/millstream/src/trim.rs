@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_nats::jetstream::stream::{Config as StreamConfig, Info};
 use fail::fail_point;
 use futures_util::TryStreamExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -31,6 +32,8 @@ pub(crate) struct Trimmer {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) meters: Arc<Meters>,
+    /// Told when the stream cannot be found.
+    pub(crate) missing: Arc<Notify>,
 }
 
 /// A durable, as far as trimming goes.
@@ -69,7 +72,8 @@ impl Trimmer {
     /// counts it as pending.
     async fn tick(&self, last: &mut u64) -> Result<(), String> {
         let name = self.capacity.stream.name;
-        let stream = self.broker.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
+        let stream = self.broker.jetstream.get_stream(name).await;
+        let stream = stream.inspect_err(|_| self.missing.notify_one()).map_err(|error| error.to_string())?;
         let info = stream.cached_info();
         // A stream that was made anew begins anew.
         let before = std::mem::replace(last, info.state.last_sequence).min(info.state.last_sequence);

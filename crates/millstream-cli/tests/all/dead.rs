@@ -20,20 +20,30 @@ impl Place {
     async fn new() -> Self {
         let broker = Broker::start().await;
         let jetstream = jetstream::new(async_nats::connect(broker.url()).await.unwrap());
+        let place = Self { broker, jetstream };
+        place.stream_of("shipping").await;
+        place
+    }
+
+    async fn stream_of(&self, service: &str) {
         let config = stream::Config {
-            name: "DLQ_SHIPPING".into(),
-            subjects: vec!["dlq.shipping.>".into()],
+            name: format!("DLQ_{}", service.to_uppercase()),
+            subjects: vec![format!("dlq.{service}.>")],
             max_messages_per_subject: 1,
             allow_direct: true,
             allow_message_ttl: true,
             ..Default::default()
         };
-        jetstream.create_stream(config).await.unwrap();
-        Self { broker, jetstream }
+        self.jetstream.create_stream(config).await.unwrap();
     }
 
     async fn letter(&self, reason: &str) -> Id {
         let id = Id::random(Timestamp::system());
+        self.letter_of("shipping", id, reason).await;
+        id
+    }
+
+    async fn letter_of(&self, service: &str, id: Id, reason: &str) {
         let now = Timestamp::system().to_string();
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -55,10 +65,9 @@ impl Place {
         ] {
             headers.insert(name, value);
         }
-        let subject = format!("dlq.shipping.orders-placed.{id}");
+        let subject = format!("dlq.{service}.orders-placed.{id}");
         let sent = self.jetstream.publish_with_headers(subject, headers, BODY.into()).await.unwrap();
         sent.await.unwrap();
-        id
     }
 
     /// The command's exit code and what it has printed.
@@ -132,6 +141,36 @@ async fn acts_want_a_reason_are_audited_and_say_by_their_exit_code_whether_all_w
     assert_eq!(sent, 1);
     let state = place.json(&["dead", "list", "--each", "--all", "--id", &other]);
     assert_eq!((state[0]["state"].as_str(), state[0]["why"].as_str()), (Some("discarded"), Some("of no use")));
+}
+
+#[tokio::test]
+async fn what_two_services_gave_up_goes_back_to_both_and_what_does_not_go_is_said() {
+    let place = Place::new().await;
+    place.stream_of("billing").await;
+    let [one, two, three] = [place.letter("a").await, place.letter("b").await, place.letter("c").await];
+    for id in [one, two, three] {
+        place.letter_of("billing", id, "a").await;
+    }
+    let sent = async || place.jetstream.get_stream("REDRIVE").await.unwrap().cached_info().state.last_sequence;
+    let id = one.to_string();
+    let (code, said) = place.call(&["dead", "redrive", "--id", &id, "--why", "mended"]);
+    assert!(code == 0 && said.contains("2 redriven"), "{said}");
+    assert_eq!(sent().await, 2);
+    for service in ["shipping", "billing"] {
+        let (code, said) =
+            place.call(&["dead", "edit", &format!("{service}/{two}"), "--set", "/note=x", "--why", "a typo"]);
+        assert!(code == 0 && said.contains(&format!("sent to {service}")), "{said}");
+    }
+    assert_eq!(sent().await, 4);
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", format!("shipping:{three}:1"));
+    let foreign = place.jetstream.publish_with_headers("redrive.nobody.x.y", headers, "?".into()).await.unwrap();
+    foreign.await.unwrap();
+    let (code, said) = place.call(&["dead", "redrive", "--id", &three.to_string(), "--why", "mended"]);
+    assert!(code == 1 && said.contains("1 redriven") && said.contains("1 failed; run again"), "{said}");
+    assert!(said.contains("took it for a repeat"), "{said}");
+    let (code, said) = place.call(&["dead", "discard", "--id", &three.to_string(), "--why", "of no use"]);
+    assert!(code == 1 && said.contains("on its way back"), "{said}");
 }
 
 #[tokio::test]

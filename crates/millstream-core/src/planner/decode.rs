@@ -99,6 +99,7 @@ impl Decoder {
             consumer,
             seq,
             settled: false,
+            crowded: false,
             redriven,
             wire,
             payload,

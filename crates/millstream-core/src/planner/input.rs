@@ -72,6 +72,8 @@ pub struct Delivery {
     pub seq: u64,
     /// Whether its journal entry may have expired, by the mark of its stream: then a message without an entry is a duplicate.
     pub settled: bool,
+    /// Whether so many messages wait for a newer release that another one would keep the durable from going on.
+    pub crowded: bool,
     /// Set if an operator has handed it back.
     pub redriven: Option<Redriven>,
     /// The message itself.
@@ -101,6 +103,15 @@ impl Delivery {
         match self.wire.subject().strip_prefix("redrive.").filter(|_| self.redriven.is_some()) {
             Some(rest) => format!("dlq.{rest}"),
             None => dead_letter::record(service, &self.wire.headers(), self.id),
+        }
+    }
+
+    /// The sequence of the record that the outcome of so many redrives replaces: 0 for the first letter, which replaces none. What
+    /// an operator has done about a record meanwhile is final.
+    pub(crate) fn replaces(&self, redrives: u32) -> Option<u64> {
+        match &self.redriven {
+            Some(redriven) if redriven.number > 0 => redriven.record.filter(|_| redriven.number == redrives),
+            _ => (redrives == 0).then_some(0),
         }
     }
 

@@ -83,6 +83,7 @@ impl Plan<'_> {
             record: delivery.record(rules.service),
             id: delivery.id,
             redrives: parked.redrives,
+            replaces: delivery.replaces(parked.redrives),
             reason: *reason,
             error,
             stream,
@@ -153,7 +154,7 @@ impl Plan<'_> {
 
     fn resolved(&self, delivery: &Delivery, number: u32) -> Emitted {
         let record = delivery.record(self.planner.rules.service);
-        dead_letter::resolved(record, delivery.id, number, &delivery.wire.headers())
+        dead_letter::resolved(record, delivery.replaces(number), delivery.id, number, &delivery.wire.headers())
     }
 
     /// The entry of a message that has failed once more.

@@ -72,12 +72,14 @@ impl Plan<'_> {
         End::Parked { reason: failure.reason, error: failure.error }
     }
 
-    /// Lets a message that is ahead of this release come back until its time is over. The first time is written down, and so is
+    /// Lets a message that is ahead of this release come back until its time is over, or until too many do. The first time is written down, and so is
     /// the end of a start; the others leave no trace.
     fn ahead(&mut self, delivery: &Delivery, entry: Option<&Entry>, error: String) -> Result<End, Failure> {
         let since = entry.and_then(|entry| entry.first_failure);
-        if since.is_some_and(|since| self.now.since(since) >= self.planner.timing.ahead_patience) {
+        let over = since.is_some_and(|since| self.now.since(since) >= self.planner.timing.ahead_patience);
+        if over || delivery.crowded {
             let attempts = entry.map_or(0, |entry| entry.attempts);
+            let error = if over { error } else { format!("{error}, and too many others wait for that too") };
             return Err(Failure { reason: Reason::Ahead, error, attempts });
         }
         if since.is_none() || entry.is_some_and(|entry| entry.started > 0) {

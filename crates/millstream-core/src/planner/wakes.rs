@@ -1,7 +1,9 @@
 //! Wakes: outcomes are settled, due timers fired, due and fresh effects claimed.
 
+use crate::event::Meta;
 use crate::handler::{Key, Wake};
 use crate::planner::{Claimed, DueInput, End, Ended, OutcomeInput, Plan};
+use crate::record::Entry;
 use crate::unit::Ran;
 
 /// How many doublings of the first delay a timer waits that could not be fired.
@@ -15,6 +17,9 @@ impl Plan<'_> {
             return End::Late;
         }
         let attempt = standing.attempt;
+        if matches!(ended, Ended::Outcome(_)) && self.is_in_the_journal(key, meta) {
+            return End::Late;
+        }
         let (why, defect) = match ended {
             Ended::Outcome(work) => match self.handle(meta, Some(key), |unit| work.handle(unit)) {
                 Ran::Handled { staged, .. } => {
@@ -51,6 +56,9 @@ impl Plan<'_> {
             self.claim(key);
             return End::Due;
         };
+        if self.is_in_the_journal(key, meta) {
+            return End::Due;
+        }
         match self.handle(meta, Some(key), |unit| work.handle(unit)) {
             Ran::Handled { staged, .. } => {
                 self.done(None, meta, None, staged, None);
@@ -62,6 +70,16 @@ impl Plan<'_> {
                 End::Unfired(other.error())
             }
         }
+    }
+
+    /// Whether the journal has the end of a wake already, which settles it: it would be refused a second time, again and again. So
+    /// the wake is taken away, and nothing else is done. That the document still carries it is somebody's work at the database.
+    fn is_in_the_journal(&mut self, key: &Key, meta: &Meta) -> bool {
+        let known = self.entry(meta.id).is_some_and(Entry::answers);
+        if known {
+            self.view.clear_wake(key);
+        }
+        known
     }
 
     /// Claims the effects that this batch has set and that are due at once, as many as there are slots for.

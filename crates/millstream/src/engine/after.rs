@@ -5,6 +5,7 @@ use fail::fail_point;
 use millstream_core::planner::{Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Input, OutcomeInput, Reply};
 
 use crate::accepted::CommandError;
+use crate::dead_letter::Reason;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::{Done, Job};
@@ -36,6 +37,12 @@ impl Engine {
             }
             match (receipt, end) {
                 (Receipt::Message(message), end) => {
+                    let progress = message.in_engine.progress();
+                    match &end {
+                        End::Ahead { .. } => progress.note_ahead(self.planner.timing.ahead_every * 2),
+                        End::Parked { reason: Reason::Ahead, .. } => progress.make_room(),
+                        _ => {}
+                    }
                     let kind = match end {
                         End::Nak { delay, .. } => AckKind::Nak(Some(delay)),
                         End::Ahead { .. } => AckKind::Nak(Some(self.planner.timing.ahead_every)),

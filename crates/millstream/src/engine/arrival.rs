@@ -38,7 +38,7 @@ pub(crate) struct MessageReceipt {
     pub(crate) reply: Option<Subject>,
     pub(crate) received: Instant,
     /// Counts it as being here until it is dropped.
-    pub(crate) _in_engine: InEngine,
+    pub(crate) in_engine: InEngine,
 }
 
 impl Arrival {
@@ -75,11 +75,15 @@ impl Arrival {
         matches!(&self.receipt, Receipt::Command { ticket, .. } if ticket.is_withdrawn())
     }
 
-    /// Takes over what the mark of its stream says now.
-    pub(crate) fn see_mark(&mut self) {
+    /// Takes over what the mark of its stream says now, and whether its durable has room for what waits, when so many before it do
+    /// not wait any longer. Says whether it has none.
+    pub(crate) fn see_source(&mut self, max_ack_pending: i64, surplus: i64) -> bool {
         if let (Input::Message(delivery), Receipt::Message(receipt)) = (&mut self.input, &self.receipt) {
             delivery.settled = receipt.source.is_settled(delivery.seq);
+            delivery.crowded = receipt.in_engine.progress().is_crowded(max_ack_pending, surplus);
+            return delivery.crowded;
         }
+        false
     }
 }
 

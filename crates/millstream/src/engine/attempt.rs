@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::engine::arrival::Arrival;
+use crate::engine::aside::CONFLICTS;
 use crate::engine::commit::Aborted;
 use crate::ids::{Id, Timestamp};
 use crate::store::{Loaded, Wanted};
@@ -48,6 +49,9 @@ impl Engine {
                 Err(Aborted::Large) => conflicts = HALVE_AFTER,
                 Err(Aborted::Busy) => {}
             }
+            if conflicts >= CONFLICTS && batch.len() == 1 {
+                return batch.into_iter().for_each(|arrival| self.put_aside(arrival));
+            }
             // What was committed may be ours after all.
             recheck = true;
             if conflicts >= HALVE_AFTER && batch.len() > 1 {
@@ -66,7 +70,11 @@ impl Engine {
         begun: &mut HashSet<Id>,
     ) -> Result<Option<Aftermath>, Aborted> {
         let started = Instant::now();
-        batch.iter_mut().for_each(Arrival::see_mark);
+        let most = self.planner.timing.max_ack_pending;
+        let mut surplus = 0;
+        for arrival in batch.iter_mut() {
+            surplus += i64::from(arrival.see_source(most, surplus));
+        }
         let mut facts = self.load(&inputs(batch), recheck).await?;
         self.meters.stage("load", started);
         fail_point!("loaded");

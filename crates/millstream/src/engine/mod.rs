@@ -6,6 +6,7 @@
 pub(crate) mod acker;
 pub(crate) mod after;
 pub(crate) mod arrival;
+pub(crate) mod aside;
 mod attempt;
 pub(crate) mod commit;
 pub(crate) mod instances;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Link;
 use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, Source};
+use crate::engine::aside::Aside;
 use crate::engine::instances::Current;
 use crate::engine::intake::Intake;
 use crate::engine::meters::Meters;
@@ -76,6 +78,8 @@ pub(crate) struct Engine {
     pub(crate) distrust: (u64, Instant),
     /// When old journal entries are looked for next.
     pub(crate) expire_at: Instant,
+    /// Inputs that are tried again later, for they conflict again and again.
+    pub(crate) aside: Aside,
     /// How often in a row the store was waited for without a commit since.
     pub(crate) store_tries: u32,
 }
@@ -105,6 +109,9 @@ impl Engine {
                 None if self.instance.risen() => self.write_watermark().await,
                 None => {}
             }
+            for arrival in self.aside.due() {
+                self.process(vec![arrival]).await;
+            }
             if Instant::now() >= heartbeat {
                 self.write_watermark().await;
                 self.keep_house().await;
@@ -115,6 +122,8 @@ impl Engine {
             }
             self.set_gate();
         }
+        let aside = self.aside.rest();
+        self.abandon(aside);
         self
     }
 

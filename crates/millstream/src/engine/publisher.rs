@@ -1,7 +1,7 @@
 //! The publisher: a task of its own that sends committed batches in order, pipelined, until the broker has acked each
 //! message. What it has published is a watermark, which the loop writes with its next commit.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,12 +10,13 @@ use async_nats::HeaderMap;
 use async_nats::header::HeaderValue;
 use fail::fail_point;
 use futures_util::StreamExt;
-use millstream_core::outbox::{self as core, Acked, Again, News};
+use millstream_core::outbox::{self as core, Again, Answered, Held, Limits, News};
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::broker::{Broker, IN_FLIGHT};
+use crate::dead_letter::EXPECTED;
 use crate::engine::meters::Meters;
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
@@ -59,6 +60,8 @@ struct Shared {
     queued_entries: AtomicU64,
     /// When each job was queued that is not done, in order.
     since: Mutex<VecDeque<Instant>>,
+    /// What the broker goes on refusing.
+    held: Mutex<Vec<Held>>,
     progress: Notify,
 }
 
@@ -95,6 +98,16 @@ impl Outbox {
         self.shared.since().front().map_or(Duration::ZERO, Instant::elapsed)
     }
 
+    /// What the broker goes on refusing, a sentence for each kind of subject.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let say = |Held { subject, messages, error }: &Held| {
+            let others = if *messages > 1 { format!(" and {} more", messages - 1) } else { String::new() };
+            format!("the broker refuses {subject}{others}, which is tried again: {error}")
+        };
+        held.iter().map(say).collect()
+    }
+
     /// Resolves the next time that a job is done.
     pub(crate) async fn progress(&self) {
         self.shared.progress.notified().await;
@@ -116,15 +129,29 @@ struct PubAck {
 #[derive(Deserialize)]
 struct PubError {
     #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
     description: String,
 }
 
-/// The entries of a job, and who is told of its end.
-type Waiting = (u64, Done);
+/// What the broker answers to a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stored,
+    /// The record that it replaces was replaced by an operator, or by this very message: it is out.
+    Superseded,
+    /// The record that it replaces is gone.
+    Gone,
+    Refused(String),
+}
+
+/// The entries of a job, whether it has messages, and who is told of its end.
+type Waiting = (u64, bool, Done);
 
 impl Publisher {
-    /// Publishes until the outbox is dropped and everything is out.
-    pub(crate) async fn run(mut self, broker: Broker, timing: Timing, meters: Arc<Meters>) {
+    /// Publishes until the outbox is dropped and everything is out. `missing` is told when a message is refused, for its stream may
+    /// have been deleted.
+    pub(crate) async fn run(mut self, broker: Broker, timing: Timing, meters: Arc<Meters>, missing: Arc<Notify>) {
         let mut link = broker.link.clone();
         let inbox = broker.client.new_inbox();
         let mut acks = loop {
@@ -134,27 +161,43 @@ impl Publisher {
             }
             tokio::time::sleep(timing.gate_retry.longest).await;
         };
-        let mut waiting = core::Outbox::<Waiting>::new(timing.publish_timeout, timing.gate_retry);
+        let limits = Limits { in_flight: IN_FLIGHT, timeout: timing.publish_timeout, retry: timing.gate_retry };
+        let mut waiting = core::Outbox::<Waiting>::new(limits);
         let begun = Instant::now();
         let now = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Outcomes whose record is gone, which are stored without one.
+        let mut forgotten = HashSet::new();
         let mut open = true;
         while open || !waiting.is_empty() {
+            if broker.is_up() {
+                let numbers = waiting.send(now());
+                send(&broker, &inbox, &waiting, &forgotten, numbers).await;
+            }
             let deadline = waiting.deadline().map(|at| begun + Duration::from_millis(at));
             tokio::select! {
                 biased;
                 Some(ack) = acks.next() => {
                     let number = ack.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
                     let Some(number) = number else { continue };
-                    let Acked { out, news } = waiting.answered(now(), number, verdict(&ack));
-                    self.out(out, &meters);
-                    match news {
-                        Some(News::Refused { subject, error }) => {
-                            meters.publish_failed(REFUSED);
-                            tracing::warn!(subject, error, waiting = waiting.len(), "publishing failed; retrying");
+                    let answer = match verdict(&ack) {
+                        Verdict::Stored | Verdict::Superseded => Ok(()),
+                        Verdict::Gone if forgotten.insert(number) => {
+                            send(&broker, &inbox, &waiting, &forgotten, [number]).await;
+                            continue;
                         }
-                        Some(News::RefusedAgain) => meters.publish_failed(REFUSED),
-                        Some(News::Resumed) => tracing::info!("publishing resumed"),
-                        None => {}
+                        Verdict::Gone => Err("another message is stored at the same time".into()),
+                        Verdict::Refused(error) => Err(error),
+                    };
+                    let Answered { out, done, news } = waiting.answered(now(), number, answer);
+                    if let Some(message) = &out {
+                        fail_point!("after_publish");
+                        meters.published(&message.subject);
+                        forgotten.remove(&number);
+                    }
+                    self.done(done, &meters);
+                    if let Some(news) = news {
+                        self.tell(news, &meters, &missing);
+                        self.show(waiting.held());
                     }
                 }
                 Ok(()) = link.changed() => {
@@ -165,22 +208,24 @@ impl Publisher {
                     }
                 }
                 () = at(deadline) => {
-                    let (why, numbers) = waiting.due(now());
-                    if broker.is_up() {
-                        if why == Again::Timeout {
-                            meters.publish_failed(TIMEOUT);
-                        }
-                        send(&broker, &inbox, &waiting, numbers).await;
+                    let why = waiting.again(now());
+                    if why == Some(Again::Timeout) && broker.is_up() {
+                        meters.publish_failed(TIMEOUT);
                     }
+                    self.show(waiting.held());
                 }
-                job = self.queue.recv(), if open && waiting.has_room(IN_FLIGHT) => match job {
+                job = self.queue.recv(), if open && waiting.has_room() => match job {
                     Some(Job { messages, entries, done }) => {
                         let started = Instant::now();
-                        let numbers = waiting.accept(now(), messages, (entries, done));
-                        send(&broker, &inbox, &waiting, numbers).await;
+                        let emits = !messages.is_empty();
+                        waiting.accept(messages, (entries, emits, done));
+                        if broker.is_up() {
+                            let numbers = waiting.send(now());
+                            send(&broker, &inbox, &waiting, &forgotten, numbers).await;
+                        }
                         meters.stage("publish", started);
-                        let out = waiting.take_out();
-                        self.out(out, &meters);
+                        let done = waiting.done();
+                        self.done(done, &meters);
                     }
                     None => open = false,
                 },
@@ -188,24 +233,38 @@ impl Publisher {
         }
     }
 
-    /// Messages that are out, and the jobs that ended with them.
-    fn out(&self, out: Vec<(Option<Emitted>, Option<Waiting>)>, meters: &Meters) {
-        for (message, ends) in out {
-            if let Some(message) = &message {
-                fail_point!("after_publish");
-                meters.published(&message.subject);
-            }
-            let Some((entries, done)) = ends else { continue };
+    /// Jobs whose messages are all out.
+    fn done(&self, jobs: Vec<Waiting>, meters: &Meters) {
+        for (entries, emits, done) in jobs {
             match done {
                 Done::Batch { watermark, batch } => watermark.0.store(batch, Ordering::Release),
                 Done::Swept(done) => drop(done.send(())),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
-            if let (Some(since), true) = (self.shared.since().pop_front(), message.is_some()) {
+            if let (Some(since), true) = (self.shared.since().pop_front(), emits) {
                 meters.exchanged("publish", since);
             }
             self.shared.progress.notify_one();
         }
+    }
+
+    fn tell(&self, news: News, meters: &Meters, missing: &Notify) {
+        match news {
+            News::Refused { subject, error } => {
+                meters.publish_failed(REFUSED);
+                tracing::warn!(subject, error, "the broker refuses a message; its subject is held and tried again");
+                missing.notify_one();
+            }
+            News::RefusedAgain => {
+                meters.publish_failed(REFUSED);
+                missing.notify_one();
+            }
+            News::Resumed { subject } => tracing::info!(subject, "publishing resumed"),
+        }
+    }
+
+    fn show(&self, held: Vec<Held>) {
+        *self.shared.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 }
 
@@ -217,24 +276,37 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-fn verdict(ack: &async_nats::Message) -> Result<(), String> {
+/// The broker's code for "wrong last sequence: 7".
+const WRONG_LAST_SEQUENCE: u64 = 10071;
+
+fn verdict(ack: &async_nats::Message) -> Verdict {
     if ack.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
-        return Err("no stream takes the subject, or JetStream is down".into());
+        return Verdict::Refused("no stream takes the subject, or JetStream is down".into());
     }
     match serde_json::from_slice::<PubAck>(&ack.payload) {
-        Ok(PubAck { error: None }) => Ok(()),
-        Ok(PubAck { error: Some(error) }) => Err(error.description),
-        Err(error) => Err(error.to_string()),
+        Ok(PubAck { error: None }) => Verdict::Stored,
+        Ok(PubAck { error: Some(error) }) if error.err_code == WRONG_LAST_SEQUENCE => {
+            if error.description.ends_with(": 0") { Verdict::Gone } else { Verdict::Superseded }
+        }
+        Ok(PubAck { error: Some(error) }) => Verdict::Refused(error.description),
+        Err(error) => Verdict::Refused(error.to_string()),
     }
 }
 
 /// Sends messages in order, pipelined.
-async fn send(broker: &Broker, inbox: &str, waiting: &core::Outbox<Waiting>, numbers: impl IntoIterator<Item = u64>) {
+async fn send(
+    broker: &Broker,
+    inbox: &str,
+    waiting: &core::Outbox<Waiting>,
+    forgotten: &HashSet<u64>,
+    numbers: impl IntoIterator<Item = u64>,
+) {
     for number in numbers {
         let Some(message) = waiting.message(number) else { continue };
         fail_point!("before_publish");
         let mut headers = HeaderMap::new();
-        for (name, value) in &message.headers {
+        let kept = |name: &str| name != EXPECTED || !forgotten.contains(&number);
+        for (name, value) in message.headers.iter().filter(|(name, _)| kept(name)) {
             headers.append(name.as_str(), HeaderValue::from(value.as_str()));
         }
         let reply = format!("{inbox}.{number}");

@@ -157,6 +157,7 @@ impl Status {
         if !online.broker.is_up() {
             waits.push("the broker".into());
         }
+        waits.extend(self.outbox.held());
         for (source, progress) in &online.consumers {
             match progress.waits_for() {
                 Some(why) => waits.push(why),

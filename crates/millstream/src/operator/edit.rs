@@ -77,7 +77,7 @@ impl Operator {
             }
         }
         fail_point!("after_claim");
-        for sent in self.store_all([message].into_iter(), || fail_point!("before_send")).await {
+        for sent in self.send_all(vec![message]).await {
             sent.map_err(|error| {
                 let why = error.why();
                 OperatorError::Away(format!("sending failed: {why}; repeat the same edit to continue"))
@@ -98,7 +98,7 @@ fn changed(letter: &DeadLetter, copy: Id, payload: Bytes) -> Option<Outgoing> {
     if letter.correlation.is_none() {
         put(&mut headers, header::CORRELATION, &letter.id.to_string());
     }
-    put(&mut headers, header::MSG_ID, &format!("{copy}:0"));
+    put(&mut headers, header::MSG_ID, &format!("{}:{copy}:0", letter.service));
     put(&mut headers, NUMBER, "0");
     put(&mut headers, EDITED_FROM, &letter.id.to_string());
     put(&mut headers, "Millstream-Stream", &letter.stream);

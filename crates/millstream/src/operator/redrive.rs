@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::stream::LastRawMessageErrorKind as RawMessageErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use fail::fail_point;
@@ -14,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::broker::declare_redrives;
-use crate::dead_letter::{NUMBER, REDRIVES as COUNT, STATE, clip};
+use crate::dead_letter::{NUMBER, RECORD, REDRIVES as COUNT, STATE, clip};
 use crate::event::{encode_header, header};
 use crate::ids::Timestamp;
 use crate::operator::audit::AuditEntry;
@@ -31,23 +32,35 @@ pub(crate) type Outgoing = (String, HeaderMap, Bytes);
 
 /// Why a message was not stored, or may not have been.
 #[derive(Debug)]
-pub(crate) struct NotStored(PublishError);
+pub(crate) enum NotStored {
+    /// The broker refuses it, or does not answer.
+    Refused(PublishError),
+    /// The broker says that it has a message of this id at this sequence of this stream already.
+    Known(String, u64),
+}
 
 impl NotStored {
     /// Whether the subject's last message is another than was expected.
     pub(crate) fn is_taken(&self) -> bool {
-        let told = std::error::Error::source(&self.0).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let Self::Refused(error) = self else { return false };
+        let told = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
         // Two that are under way at once are told apart by another code.
         let at_once = told.is_some_and(|told| told.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT);
-        at_once || self.0.kind() == PublishErrorKind::WrongLastSequence
+        at_once || error.kind() == PublishErrorKind::WrongLastSequence
     }
 
     fn is_silence(&self) -> bool {
-        matches!(self.0.kind(), PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe)
+        let silence = [PublishErrorKind::TimedOut, PublishErrorKind::BrokenPipe];
+        matches!(self, Self::Refused(error) if silence.contains(&error.kind()))
     }
 
     pub(crate) fn why(&self) -> String {
-        self.0.to_string()
+        match self {
+            Self::Refused(error) => error.to_string(),
+            Self::Known(stream, sequence) => {
+                format!("the broker took it for a repeat of message {sequence} of {stream}; run again in a minute")
+            }
+        }
     }
 }
 
@@ -116,11 +129,13 @@ impl Operator {
         let mut claimed = self.store_all(claims, || fail_point!("before_claim")).await.into_iter();
         fail_point!("after_claim");
         let mut silent = false;
-        let mut outcomes: Vec<Result<(), (Outcome, String)>> = vec![];
+        let mut outcomes: Vec<Result<u64, (Outcome, String)>> = vec![];
         for letter in window {
             let claim = if is_new(&letter) { claimed.next() } else { None };
             outcomes.push(match claim {
-                None | Some(Ok(())) => Ok(()),
+                // The record that says so, by its sequence.
+                None => Ok(letter.record_sequence),
+                Some(Ok(sequence)) => Ok(sequence),
                 Some(Err(error)) if error.is_taken() => Err((Outcome::Taken, "changed by another operator".into())),
                 Some(Err(error)) => {
                     silent |= error.is_silence();
@@ -128,9 +143,9 @@ impl Operator {
                 }
             });
         }
-        let goes = window.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-        let messages = goes.map(|(letter, _)| redrive_of(letter, number(letter)));
-        let sent = self.store_all(messages, || fail_point!("before_send")).await;
+        let goes = window.iter().zip(&outcomes).filter_map(|(letter, outcome)| Some((letter, *outcome.as_ref().ok()?)));
+        let messages: Vec<_> = goes.map(|(letter, record)| redrive_of(letter, number(letter), record)).collect();
+        let sent = self.send_all(messages).await;
         fail_point!("after_send");
         for (outcome, sent) in outcomes.iter_mut().filter(|outcome| outcome.is_ok()).zip(sent) {
             if let Err(error) = sent {
@@ -142,7 +157,7 @@ impl Operator {
             return Err(OperatorError::Away("the broker stopped answering; run again to continue".into()));
         }
         let fates = window.iter().zip(outcomes).map(|(letter, outcome)| match outcome {
-            Ok(()) => fate(letter, number(letter), Outcome::Done, None),
+            Ok(_) => fate(letter, number(letter), Outcome::Done, None),
             Err((outcome, why)) => fate(letter, number(letter), outcome, Some(why)),
         });
         Ok(fates.collect())
@@ -191,7 +206,7 @@ impl Operator {
             }
             for (letter, stored) in window.iter().zip(stored) {
                 let (outcome, why) = match stored {
-                    Ok(()) => (Outcome::Done, None),
+                    Ok(_) => (Outcome::Done, None),
                     Err(error) if error.is_taken() => (Outcome::Taken, Some("changed by another operator".into())),
                     Err(error) => (Outcome::Failed, Some(error.why())),
                 };
@@ -210,12 +225,33 @@ impl Operator {
         Ok(letters)
     }
 
-    /// Stores messages, pipelined, and says of each whether the broker has it.
+    /// Sends messages to the work queue of redrives. One that was sent before, by a run that was interrupted or is under way, is
+    /// there; another one that has its id is not it.
+    pub(crate) async fn send_all(&self, messages: Vec<Outgoing>) -> Vec<Result<u64, NotStored>> {
+        let subjects: Vec<String> = messages.iter().map(|(subject, ..)| subject.clone()).collect();
+        let mut sent = self.store_all(messages.into_iter(), || fail_point!("before_send")).await;
+        for (subject, sent) in subjects.iter().zip(&mut sent) {
+            let Err(NotStored::Known(stream, sequence)) = sent else { continue };
+            let Ok(stream) = self.jetstream.get_stream_no_info(&*stream).await else { continue };
+            // What is no longer there was taken by its service.
+            let there = stream.get_raw_message(*sequence).await;
+            let ours = match there {
+                Ok(message) => message.subject.as_str() == subject,
+                Err(error) => error.kind() == RawMessageErrorKind::NoMessageFound,
+            };
+            if ours {
+                *sent = Ok(*sequence);
+            }
+        }
+        sent
+    }
+
+    /// Stores messages, pipelined, and says of each where the broker has it.
     pub(crate) async fn store_all(
         &self,
         messages: impl Iterator<Item = Outgoing> + Send,
         before: impl Fn() + Send,
-    ) -> Vec<Result<(), NotStored>> {
+    ) -> Vec<Result<u64, NotStored>> {
         let mut acks = vec![];
         for (subject, headers, payload) in messages {
             before();
@@ -230,7 +266,11 @@ impl Operator {
                 Err(error) => Ok(Err(error)),
             };
             let ack = ack.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)));
-            stored.push(ack.map(drop).map_err(NotStored));
+            stored.push(match ack {
+                Ok(ack) if ack.duplicate => Err(NotStored::Known(ack.stream, ack.sequence)),
+                Ok(ack) => Ok(ack.sequence),
+                Err(error) => Err(NotStored::Refused(error)),
+            });
         }
         stored
     }
@@ -373,12 +413,14 @@ pub(crate) fn redrive_subject(letter: &DeadLetter) -> Option<String> {
     whole.then(|| format!("redrive.{rest}"))
 }
 
-/// What goes back to the service: the message as it was, and what its record knows.
-fn redrive_of(letter: &DeadLetter, number: u32) -> Outgoing {
+/// What goes back to the service: the message as it was, what its record knows, and where the record is. All services share the
+/// queue, so the id of what is sent there names the service.
+fn redrive_of(letter: &DeadLetter, number: u32, record: u64) -> Outgoing {
     const OF_THE_RECORD: [&str; 5] = [STATE, COUNT, "Millstream-Who", "Millstream-Why", "Millstream-Acted"];
     let mut headers = but(&letter.wire, |name| name.starts_with("Nats-") || OF_THE_RECORD.contains(&name));
     put(&mut headers, NUMBER, &number.to_string());
-    put(&mut headers, header::MSG_ID, &format!("{}:{number}", letter.id));
+    put(&mut headers, RECORD, &record.to_string());
+    put(&mut headers, header::MSG_ID, &format!("{}:{}:{number}", letter.service, letter.id));
     (redrive_subject(letter).unwrap_or_default(), headers, letter.payload.clone())
 }
 

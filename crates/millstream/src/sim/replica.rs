@@ -15,7 +15,7 @@ use crate::event::Emitted;
 use crate::handler::Outage;
 use crate::ids::{Id, Timestamp};
 use crate::sim::app::App;
-use crate::sim::broker::{Ack, AckToken, SimBroker};
+use crate::sim::broker::{Ack, AckToken, PublishError, SimBroker};
 use crate::store::{Batch, CommitError, Settled, Wanted};
 use crate::unit::{outcome_meta, panic_text};
 use millstream_core::hash::{HashMap, HashSet};
@@ -386,7 +386,12 @@ impl Replica {
         let Some(job) = self.outbox.front_mut() else { return };
         if let Some(message) = job.messages.front() {
             let Emitted { subject, headers, payload } = message.clone();
-            if broker.publish(now, &subject, headers, payload).is_ok() && !lost {
+            let out = match broker.publish(now, &subject, headers, payload) {
+                // Its place in the record was taken by an operator.
+                Err(PublishError::WrongLastSequence(last)) => last > 0,
+                answer => answer.is_ok() && !lost,
+            };
+            if out {
                 job.messages.pop_front();
             }
         }

@@ -51,6 +51,8 @@ macro_rules! pass_on {
     )*};
 }
 
+pub(crate) use pass_on;
+
 impl Store for Lossy {
     fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>> {
         self.store.prepare(collections)

@@ -315,3 +315,36 @@ async fn a_document_of_a_newer_shape_is_not_written_and_its_message_waits_for_th
     assert!(bench.dead_letters(SERVICE).await.is_empty());
     service.stop().await;
 }
+
+#[tokio::test]
+async fn more_messages_than_may_be_unacked_that_wait_for_a_newer_release_do_not_stop_the_others() {
+    let bench = bench().await;
+    let timing = Timing { max_ack_pending: 256, ahead_patience: LONG * 2, ..short() };
+    let newer = || async { bench.publish_raw("bank.moved.0", &[("ce-type", "bank.moved.v3")], "{}").await };
+    // A few wait, however long it takes.
+    let service = bench.run(ledger(&World::default()), timing).await;
+    for _ in 0..50 {
+        newer().await;
+    }
+    publish(&bench, "a", "first", Act::Add(1)).await;
+    let handled = async |note: &str| {
+        until(&format!("{note} to be handled"), async || {
+            service.get::<Account>("a").await.is_some_and(|account| account.log.iter().any(|noted| noted == note))
+        })
+        .await;
+    };
+    handled("first").await;
+    for _ in 0..400 {
+        newer().await;
+    }
+    publish(&bench, "a", "last", Act::Add(1)).await;
+    handled("last").await;
+    let letters = bench.expect_dead_letters(SERVICE, 450 - 256).await;
+    for letter in &letters {
+        assert_eq!(letter.header("Millstream-Reason").unwrap(), "ahead");
+        assert!(letter.header("Millstream-Error").unwrap().contains("too many others wait"), "{letter:?}");
+    }
+    let waiting = async || bench.durable(&BANK, SERVICE).await.unwrap().num_ack_pending;
+    until("at most half of what may be unacked to wait", async || waiting().await <= 128).await;
+    service.stop().await;
+}

@@ -36,6 +36,29 @@ fn a_redrive_of_what_nobody_knows_is_none_and_its_outcome_is_published_again() {
     assert!(world.journal.is_empty());
 }
 
+/// What the broker is to find of a record when it stores its outcome: what an operator does meanwhile is final.
+#[test]
+fn a_record_replaces_none_or_the_one_that_says_redriving() {
+    let expected = |letter: &Emitted| letter.header(dead_letter::EXPECTED);
+    let mut world = World::new();
+    let first = message(Does::Reject);
+    let letter = world.run([first.clone().into()]).emitted.remove(0);
+    assert_eq!(expected(&letter).as_deref(), Some("0"));
+    let letter = world.run([first.clone().redrive(1).into()]).emitted.remove(0);
+    assert_eq!(expected(&letter).as_deref(), Some("10"));
+    let again = world.run([first.clone().redrive(1).into()]).again.remove(0);
+    assert_eq!(again, letter);
+    let resolved = world.run([first.does(Does::Add).redrive(2).into()]).emitted.remove(1);
+    assert_eq!((resolved.header(STATE).as_deref(), expected(&resolved).as_deref()), (Some("resolved"), Some("20")));
+    // The message itself knows no record of its redrive.
+    let mut world = World::new();
+    let second = message(Does::Retry);
+    (0..3).for_each(|_| drop(world.run([second.clone().into()])));
+    world.run([second.clone().redrive(1).into()]);
+    let resolved = world.run([second.does(Does::Add).into()]).emitted.remove(1);
+    assert_eq!((resolved.header(STATE).as_deref(), expected(&resolved)), (Some("resolved"), None));
+}
+
 #[test]
 fn a_changed_copy_is_handled_like_a_first_delivery() {
     let mut world = World::new();

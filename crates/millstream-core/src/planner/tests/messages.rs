@@ -166,6 +166,18 @@ fn what_a_newer_release_would_know_waits_for_it_and_is_parked_when_none_comes() 
 }
 
 #[test]
+fn what_a_newer_release_would_know_is_parked_at_once_while_too_many_wait_for_it() {
+    let mut world = World::new();
+    let newer = message(Does::Newer);
+    world.run([newer.clone().into()]);
+    let after = world.run(inputs([newer.clone().crowded(), newer.number(2).crowded()]));
+    let parked =
+        || End::Parked { reason: Reason::Ahead, error: "of shape 2, and too many others wait for that too".into() };
+    same(&after.ends, &[parked(), parked()]);
+    same(&[world.end(message(Does::Add).number(3).crowded())], &[handled()]);
+}
+
+#[test]
 fn what_waited_for_a_newer_release_is_handled_by_it() {
     let mut world = World::new();
     world.run([message(Does::Newer).into()]);

@@ -185,13 +185,14 @@ struct Message {
     does: Does,
     delivered: i64,
     settled: bool,
+    crowded: bool,
     redrive: Option<u32>,
     unread: Option<Unread>,
 }
 
 /// The first message, delivered for the first time.
 fn message(does: Does) -> Message {
-    Message { number: 1, account: "a", does, delivered: 1, settled: false, redrive: None, unread: None }
+    Message { number: 1, account: "a", does, delivered: 1, settled: false, crowded: false, redrive: None, unread: None }
 }
 
 impl Message {
@@ -215,6 +216,10 @@ impl Message {
         Self { settled: true, ..self }
     }
 
+    fn crowded(self) -> Self {
+        Self { crowded: true, ..self }
+    }
+
     fn redrive(self, number: u32) -> Self {
         Self { redrive: Some(number), ..self }
     }
@@ -235,6 +240,7 @@ impl Message {
         let redriven = self.redrive.map(|number| Redriven {
             id,
             number,
+            record: Some(u64::from(number) * 10),
             stream: DEEDS.name.into(),
             seq,
             subject: wire.subject.clone(),
@@ -258,6 +264,7 @@ impl Message {
             consumer: SERVICE,
             seq,
             settled: self.settled,
+            crowded: self.crowded,
             redriven,
             payload: wire.payload.clone(),
             wire: Box::new(wire),

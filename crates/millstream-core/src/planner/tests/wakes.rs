@@ -59,6 +59,36 @@ fn an_outcome_of_another_generation_or_kind_is_late() {
     assert_eq!((world.value("a"), world.wake("a")), (10, Some(new.wake)));
 }
 
+/// As somebody at the database leaves it who puts back an old document.
+fn put_back(world: &mut World, wake: Wake) {
+    world.docs.get_mut(&key("a")).unwrap().wake = Some(wake);
+}
+
+#[test]
+fn an_outcome_that_the_journal_has_is_answered_from_it_and_its_wake_taken_away() {
+    let mut world = World::new();
+    let claim = claimed(&mut world, "a");
+    let outcome = world.outcome(&claim, 10);
+    world.run([outcome]);
+    put_back(&mut world, claim.wake.clone());
+    let outcome = world.outcome(&claim, 20);
+    let after = world.run([outcome]);
+    same(&after.ends, &[End::Late]);
+    assert_eq!((world.value("a"), world.wake("a"), after.emitted.len()), (10, None, 0));
+}
+
+#[test]
+fn a_timer_that_the_journal_has_is_answered_from_it_and_does_not_fire_again() {
+    let mut world = World::new();
+    world.run([message(Does::Close(0)).into()]);
+    let (wake, due) = (world.wake("a").unwrap(), world.due("a"));
+    world.run([due]);
+    put_back(&mut world, wake);
+    let due = world.due("a");
+    same(&[world.end(due)], &[End::Due]);
+    assert_eq!((world.value("a"), world.wake("a")), (1000, None));
+}
+
 #[test]
 fn an_outcome_of_a_document_that_is_gone_is_late() {
     let mut world = World::new();
