@@ -110,7 +110,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// The modules of the toolkit from the ground up, and what each may know beside the core: only what stands before it.
-const MODULES: [(&str, &[&str]); 36] = [
+const MODULES: [(&str, &[&str]); 38] = [
     // Leaves.
     ("accepted", &[]),
     ("capacity", &[]),
@@ -118,6 +118,7 @@ const MODULES: [(&str, &[&str]); 36] = [
     ("handler", &[]),
     ("progress", &[]),
     ("protocol", &[]),
+    ("raw", &[]),
     ("refusals", &[]),
     ("release", &[]),
     ("retry", &[]),
@@ -128,13 +129,14 @@ const MODULES: [(&str, &[&str]); 36] = [
     ("telemetry", &["flag"]),
     ("config", &["flag", "store", "telemetry"]),
     ("broker", &["config", "refusals", "release", "retry"]),
-    ("operator", &["broker", "protocol", "release"]),
+    ("operator", &["broker", "protocol", "raw", "release"]),
     // The engine and its feeders.
     ("engine", &["accepted", "broker", "capacity", "progress", "refusals", "store", "telemetry"]),
     ("durable", &["broker", "progress", "release", "store"]),
     ("owned", &["broker", "engine", "release", "retry"]),
-    ("trim", &["broker", "capacity", "durable", "engine", "release"]),
+    ("trim", &["broker", "capacity", "durable", "engine", "raw", "release"]),
     ("consumer", &["broker", "durable", "engine", "progress", "telemetry"]),
+    ("unreadable", &["broker", "durable", "engine", "progress", "raw"]),
     // What callers meet.
     ("watchers", &["store"]),
     ("commands", &["accepted", "engine", "store", "watchers"]),
@@ -168,6 +170,7 @@ const MODULES: [(&str, &[&str]); 36] = [
             "store",
             "supervisor",
             "trim",
+            "unreadable",
         ],
     ),
     (

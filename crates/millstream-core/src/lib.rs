@@ -25,6 +25,8 @@ pub mod record;
 #[doc(hidden)]
 pub mod redriven;
 pub mod retry;
+#[doc(hidden)]
+pub mod stored;
 pub mod timing;
 pub mod unit;
 #[doc(hidden)]

@@ -40,6 +40,7 @@ use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::trim::Trimmer;
 use crate::unit::Rules;
+use crate::unreadable::Unreadable;
 use millstream_core::hash::{HashMap, HashSet};
 
 /// What a service is put together from.
@@ -301,7 +302,25 @@ impl Reads<'_> {
             let durable = declared.clone().watch(self.broker.clone(), progress.clone());
             supervisor.spawn(&mut tasks.helpers, format!("watch of the durable on {stream}"), durable);
             let redrives = declared.start.is_none();
-            let decoder = Decoder { stream, consumer: basis.service, handlers, ignored, redrives };
+            let decoder = Arc::new(Decoder { stream, consumer: basis.service, handlers, ignored, redrives });
+            // What operators send back was read before, and a service may not read what is sent to others.
+            let (looked_in, looked) = watch::channel(redrives);
+            if !redrives {
+                let unreadable = Unreadable {
+                    broker: self.broker.clone(),
+                    decoder: decoder.clone(),
+                    source: source.clone(),
+                    progress: progress.clone(),
+                    inputs: self.inputs.clone(),
+                    looked: looked_in,
+                    timing: basis.timing.clone(),
+                };
+                supervisor.spawn(
+                    &mut tasks.helpers,
+                    format!("search of {stream} for the unreadable"),
+                    unreadable.run(),
+                );
+            }
             let consumer = Consumer {
                 broker: self.broker.clone(),
                 declared,
@@ -310,6 +329,7 @@ impl Reads<'_> {
                 progress,
                 inputs: self.inputs.clone(),
                 acker: self.acker.clone(),
+                looked,
                 gate: self.open.clone(),
                 stop: supervisor.stop().clone(),
                 timing: basis.timing.clone(),

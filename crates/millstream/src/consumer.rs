@@ -29,11 +29,13 @@ use crate::progress::{InEngine, Progress};
 pub(crate) struct Consumer {
     pub(crate) broker: Broker,
     pub(crate) declared: Arc<Declared>,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: Arc<Decoder>,
     pub(crate) source: Arc<Source>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) inputs: mpsc::Sender<Arrival>,
     pub(crate) acker: Acker,
+    /// Set when it may begin.
+    pub(crate) looked: watch::Receiver<bool>,
     /// Whether the engine takes messages now.
     pub(crate) gate: watch::Receiver<bool>,
     pub(crate) stop: CancellationToken,
@@ -46,6 +48,12 @@ impl Consumer {
     pub(crate) async fn run(self) {
         let mut link = self.broker.link.clone();
         let stop = &self.stop;
+        let mut looked = self.looked.clone();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // An error says that nobody looks any more.
+            _ = looked.wait_for(|looked| *looked) => {}
+        }
         let mut gate = self.gate.clone();
         let inbox = self.broker.client.new_inbox();
         let mut subscription = loop {
@@ -168,7 +176,7 @@ impl Consumer {
     }
 
     async fn receive(&self, message: async_nats::Message, pull: &mut Pull) -> Received {
-        match message.status {
+        match status(&message) {
             None | Some(StatusCode::OK) => {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
                 pull.failures = 0;
@@ -280,7 +288,7 @@ impl Consumer {
         while outstanding > 0 {
             let quiet = (Instant::now() + QUIET).min(deadline);
             let Ok(Some(message)) = tokio::time::timeout_at(quiet, subscription.next()).await else { break };
-            if let None | Some(StatusCode::OK) = message.status {
+            if let None | Some(StatusCode::OK) = status(&message) {
                 outstanding -= 1;
                 back.extend(message.reply);
             }
@@ -288,7 +296,7 @@ impl Consumer {
         if subscription.drain().await.is_ok() {
             let deadline = Instant::now() + FLOW_ENDS;
             while let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscription.next()).await {
-                if let None | Some(StatusCode::OK) = message.status {
+                if let None | Some(StatusCode::OK) = status(&message) {
                     back.extend(message.reply);
                 }
             }
@@ -334,6 +342,12 @@ enum Received {
     Message,
     Status,
     Declare(String),
+}
+
+/// What the broker says of a pull. A message that was published with a status of its own is a message all the same.
+fn status(message: &async_nats::Message) -> Option<StatusCode> {
+    let delivered = message.reply.as_ref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
+    message.status.filter(|_| !delivered)
 }
 
 fn nanos(duration: Duration) -> u64 {

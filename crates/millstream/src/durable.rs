@@ -255,7 +255,7 @@ impl Declared {
     }
 }
 
-async fn info(broker: &Broker, stream: &str, durable: &str) -> Result<jetstream::consumer::Info, String> {
+pub(crate) async fn info(broker: &Broker, stream: &str, durable: &str) -> Result<jetstream::consumer::Info, String> {
     let consumer = broker.jetstream.get_consumer_from_stream::<pull::Config, _, _>(durable, stream).await;
     consumer.map(|consumer| consumer.cached_info().clone()).map_err(|error| error.to_string())
 }

@@ -139,6 +139,8 @@ mod progress;
 #[cfg(feature = "service")]
 mod protocol;
 #[cfg(feature = "service")]
+mod raw;
+#[cfg(feature = "service")]
 mod rebuild;
 #[cfg(feature = "service")]
 mod refusals;
@@ -166,6 +168,8 @@ pub mod telemetry;
 pub mod testing;
 #[cfg(feature = "service")]
 mod trim;
+#[cfg(feature = "service")]
+mod unreadable;
 #[cfg(feature = "service")]
 pub mod watch;
 #[cfg(feature = "service")]

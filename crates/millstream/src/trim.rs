@@ -19,6 +19,7 @@ use crate::durable::BEST_EFFORT;
 use crate::engine::meters::Meters;
 use crate::engine::timing::{Clock, Timing};
 use crate::ids::Timestamp;
+use crate::raw;
 use crate::release::Release;
 
 /// In a stream's metadata: the durables that hold it, separated by commas.
@@ -146,16 +147,11 @@ impl Trimmer {
         if info.state.messages == 0 || u64::try_from(millis).is_ok_and(|oldest| Timestamp::from_millis(oldest) >= cut) {
             return Ok(info.state.first_sequence);
         }
-        let wanted = serde_json::json!({ "start_time": cut, "next_by_subj": ">" }).to_string();
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.capacity.stream.name);
-        let found = self.broker.client.request(subject, wanted.into()).await;
+        let wanted = serde_json::json!({ "start_time": cut, "next_by_subj": ">" });
+        let found =
+            raw::get(&self.broker.client, self.capacity.stream.name, &wanted, self.timing.publish_timeout).await;
         let found = found.map_err(|error| format!("its first young message cannot be found: {error}"))?;
-        let sequence = found.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
-        match (found.status, sequence.and_then(|sequence| sequence.as_str().parse().ok())) {
-            (_, Some(sequence)) => Ok(sequence),
-            (Some(async_nats::StatusCode::NOT_FOUND), None) => Ok(info.state.last_sequence + 1),
-            (status, None) => Err(format!("its first young message cannot be found: {status:?}")),
-        }
+        Ok(found.map_or(info.state.last_sequence + 1, |found| found.sequence))
     }
 }
 

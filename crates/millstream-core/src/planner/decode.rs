@@ -107,6 +107,11 @@ impl Decoder {
         })
     }
 
+    /// A message that came another way, for the client cannot read it as one: whatever it is, it is to be parked.
+    pub fn unreadable(&self, incoming: Incoming, why: String) -> Option<Delivery> {
+        Some(Delivery { work: Err(Unread::Schema(why)), ..self.decode(incoming)? })
+    }
+
     /// The type of a message, if it is one that is ignored.
     pub fn ignores(&self, ce_type: &str) -> Option<&'static str> {
         self.ignored.get(split_type(ce_type)?.0).copied().filter(|_| !self.redrives)

@@ -1,19 +1,26 @@
-//! A stream's messages in order, read with direct gets in batches: they need no consumer, and so no right to make one.
+//! A stream's messages in order, read with direct gets in batches: they need no consumer, and so no right to make one. One message
+//! that the client cannot read ends its connection, and with it the batch: then it is read one by one, in another form.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use async_nats::header::HeaderMap;
-use async_nats::jetstream::ErrorCode;
+use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind as RawMessageErrorKind;
-use async_nats::{Client, RequestErrorKind, StatusCode};
+use async_nats::{Client, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use millstream_core::stored::lenient;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::event::{decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::operator::{Operator, OperatorError, PATIENCE};
+use crate::raw::{self, Raw};
+
+/// How often it is looked whether the connection is still the one that was asked.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Messages that are asked for at once.
 const BATCH: u32 = 500;
@@ -70,6 +77,11 @@ impl Stored {
 }
 
 impl ReadFrom {
+    /// Where reading goes on: where it began if nothing was read.
+    fn after(self, next: u64) -> Self {
+        if next > 0 { Self::Sequence(next) } else { self }
+    }
+
     /// A direct get of the first message from here on whose subject matches.
     fn request(self, filter: &str) -> Value {
         match self {
@@ -80,39 +92,15 @@ impl ReadFrom {
 }
 
 impl Operator {
-    /// The first message of a stream whose subject matches `filter`, if there is one. From a sequence also if the stream does not
-    /// allow direct gets.
+    /// The first message of a stream whose subject matches `filter`, if there is one.
     ///
     /// # Errors
     /// When the broker does not answer, or refuses.
     pub async fn first(&self, stream: &str, filter: &str, from: ReadFrom) -> Result<Option<Stored>, OperatorError> {
         let away =
             |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
-        let request = from.request(filter);
-        let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(PATIENCE));
-        let answer = self.client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await;
-        let message = match (answer, from) {
-            (Err(error), ReadFrom::Sequence(sequence)) if error.kind() == RequestErrorKind::NoResponders => {
-                let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|error| away(&error))?;
-                match handle.raw_message_builder().sequence(sequence.max(1)).next_by_subject(filter).send().await {
-                    Ok(message) => message,
-                    Err(error) => match error.kind() {
-                        RawMessageErrorKind::NoMessageFound => return Ok(None),
-                        RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
-                            return Ok(None);
-                        }
-                        _ => return Err(away(&error)),
-                    },
-                }
-            }
-            (Err(error), _) => return Err(away(&error)),
-            (Ok(answer), _) => match answer.status {
-                None | Some(StatusCode::OK) => StreamMessage::try_from(answer).map_err(|error| away(&error))?,
-                Some(StatusCode::NOT_FOUND) => return Ok(None),
-                Some(status) => return Err(away(&format!("{status} {}", answer.description.unwrap_or_default()))),
-            },
-        };
-        Ok(Some(stored(stream, message)))
+        let found = raw::get(&self.client, stream, &from.request(filter), PATIENCE).await;
+        Ok(found.map_err(|error| away(&error))?.map(|raw| as_stored(stream, raw)))
     }
 
     /// Reads the messages of a stream whose subjects match `filter`, in order, until `each` breaks off or there is no further
@@ -130,21 +118,37 @@ impl Operator {
         let away =
             |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
         let client: &Client = &self.client;
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
         let mut next = if let ReadFrom::Sequence(sequence) = from { sequence.max(1) } else { 0 };
         let mut from = from;
-        loop {
+        'batch: loop {
+            let connects = self.connects();
+            let inbox = client.new_inbox();
+            let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
             let subject = format!("$JS.API.DIRECT.GET.{stream}");
             let mut request = from.request(filter);
             request["batch"] = BATCH.into();
             let body = request.to_string().into();
             client.publish_with_reply(subject, inbox.clone(), body).await.map_err(|error| away(&error))?;
             let before = next;
+            let mut asked = Instant::now();
             loop {
-                let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
-                let answer = answer.map_err(|_| away(&format!("no answer within {PATIENCE:?}")))?;
-                let answer = answer.ok_or_else(|| away(&"the connection is closed"))?;
+                let answer = tokio::time::timeout(LOOK, answers.next()).await;
+                // What comes over another connection than was asked is the rest of the batch, without what was lost.
+                if self.connects() != connects {
+                    from = from.after(next);
+                    match self.read_one_by_one(stream, filter, from, &mut each).await? {
+                        (ControlFlow::Break(()), next) => return Ok(next),
+                        (ControlFlow::Continue(()), after) => next = after,
+                    }
+                    from = from.after(next);
+                    continue 'batch;
+                }
+                let answer = match answer {
+                    Ok(answer) => answer.ok_or_else(|| away(&"the connection is closed"))?,
+                    Err(_) if asked.elapsed() < PATIENCE => continue,
+                    Err(_) => return Err(away(&format!("no answer within {PATIENCE:?}"))),
+                };
+                asked = Instant::now();
                 match answer.status {
                     None | Some(StatusCode::OK) => {}
                     Some(StatusCode::NO_RESPONDERS) => {
@@ -165,11 +169,59 @@ impl Operator {
             from = ReadFrom::Sequence(next);
         }
     }
+
+    /// How often the connection came up.
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Reads on in a form that can always be read, up to a message that has to be read so. Gives the sequence to go on with.
+    async fn read_one_by_one(
+        &self,
+        stream: &str,
+        filter: &str,
+        mut from: ReadFrom,
+        each: &mut impl FnMut(Stored) -> ControlFlow<()>,
+    ) -> Result<(ControlFlow<()>, u64), OperatorError> {
+        let mut next = if let ReadFrom::Sequence(sequence) = from { sequence } else { 0 };
+        for _ in 0..BATCH {
+            let found = raw::get(&self.client, stream, &from.request(filter), PATIENCE).await;
+            let found =
+                found.map_err(|error| OperatorError::Away(format!("stream {stream} cannot be read: {error}")))?;
+            let Some(raw) = found else { break };
+            next = raw.sequence + 1;
+            from = ReadFrom::Sequence(next);
+            let why = raw.unreadable();
+            if each(as_stored(stream, raw)).is_break() {
+                return Ok((ControlFlow::Break(()), next));
+            }
+            if let Some(why) = why {
+                tracing::warn!(stream, sequence = next - 1, why, "a message that the client cannot read");
+                break;
+            }
+        }
+        Ok((ControlFlow::Continue(()), next))
+    }
 }
 
 /// A time as the broker gives it, in nanoseconds since 1970.
 pub(crate) fn millis(nanos: i128) -> Timestamp {
     Timestamp::from_millis(u64::try_from(nanos / 1_000_000).unwrap_or_default())
+}
+
+fn as_stored(stream: &str, raw: Raw) -> Stored {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lenient(&raw.headers) {
+        headers.append(name.as_str(), HeaderValue::from(value));
+    }
+    Stored {
+        stream: stream.into(),
+        sequence: raw.sequence,
+        subject: raw.subject,
+        at: raw.at,
+        headers,
+        payload: raw.payload,
+    }
 }
 
 fn stored(stream: &str, message: StreamMessage) -> Stored {

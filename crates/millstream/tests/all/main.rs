@@ -40,6 +40,7 @@ mod traces;
 mod trimming;
 mod two_readers;
 mod unknown_commits;
+mod unreadable;
 mod versions;
 mod wakes;
 mod watching;

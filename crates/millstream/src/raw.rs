@@ -1,0 +1,119 @@
+//! Messages as a stream stores them, asked for in a form that can always be read: with headers and body as text in JSON. On its way
+//! as a message, one with headers that the client cannot read ends the connection.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use millstream_core::stored;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ids::Timestamp;
+
+/// A message of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Raw {
+    pub(crate) sequence: u64,
+    /// What is not UTF-8 is replaced.
+    pub(crate) subject: String,
+    pub(crate) at: Timestamp,
+    /// The block of headers.
+    pub(crate) headers: Vec<u8>,
+    pub(crate) payload: Bytes,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Option<Message>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// The broker's code for "no message found".
+const NOT_FOUND: u64 = 10037;
+
+/// Asks for a message by the broker's API: `{"seq": 7}`, or the first from there or from a time on whose subject fits.
+pub(crate) async fn get(
+    client: &Client,
+    stream: &str,
+    request: &Value,
+    patience: Duration,
+) -> Result<Option<Raw>, String> {
+    let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(patience));
+    let answer = client.send_request(format!("$JS.API.STREAM.MSG.GET.{stream}"), request).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    read(&answer.payload)
+}
+
+fn read(answer: &[u8]) -> Result<Option<Raw>, String> {
+    // A subject may be any bytes, too.
+    let answer: Answer = serde_json::from_str(&String::from_utf8_lossy(answer)).map_err(|error| error.to_string())?;
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
+    match answer {
+        Answer { message: Some(message), .. } => Ok(Some(Raw {
+            sequence: message.seq,
+            subject: message.subject,
+            at: message.time,
+            headers: bytes(&message.hdrs)?,
+            payload: bytes(&message.data)?.into(),
+        })),
+        Answer { error: Some(Refusal { err_code: NOT_FOUND, .. }), .. } => Ok(None),
+        Answer { error, .. } => Err(error.map_or("an answer without a message".into(), |error| error.description)),
+    }
+}
+
+impl Raw {
+    /// Why the client cannot read it as a message; `None` if it can.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        if self.subject.contains(char::REPLACEMENT_CHARACTER) {
+            return Some("its subject is not UTF-8".into());
+        }
+        stored::unreadable(&self.headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_whatever_bytes_the_message_has() {
+        let answer =
+            b"{\"message\":{\"subject\":\"bank.moved.\xff\",\"seq\":8,\"hdrs\":\"TkFUUy8xLjANClg6IFpv6w0KDQo=\",\
+            \"data\":\"e30=\",\"time\":\"2026-11-26T23:57:00.360400589Z\"}}";
+        let raw = read(answer).unwrap().unwrap();
+        assert_eq!((raw.sequence, raw.payload.as_ref()), (8, &b"{}"[..]));
+        assert_eq!(raw.headers, b"NATS/1.0\r\nX: Zo\xEB\r\n\r\n");
+        assert_eq!(raw.unreadable().unwrap(), "its subject is not UTF-8");
+        let raw = Raw { subject: "bank.moved.0".into(), ..raw };
+        assert_eq!(raw.unreadable().unwrap(), "its headers are not UTF-8");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_is_refused() {
+        assert_eq!(read(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), Ok(None));
+        let gone = read(br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#);
+        assert_eq!(gone, Err("stream not found".into()));
+    }
+}
