@@ -147,7 +147,7 @@ const MODULES: [(&str, &[&str]); 38] = [
     // A service, and running it.
     ("service", &["commands", "durable", "release", "store", "supervisor", "telemetry"]),
     ("rebuild", &["broker", "service", "store"]),
-    ("stopping", &["broker", "engine"]),
+    ("stopping", &["broker", "durable", "engine"]),
     (
         "assemble",
         &[

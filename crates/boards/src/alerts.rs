@@ -164,7 +164,7 @@ pub fn all() -> Vec<Alert> {
         Alert::new("StreamFull", format!("max by (stream_name) ({STREAM_RATIO})"), "> 0.8", "5m", Ticket)
             .says("broker", "{{ $labels.stream_name }} is nearly full", "It is at {{ $value | humanizePercentage }} of its limit; from 90 % commands get 503."),
         Alert::new("StreamNotTrimmed", format!("max by (stream_name) ({TRIM_HELD})"), "> 0", "10m", Ticket)
-            .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (blocked: {{ $value }}): a durable that has read it is missing, or the broker does not answer."),
+            .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (blocked: {{ $value }}): a reader has no durable on it, or the broker does not answer."),
         Alert::new("EventsUnpublished", format!("max by (job) ({UNPUBLISHED_AGE})"), "> 60", "1m", Page)
             .says("service", "{{ $labels.job }} cannot publish", "Its oldest committed event has been waiting for {{ $value | humanizeDuration }}."),
         Alert::new("PublishFails", format!(r#"sum by (job, error_type) (rate({SENT}{{error_type!=""}}[5m]))"#), "> 0", "5m", Ticket)

@@ -103,7 +103,7 @@ pub(crate) struct Filter {
     /// Event type, `orders.created`
     #[arg(long)]
     event: Option<String>,
-    /// Reason of the failure: rejected, exhausted, schema, ahead, panic, misuse, crash, too_large
+    /// Reason of the failure: rejected, exhausted, schema, ahead, panic, misuse, crash, too_large, unknown
     #[arg(long)]
     reason: Option<String>,
     /// Fingerprint of the cause, as shown by `list`

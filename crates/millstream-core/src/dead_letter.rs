@@ -68,11 +68,13 @@ pub enum Reason {
     Crash,
     /// What it would emit is larger than the broker takes.
     TooLarge,
+    /// It was redriven, and the service's journal does not know it.
+    Unknown,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rejected,
         Self::Exhausted,
         Self::Schema,
@@ -81,6 +83,7 @@ impl Reason {
         Self::Misuse,
         Self::Crash,
         Self::TooLarge,
+        Self::Unknown,
     ];
 
     /// As it stands in the header `Millstream-Reason` and in metrics.
@@ -94,6 +97,7 @@ impl Reason {
             Self::Misuse => "misuse",
             Self::Crash => "crash",
             Self::TooLarge => "too_large",
+            Self::Unknown => "unknown",
         }
     }
 }

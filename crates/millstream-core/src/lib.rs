@@ -21,6 +21,8 @@ pub mod metric;
 pub mod outbox;
 #[doc(hidden)]
 pub mod planner;
+#[doc(hidden)]
+pub mod position;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;

@@ -176,15 +176,57 @@ pub struct Instance {
     pub published_through: u64,
 }
 
-/// How far a stream's entries have expired.
+/// What a database knows of a stream that its service reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// The stream.
     pub stream: String,
-    /// A delivery at or below it without an entry is a duplicate.
+    /// Up to here entries have expired: a delivery at or below it without an entry is a duplicate.
     pub through: u64,
     /// The stream's creation time, which tells one stream from another of the same name.
     pub created: String,
+    /// What was published later is not settled, whatever its sequence: a stream that was restored from a backup gives sequences
+    /// again. `None`: only the sequence counts.
+    pub until: Option<Timestamp>,
+    /// Everything up to here is done with, as far as it was recorded; `None` if the mark is of a release that did not record it.
+    pub seen: Option<u64>,
+}
+
+impl Settled {
+    /// The mark of a service that goes on after `through`.
+    pub fn new(stream: &str, created: &str, through: u64) -> Self {
+        Self { stream: stream.into(), through, created: created.into(), until: None, seen: Some(through) }
+    }
+
+    /// Whether the entry of a message may have expired.
+    pub fn covers(&self, seq: u64, published: Timestamp) -> bool {
+        seq <= self.through && self.until.is_none_or(|until| published <= until)
+    }
+
+    /// Everything up to here is done with.
+    pub fn recorded(&self) -> u64 {
+        self.seen.unwrap_or(self.through)
+    }
+
+    /// Where a durable begins that is not there. What was handled after it, the journal answers.
+    pub fn next(&self) -> u64 {
+        self.through.min(self.recorded()) + 1
+    }
+}
+
+/// How far a stream's entries may expire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// The stream.
+    pub stream: String,
+    /// Its creation time: entries of a stream whose mark has another stay.
+    pub created: String,
+    /// The ack floor of this service's durable: entries of messages above it stay.
+    pub through: u64,
+    /// Entries written at or after this stay as well: a copy of such a message may lie in what the durable has not read yet.
+    pub before: Timestamp,
+    /// Nothing that goes was published later than this; the mark takes it over.
+    pub until: Timestamp,
 }
 
 /// Which journal entries may go: those that are done, older than `before`, published, and of a message whose durable has been
@@ -193,9 +235,8 @@ pub struct Settled {
 pub struct Expiry {
     /// Entries at or after this stay.
     pub before: Timestamp,
-    /// For each stream the ack floor of this service's durable, in `through`. Entries of other streams stay, and those of a
-    /// stream whose mark has another `created`.
-    pub floors: Vec<Settled>,
+    /// What more holds for entries of messages, for each stream. Entries of other streams stay.
+    pub floors: Vec<Floor>,
     /// Idempotency keys that expire before this go.
     pub now: Timestamp,
     /// How many entries go at most.

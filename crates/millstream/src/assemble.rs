@@ -1,8 +1,8 @@
 //! Assembling a service: what it depends on is waited for, in any order, and then its parts are put together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use millstream_core::planner::{Decoder, Kinds, Leases, Planner, Slots};
 use tokio::sync::{Notify, mpsc, watch};
@@ -296,10 +296,11 @@ impl Reads<'_> {
         for (declared, handlers, ignored) in self.feeds(basis, reads) {
             let stream = declared.stream;
             let source = Arc::new(Source::new(stream, basis.service));
-            let progress = Arc::new(Progress::default());
+            let progress = declared.progress.clone();
             all.push((source.clone(), progress.clone()));
             let declared = Arc::new(declared);
-            let durable = declared.clone().watch(self.broker.clone(), progress.clone());
+            let durable = declared.clone().watch(self.broker.clone());
+            tasks.durables.push(declared.clone());
             supervisor.spawn(&mut tasks.helpers, format!("watch of the durable on {stream}"), durable);
             let redrives = declared.start.is_none();
             let decoder = Arc::new(Decoder { stream, consumer: basis.service, handlers, ignored, redrives });
@@ -355,6 +356,8 @@ impl Reads<'_> {
                 release: release.clone(),
                 single_writer: self.single_writer,
                 ensured: AtomicBool::new(false),
+                held: Mutex::default(),
+                progress: Arc::default(),
                 lost: Notify::new(),
                 filters,
                 store: store.clone(),

@@ -11,12 +11,13 @@ use async_nats::jetstream::{AckKind, Message as JetMessage};
 use async_nats::{StatusCode, Subject};
 use futures_util::StreamExt;
 use millstream_core::planner::{Decoder, Incoming};
+use millstream_core::position::Note;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::durable::{Declared, GROUP};
+use crate::durable::{Declared, Ensured, GROUP};
 use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, MessageReceipt, NatsWire, Source};
 use crate::engine::meters::Meters;
@@ -73,8 +74,10 @@ impl Consumer {
                 declared = self.declared.ensure(&self.broker) => declared,
             };
             match declared {
-                Ok(Some(mark)) => self.source.declare(mark),
-                Ok(None) => {}
+                Ok(Ensured { mark, notes }) => {
+                    mark.into_iter().for_each(|mark| self.source.declare(mark));
+                    notes.iter().for_each(|note| self.say(note));
+                }
                 Err(error) => {
                     failures += 1;
                     self.progress.set_waits_for(Some(error));
@@ -139,6 +142,23 @@ impl Consumer {
         }
         self.progress.pulling.store(false, Ordering::Release);
         self.hand_back(subscription, pull).await;
+    }
+
+    /// Says what is to be known of the place where the durable goes on.
+    fn say(&self, note: &Note) {
+        let stream = self.source.stream;
+        match note {
+            Note::Grown => tracing::info!(stream, "{note}"),
+            _ => tracing::warn!(stream, "{note}"),
+        }
+        if let Note::Ahead { acked, .. } = note {
+            self.progress.reread_to.store(*acked, Ordering::Release);
+        }
+        // That a durable was a little ahead is nothing to know of, unless something was missing.
+        if !matches!(note, Note::Grown | Note::Ahead { .. }) {
+            self.progress.add_note(format!("{stream}: {note}"));
+        }
+        self.meters.gone(stream, note.gone());
     }
 
     async fn pull(&self, inbox: &str, pull: &mut Pull) {

@@ -1,38 +1,34 @@
-//! Declaring a durable: the database's mark first, then the consumer, always from the message after the mark. The one on the work
-//! queue of redrives has no mark: what lies there is to be handled, or the journal answers it.
+//! Declaring a durable: what the broker says is held against what the database has recorded, the mark is written, and then the
+//! durable is brought to its place. The one on the work queue of redrives has no mark: what lies there is to be handled, or the
+//! journal answers it.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PriorityPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream::stream::Stream;
+pub use millstream_core::position::Start;
+use millstream_core::position::{Decision, Durable, Found, Known, Note, Place, decide};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, declare_redrives};
 use crate::dead_letter::REDRIVE;
 use crate::engine::timing::Timing;
+use crate::ids::Timestamp;
 use crate::progress::Progress;
 use crate::release::Release;
-use crate::store::{Settled, Store};
+use crate::store::{Instance, Settled, Store, StoreError};
 
 /// The group that the pulls of a single writer belong to: the broker pins one of those that pull.
 pub(crate) const GROUP: &str = "writer";
 
 /// In a durable's metadata: `true` if what it has not read yet may be taken away.
 pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
-
-/// Where a service begins to read a stream the first time. It belongs to (service, stream) and has no default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the stream's first message: for participants of a saga.
-    Beginning,
-    /// After the stream's last message: for onlookers with effects, who must not mail last week's customers.
-    Now,
-}
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {
@@ -53,6 +49,9 @@ pub(crate) struct Declared {
     pub(crate) ensured: AtomicBool,
     /// Told when it is no longer so.
     pub(crate) lost: Notify,
+    /// The mark that this process reads by, while the durable and the database are known to agree.
+    pub(crate) held: Mutex<Option<Settled>>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) timing: Timing,
 }
@@ -61,6 +60,8 @@ impl Declared {
     /// The durable on the work queue of redrives, which gives each service its own.
     pub(crate) fn redrives(service: &'static str, release: Release, store: Arc<dyn Store>, timing: Timing) -> Self {
         Self {
+            held: Mutex::default(),
+            progress: Arc::default(),
             stream: REDRIVE,
             start: None,
             durable: service,
@@ -77,65 +78,161 @@ impl Declared {
         }
     }
 
-    /// Makes the durable what is declared: created after the database's mark, or changed where it differs. Gives the mark.
-    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Option<Settled>, String> {
-        let (name, durable) = (self.stream, self.durable);
+    /// Makes the durable what is declared, at the place where this database goes on. Gives the mark, and what is to be said.
+    pub(crate) async fn ensure(&self, broker: &Broker) -> Result<Ensured, String> {
+        self.hold(None);
         if self.start.is_none() {
             // It has no owner who would make it again.
-            declare_redrives(&broker.jetstream).await.map_err(|error| format!("stream {name}: {error}"))?;
+            declare_redrives(&broker.jetstream).await.map_err(|error| format!("stream {}: {error}", self.stream))?;
         }
-        let stream = broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
+        let mut company = Company::new(&self.timing);
+        let stream = self.stream_of(broker).await?;
+        let mut acked = None;
+        loop {
+            let existing = self.existing(&stream).await?;
+            let Some(start) = self.start else {
+                self.place(broker, &stream, existing, Place::Keep).await?;
+                return Ok(Ensured::default());
+            };
+            let found = self.found(&stream, existing.as_ref());
+            // Read after the durable: a replica that starts at the same time writes the mark first.
+            let known = self.store.settled(self.stream).await.map_err(away)?;
+            // What others have acked since the first look they record in their own time.
+            let floor = found.durable.map(|durable| durable.floor.min(*acked.get_or_insert(durable.floor)));
+            let ahead = known.as_ref().zip(floor).is_some_and(|(mark, floor)| floor > mark.recorded());
+            let handled =
+                if ahead { self.progress.handled() } else { found.durable.map_or(0, |durable| durable.floor) };
+            let known = Known { mark: known, handled, declared: self.ensured.load(Ordering::Acquire) };
+            let (mark, place, notes) = match decide(start, &found, &known) {
+                Decision::Refuse => return Err(self.refusal()),
+                Decision::Go { mark, durable, notes } => (mark, durable, notes),
+            };
+            if notes.iter().any(|note| matches!(note, Note::Ahead { .. })) && company.is_awaited(&*self.store).await? {
+                tokio::time::sleep(self.timing.heartbeat / 8).await;
+                continue;
+            }
+            if !self.write(known.mark, &mark).await? {
+                continue;
+            }
+            fail::fail_point!("marked");
+            self.place(broker, &stream, existing, place).await?;
+            if place != Place::Keep {
+                self.progress.begin_again();
+            }
+            self.progress.agree();
+            self.hold(Some(mark.clone()));
+            return Ok(Ensured { mark: Some(mark), notes });
+        }
+    }
+
+    async fn stream_of(&self, broker: &Broker) -> Result<Stream, String> {
+        let name = self.stream;
+        broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 format!("stream {name}, whose owner has not started yet")
             }
             _ => format!("stream {name}: {error}"),
-        })?;
-        let info = stream.cached_info();
-        let created = info.created.to_string();
-        let existing = match stream.consumer_info(durable).await {
-            Ok(info) => Some(info),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-            Err(error) => return Err(format!("consumer {durable} on {name}: {error}")),
-        };
-        let through = match self.start {
-            None => None,
-            Some(Start::Beginning) => Some(0),
-            Some(Start::Now) => Some(info.state.last_sequence),
-        };
-        let mark = match through {
-            Some(through) => {
-                let first = Settled { stream: name.into(), through, created };
-                Some(self.mark(first, existing.is_some()).await?)
-            }
-            None => None,
-        };
-        let cannot = |what, error: &dyn Display| format!("consumer {durable} on {name} cannot be {what}: {error}");
-        let Some(have) = existing.map(|existing| existing.config) else {
-            self.create(broker, mark.as_ref(), self.filters.clone()).await?;
-            return Ok(mark);
-        };
-        let mut filters = have.filter_subjects.clone();
-        if !have.filter_subject.is_empty() {
-            filters.push(have.filter_subject.clone());
+        })
+    }
+
+    async fn existing(&self, stream: &Stream) -> Result<Option<Info>, String> {
+        match stream.consumer_info(self.durable).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("consumer {} on {}: {error}", self.durable, self.stream)),
         }
-        // Filters only grow: an older release beside this one still handles what it asks for.
-        let missing: Vec<String> = self.filters.iter().filter(|filter| !filters.contains(filter)).cloned().collect();
-        filters.extend(missing.iter().cloned());
+    }
+
+    fn found(&self, stream: &Stream, existing: Option<&Info>) -> Found {
+        let info = stream.cached_info();
+        let grows = |info: &Info| !self.release.is_older_than(&info.config.metadata) && !self.missing(info).is_empty();
+        let durable = |info: &Info| Durable { floor: info.ack_floor.stream_sequence, grows: grows(info) };
+        let millis = info.state.last_timestamp.unix_timestamp_nanos() / 1_000_000;
+        Found {
+            stream: self.stream.into(),
+            created: info.created.to_string(),
+            first: info.state.first_sequence,
+            last: info.state.last_sequence,
+            last_at: Timestamp::from_millis(u64::try_from(millis).unwrap_or_default()),
+            durable: existing.map(durable),
+        }
+    }
+
+    /// The filters that a durable lacks. Filters only grow: an older release beside this one still handles what it asks for.
+    fn missing(&self, info: &Info) -> Vec<String> {
+        let have = filters(&info.config);
+        self.filters.iter().filter(|filter| !have.contains(filter)).cloned().collect()
+    }
+
+    /// Writes the mark that was decided on; `false` if another replica was first, and it is to be decided again.
+    async fn write(&self, known: Option<Settled>, mark: &Settled) -> Result<bool, String> {
+        match known {
+            Some(known) if known == *mark => Ok(true),
+            Some(known) if known.created == mark.created => {
+                self.store.move_settled(known, mark.clone()).await.map_err(away)
+            }
+            _ => Ok(self.store.init_settled(mark.clone()).await.map_err(away)? == *mark),
+        }
+    }
+
+    fn refusal(&self) -> String {
+        let (name, durable) = (self.stream, self.durable);
+        let anew = if self.rebuildable {
+            "start once with --rebuild to read everything again"
+        } else {
+            "delete the consumer to start over"
+        };
+        format!(
+            "consumer {durable} on {name} exists, but this database has never read the stream: \
+             restore the database that belongs to it, or {anew}"
+        )
+    }
+
+    /// Brings the durable to its place, and makes it what is declared.
+    async fn place(
+        &self,
+        broker: &Broker,
+        stream: &Stream,
+        existing: Option<Info>,
+        place: Place,
+    ) -> Result<(), String> {
+        let (name, durable) = (self.stream, self.durable);
+        let cannot = |what, error: &dyn Display| format!("consumer {durable} on {name} cannot be {what}: {error}");
+        let (existing, from) = match (existing, place) {
+            (Some(existing), Place::MakeAnew { from }) => (existing, from),
+            (Some(existing), Place::Keep | Place::Make { .. }) => {
+                return self.change(broker, existing).await.map_err(|error| cannot("changed", &error));
+            }
+            (None, Place::Make { from } | Place::MakeAnew { from }) => {
+                return self.create(broker, Some(from), self.filters.clone()).await;
+            }
+            (None, Place::Keep) => return self.create(broker, None, self.filters.clone()).await,
+        };
+        let mut all = filters(&existing.config);
+        all.extend(self.missing(&existing));
+        let deleted = stream.delete_consumer(durable).await;
+        if let Err(error) = deleted
+            && self.existing(stream).await?.is_some()
+        {
+            return Err(cannot("deleted", &error));
+        }
+        self.create(broker, Some(from), all).await
+    }
+
+    /// Changes a durable where it differs from what is declared. Its place stays.
+    async fn change(&self, broker: &Broker, existing: Info) -> Result<(), String> {
+        let missing = self.missing(&existing);
+        let have = existing.config;
         if self.release.is_older_than(&have.metadata) {
             if !missing.is_empty() {
-                tracing::warn!(stream = name, ?missing, "a newer release does not subscribe to these events");
+                tracing::warn!(stream = self.stream, ?missing, "a newer release does not subscribe to these events");
             }
-        } else if !missing.is_empty() && self.ensured.load(Ordering::Acquire) {
-            // It was deleted, and made anew by an older release: what that one does not ask for may have gone by, and a filter
-            // that grows does not go back.
-            stream.delete_consumer(durable).await.map_err(|error| cannot("deleted", &error))?;
-            self.create(broker, mark.as_ref(), filters).await?;
         } else {
             let wanted = pull::Config {
                 deliver_policy: have.deliver_policy,
                 max_deliver: have.max_deliver,
                 metadata: have.metadata.clone(),
-                ..self.config(filters)
+                ..self.config(filters(&have).into_iter().chain(missing.iter().cloned()).collect())
             };
             let wanted = self.sign(wanted);
             let same = missing.is_empty()
@@ -146,38 +243,17 @@ impl Declared {
                 && have.priority_groups == wanted.priority_groups
                 && have.priority_timeout == wanted.priority_timeout;
             if !same {
-                let updated = broker.jetstream.update_consumer_on_stream(wanted, name).await;
-                updated.map_err(|error| cannot("changed", &error))?;
+                let updated = broker.jetstream.update_consumer_on_stream(wanted, self.stream).await;
+                updated.map_err(|error| error.to_string())?;
             }
         }
         self.ensured.store(true, Ordering::Release);
-        Ok(mark)
+        Ok(())
     }
 
-    /// The database's mark of the stream, written if there is none; an error if the durable is older than the database.
-    async fn mark(&self, first: Settled, exists: bool) -> Result<Settled, String> {
-        let (name, durable) = (self.stream, self.durable);
-        // Read after the durable: a replica that starts at the same time writes the mark first.
-        let known = self.store.settled(name).await.map_err(|error| format!("the store: {error}"))?;
-        if exists && known.is_none() {
-            let anew = if self.rebuildable {
-                "start once with --rebuild to read everything again"
-            } else {
-                "delete the consumer to start over"
-            };
-            return Err(format!(
-                "consumer {durable} on {name} exists, but this database has never read the stream: \
-                 restore the database that belongs to it, or {anew}"
-            ));
-        }
-        let mark = self.store.init_settled(first).await.map_err(|error| format!("the store: {error}"))?;
-        fail::fail_point!("marked");
-        Ok(mark)
-    }
-
-    async fn create(&self, broker: &Broker, mark: Option<&Settled>, filters: Vec<String>) -> Result<(), String> {
-        let after = |mark: &Settled| DeliverPolicy::ByStartSequence { start_sequence: mark.through + 1 };
-        let deliver_policy = mark.map_or(DeliverPolicy::All, after);
+    async fn create(&self, broker: &Broker, from: Option<u64>, filters: Vec<String>) -> Result<(), String> {
+        let start = |start_sequence| DeliverPolicy::ByStartSequence { start_sequence };
+        let deliver_policy = from.map_or(DeliverPolicy::All, start);
         let wanted = self.sign(pull::Config { deliver_policy, ..self.config(filters) });
         // Strictly: one that somebody else has made meanwhile would be changed instead, also to fewer filters.
         let created = broker.jetstream.create_consumer_strict_on_stream(wanted, self.stream).await;
@@ -215,32 +291,39 @@ impl Declared {
         config
     }
 
-    /// Keeps what is known of the durable up to date.
-    pub(crate) async fn watch(self: Arc<Self>, broker: Broker, progress: Arc<Progress>) {
+    /// Keeps what is known of the durable up to date, and records in the database how far it is.
+    pub(crate) async fn watch(self: Arc<Self>, broker: Broker) {
+        let progress = &self.progress;
         let mut empty_since = None;
         let mut of_epoch = 0;
+        let mut record_at = Instant::now();
         loop {
             let epoch = broker.link.borrow().epoch;
             if epoch != of_epoch {
                 (of_epoch, empty_since) = (epoch, None);
             }
             let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
-            let pause = if behind { self.timing.wake_sweep } else { Duration::from_secs(2) };
+            let pause = if behind { self.timing.wake_sweep } else { self.timing.heartbeat };
             tokio::time::sleep(pause).await;
+            // Before the durable is read: it may be brought to another place meanwhile.
+            let held = self.held();
             let Ok(info) = info(&broker, self.stream, self.durable).await else {
                 empty_since = None;
                 continue;
             };
             // Made anew by an older release while this one went on pulling.
-            let has =
-                |filter: &String| info.config.filter_subjects.contains(filter) || info.config.filter_subject == *filter;
-            if !self.filters.iter().all(has) && !self.release.is_older_than(&info.config.metadata) {
+            if !self.missing(&info).is_empty() && !self.release.is_older_than(&info.config.metadata) {
                 self.lost.notify_one();
+            }
+            let floor = info.ack_floor.stream_sequence;
+            if Instant::now() >= record_at {
+                self.record(held, floor).await;
+                record_at = Instant::now() + self.timing.heartbeat;
             }
             progress.pending.store(info.num_pending, Ordering::Release);
             progress.ack_pending.store(info.num_ack_pending as u64, Ordering::Release);
             progress.see_pin(info.priority_groups.iter().find_map(|group| group.pinned_client_id.as_deref()));
-            progress.ack_floor.store(info.ack_floor.stream_sequence, Ordering::Release);
+            progress.ack_floor.store(floor, Ordering::Release);
             let empty = info.num_pending == 0 && progress.in_engine.load(Ordering::Acquire) == 0;
             let since = *empty_since.get_or_insert_with(Instant::now);
             if !empty {
@@ -253,9 +336,97 @@ impl Declared {
             }
         }
     }
+
+    /// Records how far the durable is, at the end of the service: the next start then has nothing to read again.
+    pub(crate) async fn record_last(&self, broker: &Broker) {
+        let held = self.held();
+        if held.is_some()
+            && let Ok(info) = info(broker, self.stream, self.durable).await
+        {
+            self.record(held, info.ack_floor.stream_sequence).await;
+        }
+    }
+
+    /// Writes into the mark that everything up to `floor` is done with. A database that has recorded less than this process knows
+    /// of is another one, or was put back: then the durable is declared again, from what the database knows.
+    async fn record(&self, held: Option<Settled>, floor: u64) {
+        let (Some(held), Ok(mark)) = (held, self.store.settled(self.stream).await) else { return };
+        match mark {
+            Some(mark) if mark.created == held.created && mark.recorded() >= held.recorded() => {
+                let later = Settled { seen: Some(floor.max(mark.recorded())), ..mark.clone() };
+                let moved = later == mark || self.store.move_settled(mark, later.clone()).await.unwrap_or_default();
+                let mut now = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                if moved && *now == Some(held) {
+                    *now = Some(later);
+                }
+            }
+            _ => {
+                tracing::warn!(
+                    stream = self.stream,
+                    "the database has recorded less of the stream than this process knows of; declaring the consumer again"
+                );
+                self.progress.begin_again();
+                self.hold(None);
+                self.lost.notify_one();
+            }
+        }
+    }
+
+    fn held(&self) -> Option<Settled> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hold(&self, mark: Option<Settled>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = mark;
+    }
 }
 
-pub(crate) async fn info(broker: &Broker, stream: &str, durable: &str) -> Result<jetstream::consumer::Info, String> {
+/// What comes of declaring a durable.
+#[derive(Default)]
+pub(crate) struct Ensured {
+    /// The mark that deliveries are held against.
+    pub(crate) mark: Option<Settled>,
+    pub(crate) notes: Vec<Note>,
+}
+
+/// The other replicas, who record what they have acked a little later than they ack it. Those that live are waited for, so that
+/// none starts by reading again what another is about to record.
+struct Company {
+    since: Instant,
+    heartbeat: Duration,
+    rows: Option<Vec<Instance>>,
+    moved: bool,
+}
+
+impl Company {
+    fn new(timing: &Timing) -> Self {
+        Self { since: Instant::now(), heartbeat: timing.heartbeat, rows: None, moved: false }
+    }
+
+    /// Whether there is somebody to wait for.
+    async fn is_awaited(&mut self, store: &dyn Store) -> Result<bool, String> {
+        let rows = store.instances().await.map_err(away)?;
+        if rows.len() < 2 {
+            return Ok(false);
+        }
+        let before = self.rows.get_or_insert_with(|| rows.clone());
+        // One of the rows is our own.
+        self.moved |= rows.iter().filter(|row| !before.contains(row)).count() > 1;
+        let patience = if self.moved { self.heartbeat * 5 } else { self.heartbeat * 2 };
+        Ok(self.since.elapsed() < patience)
+    }
+}
+
+fn away(error: StoreError) -> String {
+    format!("the store: {error}")
+}
+
+fn filters(config: &async_nats::jetstream::consumer::Config) -> Vec<String> {
+    let single = Some(&config.filter_subject).filter(|filter| !filter.is_empty());
+    config.filter_subjects.iter().chain(single).cloned().collect()
+}
+
+pub(crate) async fn info(broker: &Broker, stream: &str, durable: &str) -> Result<Info, String> {
     let consumer = broker.jetstream.get_consumer_from_stream::<pull::Config, _, _>(durable, stream).await;
     consumer.map(|consumer| consumer.cached_info().clone()).map_err(|error| error.to_string())
 }

@@ -1,8 +1,11 @@
 //! How far a consumer is: written by its tasks, read by whoever asks.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::ids::Timestamp;
 
 /// What is known of a consumer, for readiness, expiry and deadlines.
 #[derive(Debug, Default)]
@@ -16,6 +19,13 @@ pub(crate) struct Progress {
     pub(crate) ack_floor: AtomicU64,
     /// The connection epoch in which the durable was last seen drained.
     pub(crate) drained_in: AtomicU64,
+    /// What was acked up to here is read again, because the database did not know of it.
+    pub(crate) reread_to: AtomicU64,
+    /// How much of that the database had indeed not handled.
+    pub(crate) recovered: AtomicU64,
+    handled: Mutex<Handled>,
+    /// What is to be known of its position, in sentences.
+    notes: Mutex<Vec<String>>,
     pin: Mutex<Pin>,
     /// Why it does not pull, in a sentence.
     waits_for: Mutex<Option<String>>,
@@ -39,7 +49,81 @@ struct Pin {
     theirs: bool,
 }
 
+/// What this process has handled.
+#[derive(Debug, Default)]
+struct Handled {
+    /// Whether the durable and the database were found to agree; until then nothing is counted.
+    agreed: bool,
+    highest: u64,
+    /// Messages that were handled, about one for each second of their publishing, and when they were published.
+    samples: VecDeque<(u64, Timestamp)>,
+    /// When the last of those at or below the ack floor was published.
+    passed: Option<Timestamp>,
+}
+
 impl Progress {
+    /// The durable and the database agree.
+    pub(crate) fn agree(&self) {
+        self.with_handled(|handled| handled.agreed = true);
+    }
+
+    /// The durable is brought to another place, or the database was: what was handled says nothing about it.
+    pub(crate) fn begin_again(&self) {
+        self.with_handled(|handled| *handled = Handled::default());
+    }
+
+    /// A message is done with.
+    pub(crate) fn note_handled(&self, seq: u64, published: Timestamp) {
+        self.with_handled(|handled| {
+            if !handled.agreed {
+                return;
+            }
+            handled.highest = handled.highest.max(seq);
+            let second = |at: Timestamp| at.millis() / 1000;
+            let newer = |(last, at): &(u64, Timestamp)| seq > *last && second(published) > second(*at);
+            if handled.samples.back().is_none_or(newer) {
+                handled.samples.push_back((seq, published));
+            }
+        });
+    }
+
+    /// The highest sequence that this process has handled.
+    pub(crate) fn handled(&self) -> u64 {
+        self.with_handled(|handled| handled.highest)
+    }
+
+    /// How far the durable is in the time of its stream: nothing that it has still to deliver was published before. `None` if this
+    /// process has handled too little to tell.
+    pub(crate) fn stream_time(&self, floor: u64, now: Timestamp) -> Option<Timestamp> {
+        let left = self.pending.load(Ordering::Acquire) + self.ack_pending.load(Ordering::Acquire);
+        if left == 0 && self.in_engine.load(Ordering::Acquire) == 0 {
+            return Some(now);
+        }
+        self.with_handled(|handled| {
+            while let Some((_, published)) = handled.samples.front().filter(|(seq, _)| *seq <= floor) {
+                handled.passed = Some(*published);
+                handled.samples.pop_front();
+            }
+            handled.passed
+        })
+    }
+
+    fn with_handled<T>(&self, act: impl FnOnce(&mut Handled) -> T) -> T {
+        act(&mut self.handled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is to be known of its position.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add_note(&self, note: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
     /// What the broker has pinned this replica by.
     pub(crate) fn pin(&self) -> Option<String> {
         self.pin.lock().map_or(None, |pin| pin.ours.clone())
@@ -113,13 +197,14 @@ impl Progress {
 pub(crate) struct InEngine(Arc<Progress>);
 
 impl InEngine {
+    /// The progress that it counts in.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.0
+    }
+
     pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
         progress.in_engine.fetch_add(1, Ordering::AcqRel);
         Self(progress.clone())
-    }
-
-    pub(crate) fn progress(&self) -> &Progress {
-        &self.0
     }
 }
 

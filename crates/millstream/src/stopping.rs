@@ -1,5 +1,6 @@
 //! Stopping in order: what is begun is finished, what is prefetched handed back, what is committed published.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_core::planner::{Ended, OutcomeInput};
@@ -7,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::Outbox;
@@ -20,13 +22,15 @@ pub(crate) struct Tasks {
     pub(crate) helpers: JoinSet<()>,
     pub(crate) publisher: JoinSet<()>,
     pub(crate) acker: JoinSet<()>,
+    /// The durables that are read, to record in the end how far they are.
+    pub(crate) durables: Vec<Arc<Declared>>,
 }
 
 /// Stops a service whose engine has left its loop; without the engine, which has panicked, what it had in hand is left to the next
 /// instance.
 pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker, tasks: Tasks) {
     fail::fail_point!("stopping");
-    let Tasks { mut consumers, mut helpers, mut publisher, mut acker } = tasks;
+    let Tasks { mut consumers, mut helpers, mut publisher, mut acker, durables } = tasks;
     let engine = match engine {
         Some(engine) => Some(finish(engine, &mut consumers).await),
         None => {
@@ -54,7 +58,11 @@ pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker
     }
     let flushed = async {
         while acker.join_next().await.is_some() {}
-        broker.client.flush().await.is_ok()
+        let flushed = broker.client.flush().await.is_ok();
+        for durable in durables {
+            durable.record_last(broker).await;
+        }
+        flushed
     };
     if !tokio::time::timeout(FLUSH, flushed).await.unwrap_or_default() {
         tracing::debug!("the last acks may be lost: their messages are redelivered and answered from the journal");

@@ -72,6 +72,11 @@ impl Broker {
         format!("nats://127.0.0.1:{}", self.setup.port)
     }
 
+    /// Where it keeps its data: copied while it is stopped, and put back later, that is a restored backup.
+    pub fn folder(&self) -> &Path {
+        &self.setup.folder
+    }
+
     /// Stops the broker in order, and waits until it has ended.
     pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {

@@ -1,6 +1,6 @@
 //! Broker: streams, consumers, dead letter streams and instances, as the observer sees them.
 
-use millstream::telemetry::metrics::{BROKER_CONNECTED, TRIM_HELD, TRIMMED};
+use millstream::telemetry::metrics::{BROKER_CONNECTED, GONE, RECOVERED, TRIM_HELD, TRIMMED};
 use millstream_console::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OLDEST_UNACKED, PENDING, REDELIVERED, STREAM_BYTES,
     STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
@@ -210,6 +210,22 @@ fn streams() -> Vec<Panel> {
                 "The owner's log names the durable that is missing.",
                 "streamnottrimmed",
             ),
+        Panel::lines(
+            "Missed messages",
+            Unit::Count,
+            format!("sum by (job, stream_name) (increase({GONE}[1h]))"),
+            "{{job}} on {{stream_name}}: gone",
+        )
+        .and(
+            format!("sum by (job, stream_name) (increase({RECOVERED}[1h]))"),
+            "{{job}} on {{stream_name}}: handled again",
+        )
+        .says(
+            "Messages that were gone before a service read them, and messages handled again after a restored backup.",
+            "0.",
+            "Gone: the service lacks them. Handled again: its database was older than its consumer.",
+            "restore",
+        ),
     ]
 }
 

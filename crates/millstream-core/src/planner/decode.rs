@@ -98,6 +98,7 @@ impl Decoder {
             stream,
             consumer,
             seq,
+            published,
             settled: false,
             crowded: false,
             redriven,

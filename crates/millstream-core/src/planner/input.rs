@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::dead_letter;
 use crate::event::{Emitted, Meta};
 use crate::handler::{Key, Outage, Wake};
-use crate::ids::Id;
+use crate::ids::{Id, Timestamp};
 use crate::record::{Entry, KeyHash};
 use crate::redriven::Redriven;
 use crate::unit::{Rules, Unread, Work};
@@ -70,6 +70,8 @@ pub struct Delivery {
     pub consumer: &'static str,
     /// Its sequence in the stream.
     pub seq: u64,
+    /// When the broker took it.
+    pub published: Timestamp,
     /// Whether its journal entry may have expired, by the mark of its stream: then a message without an entry is a duplicate.
     pub settled: bool,
     /// Whether so many messages wait for a newer release that another one would keep the durable from going on.

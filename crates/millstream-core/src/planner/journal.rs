@@ -73,17 +73,30 @@ impl Plan<'_> {
 
     /// Stages a dead letter: an entry like any other, whose emitted event is the letter.
     pub(super) fn park(&mut self, delivery: &Delivery, entry: Option<&Entry>, failure: &Failure) {
+        let parked =
+            Entry { attempts: failure.attempts, ..self.failed(delivery, entry, State::Parked, &failure.error) };
+        let letter = self.letter(delivery, parked.redrives, parked.first_failure, failure);
+        self.write(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
+        self.emitted.push(letter);
+    }
+
+    fn letter(
+        &self,
+        delivery: &Delivery,
+        redrives: u32,
+        first_failure: Option<Timestamp>,
+        failure: &Failure,
+    ) -> Emitted {
         let Failure { reason, error, attempts } = failure;
         let rules = &self.planner.rules;
-        let parked = Entry { attempts: *attempts, ..self.failed(delivery, entry, State::Parked, error) };
         let (stream, seq, subject) = delivery.origin();
         let redriven = delivery.redriven.as_ref();
         let letter = Parked {
             service: rules.service,
             record: delivery.record(rules.service),
             id: delivery.id,
-            redrives: parked.redrives,
-            replaces: delivery.replaces(parked.redrives),
+            redrives,
+            replaces: delivery.replaces(redrives),
             reason: *reason,
             error,
             stream,
@@ -91,18 +104,13 @@ impl Plan<'_> {
             subject,
             consumer: delivery.consumer,
             attempts: *attempts,
-            first_failure: redriven
-                .and_then(|redriven| redriven.first_failure)
-                .or(parked.first_failure)
-                .unwrap_or(self.now),
+            first_failure: redriven.and_then(|redriven| redriven.first_failure).or(first_failure).unwrap_or(self.now),
             last_failure: self.now,
             edited_from: redriven.and_then(|redriven| redriven.edited_from),
             headers: &delivery.wire.headers(),
             payload: delivery.payload.clone(),
         };
-        let letter = letter.letter(rules.max_message + dead_letter::ROOM);
-        self.write(Entry { emitted: Emitted::pack(std::slice::from_ref(&letter)).into(), ..parked });
-        self.emitted.push(letter);
+        letter.letter(rules.max_message + dead_letter::ROOM)
     }
 
     /// Stages the end of an input that was handled.
@@ -143,7 +151,7 @@ impl Plan<'_> {
     pub(super) fn repeat_outcome(&mut self, delivery: &Delivery, entry: Option<&Entry>) {
         let Some(number) = delivery.redrive().filter(|number| *number > 0) else { return };
         let outcome = match entry.map(|entry| (entry.state, entry)) {
-            None => vec![self.resolved(delivery, number)],
+            None => vec![self.letter(delivery, number, None, &unknown())],
             Some((State::Done, entry)) => vec![self.resolved(delivery, entry.redrives.max(number))],
             Some((State::Parked, entry)) => Emitted::unpack(&entry.emitted).unwrap_or_default(),
             Some((State::Open, _)) => vec![],
@@ -167,6 +175,13 @@ impl Plan<'_> {
         let first_failure = base.first_failure.or(Some(self.now));
         Entry { error: Some(error.chars().take(300).collect()), first_failure, last_failure: Some(self.now), ..base }
     }
+}
+
+/// What became of a message that the journal does not know nobody can tell: it stays a dead letter, with its body.
+fn unknown() -> Failure {
+    let error = "the service's journal does not know this message: its database is older than the dead letter, or the entry \
+                 has expired. If it was never handled, edit it, which sends it as a new message; otherwise discard it";
+    Failure { reason: Reason::Unknown, error: error.into(), attempts: 0 }
 }
 
 /// A fresh entry. Instance and batch are those of the commit.

@@ -1,8 +1,12 @@
 //! After the commit, and never before it: ack messages, answer commands, publish events, run effects.
 
+use std::sync::atomic::Ordering;
+
 use async_nats::jetstream::AckKind;
 use fail::fail_point;
-use millstream_core::planner::{Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Input, OutcomeInput, Reply};
+use millstream_core::planner::{
+    Aftermath, Claimed, CommandFailure, Delivery, End, Ended, Fate, Input, OutcomeInput, Reply,
+};
 
 use crate::accepted::CommandError;
 use crate::dead_letter::Reason;
@@ -11,6 +15,7 @@ use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::{Done, Job};
 use crate::engine::wakes;
 use crate::event::{Emitted, Meta};
+use crate::progress::Progress;
 
 impl Engine {
     /// Carries out what follows a commit.
@@ -43,6 +48,9 @@ impl Engine {
                         End::Parked { reason: Reason::Ahead, .. } => progress.make_room(),
                         _ => {}
                     }
+                    if let Input::Message(delivery) = &input {
+                        self.note_handled(delivery, &end, message.in_engine.progress());
+                    }
                     let kind = match end {
                         End::Nak { delay, .. } => AckKind::Nak(Some(delay)),
                         End::Ahead { .. } => AckKind::Nak(Some(self.planner.timing.ahead_every)),
@@ -68,6 +76,26 @@ impl Engine {
         }
         self.meters.stage("ack", started);
         self.start_effects(claims);
+    }
+
+    /// Keeps what is handled of a stream, and what of it was acked before the database went back.
+    fn note_handled(&self, delivery: &Delivery, end: &End, progress: &Progress) {
+        if !matches!(end, End::Ack(_) | End::Parked { .. }) || delivery.redriven.is_some() {
+            return;
+        }
+        progress.note_handled(delivery.seq, delivery.published);
+        let unknown = !matches!(end, End::Ack(Fate::Duplicate));
+        if unknown && delivery.seq <= progress.reread_to.load(Ordering::Acquire) {
+            self.meters.recovered(delivery.stream);
+            if progress.recovered.fetch_add(1, Ordering::AcqRel) == 0 {
+                tracing::warn!(
+                    stream = delivery.stream,
+                    sequence = delivery.seq,
+                    "a message that had been acked was not in this database, and was handled now: the database is older than \
+                     the durable"
+                );
+            }
+        }
     }
 
     pub(crate) fn start_effects(&self, claims: Vec<Claimed>) {

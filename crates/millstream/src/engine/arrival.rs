@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::accepted::CommandError;
 use crate::event::decode_header;
+use crate::ids::Timestamp;
 use crate::progress::InEngine;
 use crate::store::Settled;
 
@@ -79,7 +80,7 @@ impl Arrival {
     /// not wait any longer. Says whether it has none.
     pub(crate) fn see_source(&mut self, max_ack_pending: i64, surplus: i64) -> bool {
         if let (Input::Message(delivery), Receipt::Message(receipt)) = (&mut self.input, &self.receipt) {
-            delivery.settled = receipt.source.is_settled(delivery.seq);
+            delivery.settled = receipt.source.is_settled(delivery.seq, delivery.published);
             delivery.crowded = receipt.in_engine.progress().is_crowded(max_ack_pending, surplus);
             return delivery.crowded;
         }
@@ -148,8 +149,9 @@ impl Source {
     }
 
     /// Whether the entry of the message with this sequence may have expired.
-    pub(crate) fn is_settled(&self, seq: u64) -> bool {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|mark| seq <= mark.through)
+    pub(crate) fn is_settled(&self, seq: u64, published: Timestamp) -> bool {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.as_ref().is_some_and(|mark| mark.covers(seq, published))
     }
 }
 

@@ -174,6 +174,16 @@ impl Meters {
     }
 
     /// Whether trimming is held up.
+    /// Messages that were no longer there when they were to be read.
+    pub(crate) fn gone(&self, stream: &str, messages: u64) {
+        self.telemetry.counter(&table::GONE, &[stream]).increment(messages);
+    }
+
+    /// A message that had been acked was read again and handled.
+    pub(crate) fn recovered(&self, stream: &str) {
+        self.telemetry.counter(&table::RECOVERED, &[stream]).increment(1);
+    }
+
     pub(crate) fn trim_held(&self, stream: &str, held: bool) {
         self.telemetry.gauge(&table::TRIM_HELD, &[stream]).set(f64::from(u8::from(held)));
     }

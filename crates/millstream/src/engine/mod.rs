@@ -40,7 +40,7 @@ use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
 use crate::engine::timing::Clock;
 use crate::progress::Progress;
-use crate::store::{Expiry, Settled, Store};
+use crate::store::{Expiry, Floor, Store};
 
 /// How many old journal entries go at once: some milliseconds' work.
 const EXPIRED_AT_ONCE: usize = 1000;
@@ -147,14 +147,19 @@ impl Engine {
     async fn expire(&mut self) {
         let now = self.clock.now();
         let consumers = self.status.consumers();
+        let retention = self.planner.timing.journal_retention;
         let floor = |(source, progress): &(Arc<Source>, Arc<Progress>)| {
             // Before the floor: one that is read of an older stream is then of one that is known to be older.
             let created = source.created()?;
-            Some(Settled { stream: source.stream.into(), through: progress.ack_floor.load(Ordering::Acquire), created })
+            let through = progress.ack_floor.load(Ordering::Acquire);
+            // A copy of what was handled may lie in the backlog, however long this service was down.
+            let before = progress.stream_time(through, now)?.min(now) - retention;
+            // Well after what goes and well before now: the clocks of broker and services may differ by that much.
+            let until = before + retention / 2;
+            Some(Floor { stream: source.stream.into(), created, through, before, until })
         };
         let floors = consumers.iter().filter_map(floor).collect();
-        let expiry =
-            Expiry { before: now - self.planner.timing.journal_retention, floors, now, limit: EXPIRED_AT_ONCE };
+        let expiry = Expiry { before: now - retention, floors, now, limit: EXPIRED_AT_ONCE };
         let gone = self.store.expire(expiry).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "old journal entries cannot be deleted now");
             0

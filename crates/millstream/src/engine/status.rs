@@ -170,6 +170,19 @@ impl Status {
         waits
     }
 
+    /// What is to be known of the positions of its consumers, a sentence each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let of = |(source, progress): (Arc<Source>, Arc<Progress>)| {
+            let recovered = progress.recovered.load(Ordering::Acquire);
+            let recovered = (recovered > 0).then(|| {
+                let stream = source.stream;
+                format!("{stream}: {recovered} messages that had been acked were not in this database, and were handled again")
+            });
+            progress.notes().into_iter().chain(recovered)
+        };
+        self.consumers().into_iter().flat_map(of).collect()
+    }
+
     pub(crate) fn capacities(&self) -> &[Arc<Capacity>] {
         &self.capacities
     }

@@ -42,6 +42,9 @@ pub struct Health {
     pub broker_version: Option<String>,
     /// Why it cannot do its whole job, in plain sentences.
     pub waiting_for: Vec<String>,
+    /// What an operator should know although the service works: messages that were gone before they were read, a database or a
+    /// stream that was restored from a backup.
+    pub notes: Vec<String>,
     /// Its consumers.
     pub consumers: Vec<ConsumerHealth>,
     /// How many more commands it accepts.
@@ -117,6 +120,7 @@ impl Health {
             "commandsAccepted": self.commands_free,
             "waitingFor": waiting,
             "unanswered": self.unanswered,
+            "notes": self.notes,
         })
     }
 }
@@ -150,6 +154,7 @@ impl Probe for EngineProbe {
             broker: self.status.broker_up(),
             broker_version: self.status.broker_version(),
             waiting_for: self.status.waits(&self.timing),
+            notes: self.status.notes(),
             consumers: self.status.consumers().into_iter().map(consumer).collect(),
             commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
             draining: self.draining(),
@@ -176,9 +181,10 @@ async fn health(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> impl IntoResponse {
-    let waiting = probe.health().waiting();
+    let health = probe.health();
+    let waiting = health.waiting();
     let said = if waiting.is_empty() { "ready" } else { "waiting" };
-    (status(&waiting), Json(json!({ "status": said, "waitingFor": waiting })))
+    (status(&waiting), Json(json!({ "status": said, "waitingFor": waiting, "notes": health.notes })))
 }
 
 fn status(waiting: &[String]) -> StatusCode {

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use millstream_core::planner::{
     CommandFailure, CommandInput, Decoder, Delivery, End, Idempotency, Incoming, Input, Reply,
 };
+use millstream_core::position::{Decision, Durable, Found, Known, Place, decide};
 use sha2::{Digest, Sha256};
 
 use crate::event::{Emitted, Meta};
 use crate::ids::Timestamp;
-use crate::service::Start;
 use crate::sim::app::App;
 use crate::sim::broker::{Ack, ConsumerConfig, Deliver, Pull, SimBroker};
 use crate::sim::faults::Faults;
 use crate::sim::replica::{Arrival, Done, Fortune, Receipt, Replica, millis};
 use crate::sim::world::Sim;
-use crate::store::{Expiry, Settled};
+use crate::store::{Expiry, Floor, Settled};
 
 /// Steps after which a world that is left alone counts as one that does not come to rest.
 const RESTLESS: usize = 200_000;
@@ -331,6 +331,13 @@ impl Sim {
         if !state.is_busy() {
             state.heartbeat(&mut self.apps[app], self.now);
         }
+        let App { name, feeds, store, .. } = &mut self.apps[app];
+        for stream in feeds.iter().map(|feed| feed.decoder.stream) {
+            if let (Ok(info), Some(mark)) = (self.broker.consumer_info(self.now, stream, name), store.settled(stream)) {
+                let seen = Some(mark.recorded().max(info.ack_floor.stream));
+                store.move_settled(&mark, Settled { seen, ..mark.clone() });
+            }
+        }
         self.apps[app].replicas[replica] = Some(state);
     }
 
@@ -351,19 +358,22 @@ impl Sim {
 
     /// Deletes old journal entries.
     fn expire(&mut self, index: usize) {
+        let now = Timestamp::from_millis(self.now);
+        let before = now - self.timing.journal_retention;
         let app = &mut self.apps[index];
         let mut floors = Vec::new();
         for feed in app.feeds.iter().filter(|feed| feed.start.is_some()) {
             let Ok(info) = self.broker.consumer_info(self.now, feed.decoder.stream, app.name) else { continue };
             let created = self.broker.stream_info(self.now, feed.decoder.stream).map_or(0, |info| info.created);
-            floors.push(Settled {
+            floors.push(Floor {
                 stream: feed.decoder.stream.into(),
                 through: info.ack_floor.stream,
                 created: created.to_string(),
+                before,
+                until: before + self.timing.journal_retention / 2,
             });
         }
-        let now = Timestamp::from_millis(self.now);
-        let expiry = Expiry { before: now - self.timing.journal_retention, floors, now, limit: 1000 };
+        let expiry = Expiry { before, floors, now, limit: 1000 };
         app.store.expire(&expiry);
         for state in app.replicas.iter_mut().flatten() {
             for mark in state.marks.values_mut() {
@@ -393,14 +403,34 @@ fn declare(app: &mut App, broker: &mut SimBroker, now: u64, state: &mut Replica)
         let Ok(info) = broker.stream_info(now, stream) else { continue };
         let mut config = ConsumerConfig::new(*name, millis(planner.timing.ack_wait));
         config.filter_subjects = feed.filters.clone();
+        let existing = broker.consumer_info(now, stream, name).ok();
+        let mut place = if existing.is_some() { Place::Keep } else { Place::Make { from: 1 } };
         if let Some(start) = feed.start {
-            let through = if start == Start::Beginning { 0 } else { info.last_seq };
-            let first = Settled { stream: stream.into(), through, created: info.created.to_string() };
-            let mark = store.init_settled(first);
-            config.deliver = Deliver::ByStartSequence(mark.through + 1);
+            let found = Found {
+                stream: stream.into(),
+                created: info.created.to_string(),
+                first: info.first_seq,
+                last: info.last_seq,
+                last_at: Timestamp::from_millis(now),
+                durable: existing.map(|info| Durable { floor: info.ack_floor.stream, grows: false }),
+            };
+            let known = Known { mark: store.settled(stream), ..Known::default() };
+            let Decision::Go { mark, durable, .. } = decide(start, &found, &known) else { continue };
+            match known.mark {
+                Some(known) if known.created == mark.created => drop(store.move_settled(&known, mark.clone())),
+                _ => drop(store.init_settled(mark.clone())),
+            }
             state.marks.insert(stream, mark);
+            place = durable;
         }
-        if broker.consumer_info(now, stream, name).is_err() {
+        if let Place::MakeAnew { .. } = place {
+            // It was just seen to be there.
+            let _ = broker.delete_consumer(now, stream, name);
+        }
+        if let Place::Make { from } | Place::MakeAnew { from } = place {
+            if feed.start.is_some() {
+                config.deliver = Deliver::ByStartSequence(from);
+            }
             // It was just seen not to be there.
             let _ = broker.create_consumer(now, stream, config);
         }

@@ -231,7 +231,7 @@ impl Replica {
         for arrival in &mut hand.batch {
             if let Input::Message(delivery) = &mut arrival.input {
                 let mark = self.marks.get(delivery.stream);
-                delivery.settled = mark.is_some_and(|mark| delivery.seq <= mark.through);
+                delivery.settled = mark.is_some_and(|mark| mark.covers(delivery.seq, delivery.published));
             }
         }
         let inputs: Vec<&Input> = hand.batch.iter().map(|arrival| &arrival.input).collect();

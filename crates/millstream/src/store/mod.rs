@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 
 use crate::ids::{Id, Timestamp};
 pub use millstream_core::record::{
-    Batch, Collection, CommitError, DocWrite, Entry, Expiry, IdempotencyKey, Instance, Key, KeyHash, Loaded, NewDoc,
-    Settled, State, StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, DocWrite, Entry, Expiry, Floor, IdempotencyKey, Instance, Key, KeyHash, Loaded,
+    NewDoc, Settled, State, StoredDoc, WakesDue, Wanted,
 };
 
 #[cfg(feature = "testing")]
@@ -109,11 +109,15 @@ pub trait Store: Send + Sync + 'static {
     /// that holds.
     fn init_settled(&self, mark: Settled) -> BoxFuture<'_, Result<Settled, StoreError>>;
 
+    /// Puts the mark `to` in the place of `from`, if that is the mark that is there; says whether it was.
+    fn move_settled(&self, from: Settled, to: Settled) -> BoxFuture<'_, Result<bool, StoreError>>;
+
     /// Reads the mark for a stream.
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>>;
 
     /// Deletes old journal entries, at most `limit` of them, and expired idempotency keys; see [`Expiry`]. In the same
-    /// transaction raises each stream's mark to the highest sequence that it deletes. Returns how many entries went.
+    /// transaction raises each stream's mark to the highest sequence that it deletes, and to its floor's `until`. Returns how many
+    /// entries went.
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     /// Forgets everything: marks, instance rows, keys, the journal and all documents. Collections and indexes stay.

@@ -21,7 +21,8 @@ pub const UNKNOWN_EVENT: &str = millstream_core::planner::UNKNOWN_EVENT;
 /// `outcome` of [`MESSAGES`].
 pub const OUTCOMES: &[&str] = &["handled", "duplicate", "retried", "dead_lettered", "ignored"];
 /// `reason` of [`DEAD_LETTERED`].
-pub const REASONS: &[&str] = &["rejected", "exhausted", "schema", "ahead", "panic", "misuse", "crash", "too_large"];
+pub const REASONS: &[&str] =
+    &["rejected", "exhausted", "schema", "ahead", "panic", "misuse", "crash", "too_large", "unknown"];
 /// `cause` of [`REDELIVERIES`].
 pub const CAUSES: &[&str] = &["nak", "unacked"];
 /// `outcome` of [`EFFECTS`].
@@ -204,6 +205,18 @@ pub static TRIMMED: Metric = Metric::counter(
     "Messages that the owner of a stream has taken away, because all readers have handled them.",
     &["stream_name"],
 );
+/// What was trimmed before it was read.
+pub static GONE: Metric = Metric::counter(
+    "millstream_messages_gone_total",
+    "Messages that were no longer in a stream when this service was to read them.",
+    &["stream_name"],
+);
+/// What an older database had lost.
+pub static RECOVERED: Metric = Metric::counter(
+    "millstream_messages_recovered_total",
+    "Messages that had been acked and were not in the database, which was older than the durable: read again and handled.",
+    &["stream_name"],
+);
 /// Whether trimming is held up.
 pub static TRIM_HELD: Metric = Metric::gauge(
     "millstream_stream_trim_held",
@@ -244,6 +257,8 @@ pub static ALL: &[&Metric] = &[
     &UNPUBLISHED,
     &UNPUBLISHED_AGE,
     &TRIMMED,
+    &GONE,
+    &RECOVERED,
     &TRIM_HELD,
     &BROKER_CONNECTED,
     &STORE_UP,

@@ -174,6 +174,8 @@ impl Telemetry {
             let template = metrics::stream_template(domain);
             let values: &[&[&str]] = &[&[metrics::SYSTEM], &["fetch"], &[stream], &[&template], group, &[""]];
             self.declare_all(&metrics::CONSUMED, values);
+            self.declare_all(&metrics::GONE, &[&[stream]]);
+            self.declare_all(&metrics::RECOVERED, &[&[stream]]);
         }
         for event in labels.events {
             let template = metrics::event_template(event);

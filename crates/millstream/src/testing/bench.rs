@@ -325,6 +325,11 @@ impl TestService {
         self.probe.health().waiting()
     }
 
+    /// What an operator should know of it although it works, a sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        self.probe.health().notes
+    }
+
     /// Whether another replica reads one of its streams, and this one is there to take over.
     pub fn stands_by(&self) -> bool {
         self.probe.health().consumers.iter().any(|consumer| consumer.standby)

@@ -18,6 +18,7 @@ mod metrics;
 mod mongo;
 #[cfg(feature = "mongodb")]
 mod mongo_faults;
+mod positions;
 mod provenance;
 mod rebuild;
 mod redrives;

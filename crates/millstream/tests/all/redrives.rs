@@ -240,7 +240,7 @@ async fn a_redrive_that_comes_again_after_its_end_is_acked_and_its_outcome_is_to
 }
 
 #[tokio::test]
-async fn a_redrive_of_what_the_service_does_not_know_is_resolved_and_not_handled() {
+async fn a_redrive_of_what_the_service_does_not_know_is_not_handled_and_says_that_it_is_unknown() {
     let (bench, world, service, metas) = closed(1).await;
     open(&world);
     let operator = operator(&bench).await;
@@ -248,7 +248,9 @@ async fn a_redrive_of_what_the_service_does_not_know_is_resolved_and_not_handled
     let stranger = Id::random(millstream::Timestamp::system());
     letter.record = letter.record.replace(&metas[0].id.to_string(), &stranger.to_string());
     send_redrive(&bench, &letter, 1).await;
-    until_record(&operator, stranger, LetterState::Resolved, 1).await;
+    until_record(&operator, stranger, LetterState::Dead, 1).await;
+    let told = record(&operator, stranger).await.unwrap();
+    assert_eq!((told.reason.as_str(), &told.payload), ("unknown", &letter.payload), "its body is kept");
     until_queue_is_empty(&bench).await;
     assert!(service.get::<Account>("a").await.is_none());
     // What is no redrive at all is in nobody's way.

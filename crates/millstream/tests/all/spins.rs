@@ -84,6 +84,7 @@ impl Store for Cursed {
         unpublished(&'a self, instance: Id, after: u64, limit: usize) -> Vec<Entry>;
         count_unpublished(&'a self) -> u64;
         init_settled(&'a self, mark: Settled) -> Settled;
+        move_settled(&'a self, from: Settled, to: Settled) -> bool;
         settled(&'a self, stream: &'a str) -> Option<Settled>;
         expire(&'a self, expiry: Expiry) -> usize;
         clear(&'a self) -> ();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use millstream::store::memory::Memory;
 use millstream::store::sqlite::SqliteStore;
 use millstream::store::{
-    Batch, Collection, DocWrite, Entry, Expiry, IdempotencyKey, Key, NewDoc, Selection, Settled, State, Store, Wanted,
+    Batch, Collection, DocWrite, Entry, Expiry, Floor, IdempotencyKey, Key, NewDoc, Selection, Settled, State, Store,
+    Wanted,
 };
 use millstream::{Id, Timestamp, Wake};
 use proptest::collection::vec;
@@ -42,11 +43,12 @@ enum Act {
     },
     Expire {
         before: u64,
-        floors: Vec<Settled>,
+        floors: Vec<Floor>,
         now: u64,
         limit: usize,
     },
     Init(Settled),
+    Move(Settled, Settled),
     Clear,
 }
 
@@ -95,9 +97,18 @@ fn input(n: u64) -> Id {
 
 fn mark() -> impl Strategy<Value = Settled> {
     (one_of(&STREAMS), 0..6_u64, one_of(&CREATED)).prop_map(|(stream, through, created)| Settled {
-        stream: stream.into(),
-        through,
-        created: created.into(),
+        seen: (through % 2 == 0).then_some(through + 1),
+        ..Settled::new(stream, created, through)
+    })
+}
+
+fn floor() -> impl Strategy<Value = Floor> {
+    (mark(), time(), time()).prop_map(|(mark, before, until)| Floor {
+        stream: mark.stream,
+        created: mark.created,
+        through: mark.through,
+        before: Timestamp::from_millis(before),
+        until: Timestamp::from_millis(until),
     })
 }
 
@@ -190,18 +201,15 @@ fn act() -> impl Strategy<Value = Act> {
     );
     // Mostly all is old, and more may go than one call takes: the next must go on after it, and come round.
     let before = prop_oneof![3 => Just(START + INPUTS + 2), 1 => time()];
-    let expire = (before, vec(mark(), 0..4), time(), 0..4_usize).prop_map(|(before, floors, now, limit)| Act::Expire {
-        before,
-        floors,
-        now,
-        limit,
-    });
+    let expire = (before, vec(floor(), 0..4), time(), 0..4_usize)
+        .prop_map(|(before, floors, now, limit)| Act::Expire { before, floors, now, limit });
     prop_oneof![
         20 => commit,
         5 => (0..INSTANCES).prop_map(Act::Insert),
         1 => (0..INSTANCES, off()).prop_map(|(instance, off)| Act::Delete { instance, off }),
         12 => expire,
         4 => mark().prop_map(Act::Init),
+        4 => (mark(), mark()).prop_map(|(from, to)| Act::Move(from, to)),
         1 => Just(Act::Clear),
     ]
 }
@@ -281,6 +289,11 @@ async fn apply(act: Act, memory: &mut Memory, file: &SqliteStore) -> Result<(), 
         Act::Init(mark) => {
             let held = file.init_settled(mark.clone()).await.unwrap();
             prop_assert_eq!(memory.init_settled(mark), held);
+        }
+        Act::Move(from, to) => {
+            let to = Settled { stream: from.stream.clone(), ..to };
+            let moved = file.move_settled(from.clone(), to.clone()).await.unwrap();
+            prop_assert_eq!(memory.move_settled(&from, to), moved);
         }
         Act::Clear => {
             file.clear().await.unwrap();

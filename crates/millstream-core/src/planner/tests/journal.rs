@@ -27,11 +27,12 @@ fn knowing(state: Option<State>) -> World {
 }
 
 #[test]
-fn a_redrive_of_what_nobody_knows_is_none_and_its_outcome_is_published_again() {
+fn a_redrive_of_what_nobody_knows_is_not_handled_and_stays_a_dead_letter_with_its_body() {
     let mut world = World::new();
     let after = world.run([message(Does::Add).redrive(1).into()]);
     same(&after.ends, &[duplicate()]);
-    assert_eq!((world.value("a"), records(&after.again)), (0, vec!["resolved 1".into()]));
+    assert_eq!((world.value("a"), records(&after.again)), (0, vec!["unknown 1".into()]));
+    assert_eq!(after.again[0].payload, message(Does::Add).delivery().payload);
     assert_eq!(after.again[0].subject, format!("dlq.{SERVICE}.deeds-done.{}", message(Does::Add).id()));
     assert!(world.journal.is_empty());
 }

@@ -263,6 +263,7 @@ impl Message {
             stream: if redriven.is_some() { dead_letter::REDRIVE } else { DEEDS.name },
             consumer: SERVICE,
             seq,
+            published: START,
             settled: self.settled,
             crowded: self.crowded,
             redriven,

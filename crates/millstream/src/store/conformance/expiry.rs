@@ -4,16 +4,25 @@ use std::time::Duration;
 
 use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Expiry, IdempotencyKey, Selection, Settled, State, Wanted};
+use crate::store::{Batch, CommitError, Entry, Expiry, Floor, IdempotencyKey, Selection, Settled, State, Wanted};
 
 const OLD: Timestamp = Timestamp::from_millis(NOW.millis() - 1);
 
 fn mark(stream: &str, through: u64, created: &str) -> Settled {
-    Settled { stream: stream.into(), through, created: created.into() }
+    Settled::new(stream, created, through)
+}
+
+fn floor(stream: &str, through: u64, created: &str) -> Floor {
+    Floor { stream: stream.into(), created: created.into(), through, before: NOW, until: NOW }
+}
+
+/// A mark after entries up to `through` have gone.
+fn raised(stream: &str, through: u64) -> Settled {
+    Settled { until: Some(NOW), ..mark(stream, through, "monday") }
 }
 
 fn expiry(floors: &[(&str, u64)]) -> Expiry {
-    let floors = floors.iter().map(|(stream, floor)| mark(stream, *floor, "monday")).collect();
+    let floors = floors.iter().map(|(stream, through)| floor(stream, *through, "monday")).collect();
     Expiry { before: NOW, floors, now: NOW, limit: 100 }
 }
 
@@ -101,7 +110,7 @@ pub async fn the_floor_of_a_stream_lets_no_entry_go_under_the_mark_of_another_of
     assert_eq!(writer.store.expire(expiry(&[("S", 10)])).await.unwrap(), 0);
     assert_eq!(left(&writer, &[input(1)]).await, [input(1)]);
     assert_eq!(writer.store.settled("S").await.unwrap(), Some(mark("S", 0, "friday")));
-    let floors = vec![mark("S", 10, "friday")];
+    let floors = vec![floor("S", 10, "friday")];
     assert_eq!(writer.store.expire(Expiry { floors, ..expiry(&[]) }).await.unwrap(), 1);
 }
 
@@ -117,9 +126,39 @@ pub async fn expiry_raises_the_mark_to_the_highest_sequence_that_went(subject: S
     published(&mut writer, entries).await;
     let floors = [("S", 1_000), ("T", 1_000), ("U", 1_000)];
     assert_eq!(writer.store.expire(expiry(&floors)).await.unwrap(), 4);
-    for (stream, through) in [("S", 13), ("T", 50), ("U", 3)] {
-        assert_eq!(writer.store.settled(stream).await.unwrap(), Some(mark(stream, through, "monday")));
+    for mark in [raised("S", 13), raised("T", 50), mark("U", 3, "monday")] {
+        assert_eq!(writer.store.settled(&mark.stream).await.unwrap(), Some(mark));
     }
+}
+
+/// A copy of what was handled may lie in a backlog: its entry stays until the durable is past that time.
+pub async fn an_entry_stays_while_its_durable_is_in_a_time_before_it(subject: Subject) {
+    let mut writer = subject.writer().await;
+    writer.store.init_settled(mark("S", 0, "monday")).await.unwrap();
+    let older = Entry { at: Timestamp::from_millis(OLD.millis() - 10), ..old_message(1, "S", 1) };
+    published(&mut writer, vec![older, old_message(2, "S", 2)]).await;
+    let floors = vec![Floor { before: OLD, until: OLD, ..floor("S", 9, "monday") }];
+    assert_eq!(writer.store.expire(Expiry { floors, ..expiry(&[]) }).await.unwrap(), 1);
+    assert_eq!(left(&writer, &[1, 2].map(input)).await, [input(2)]);
+    assert_eq!(writer.store.settled("S").await.unwrap(), Some(Settled { until: Some(OLD), ..raised("S", 1) }));
+    assert_eq!(writer.store.expire(expiry(&[("S", 9)])).await.unwrap(), 1);
+    assert_eq!(writer.store.settled("S").await.unwrap(), Some(raised("S", 2)));
+}
+
+/// Two that have read the same mark do not both change it.
+pub async fn a_mark_is_moved_only_from_where_it_was_read(subject: Subject) {
+    let store = subject.store().await;
+    let first = mark("S", 5, "monday");
+    let seen = Settled { seen: Some(9), ..first.clone() };
+    let timed = Settled { until: Some(OLD), seen: None, ..seen.clone() };
+    assert!(!store.move_settled(first.clone(), seen.clone()).await.unwrap());
+    store.init_settled(first.clone()).await.unwrap();
+    for (from, to, moved) in
+        [(&first, &seen, true), (&first, &seen, false), (&seen, &timed, true), (&timed, &first, true)]
+    {
+        assert_eq!(store.move_settled(from.clone(), to.clone()).await.unwrap(), moved, "{from:?} {to:?}");
+    }
+    assert_eq!(store.settled("S").await.unwrap(), Some(first));
 }
 
 /// Chunk by chunk, whatever lies between, all goes that may go.

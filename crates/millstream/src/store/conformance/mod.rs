@@ -82,6 +82,8 @@ macro_rules! conformance_suite {
             a_wake_that_was_moved_or_cleared_is_no_longer_due,
             due_wakes_are_counted_by_kind,
             a_mark_is_set_once_for_a_stream_and_anew_for_another_of_its_name,
+            a_mark_is_moved_only_from_where_it_was_read,
+            an_entry_stays_while_its_durable_is_in_a_time_before_it,
             only_entries_that_are_done_and_old_expire,
             only_published_entries_expire,
             only_entries_of_acked_messages_expire,

@@ -94,6 +94,10 @@ impl Store for MemoryStore {
         self.ask(move |memory| memory.init_settled(mark))
     }
 
+    fn move_settled(&self, from: Settled, to: Settled) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.ask(move |memory| memory.move_settled(&from, to))
+    }
+
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
         self.ask(move |memory| memory.settled(stream))
     }

@@ -1,11 +1,9 @@
 //! Old entries go in small chunks, and a bounded number is looked at by each call, which goes on where the one before stopped:
 //! the same walk as over a file, so that a simulation sees the same entries go at the same call.
 
-use std::collections::BTreeMap;
-
 use super::Memory;
 use crate::ids::{Id, Timestamp};
-use crate::store::{Entry, Expiry, State};
+use crate::store::{Entry, Expiry, Floor, Settled, State};
 
 /// How many entries a call looks at.
 const LOOKED_AT: usize = 4_096;
@@ -23,7 +21,7 @@ impl Memory {
         let gone = walk.gone;
         self.expired_to = next;
         for id in &gone {
-            self.forget(*id);
+            self.forget(*id, expiry);
         }
         let expired = self.keys.indexed((Timestamp::default(), [0; 32])).take_while(|(end, _)| *end < expiry.now);
         let expired: Vec<_> = expired.take(expiry.limit).map(|(_, hash)| *hash).collect();
@@ -34,13 +32,21 @@ impl Memory {
     }
 
     /// Deletes an entry, and raises the mark of its stream to its sequence.
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, id: Id, expiry: &Expiry) {
         if let Some(entry) = self.journal.put(id, None)
             && let Some(mark) = self.settled.get_mut(&entry.stream).filter(|_| !entry.stream.is_empty())
+            && let Some(floor) = floor(expiry, mark)
         {
             mark.through = mark.through.max(entry.seq);
+            mark.seen = mark.seen.map(|seen| seen.max(entry.seq));
+            mark.until = mark.until.max(Some(floor.until));
         }
     }
+}
+
+/// What holds for the stream of a mark.
+fn floor<'a>(expiry: &'a Expiry, mark: &Settled) -> Option<&'a Floor> {
+    expiry.floors.iter().rev().find(|floor| (&floor.stream, &floor.created) == (&mark.stream, &mark.created))
 }
 
 /// The lowest id of a time.
@@ -63,16 +69,15 @@ impl Walk<'_> {
         if from >= to {
             return None;
         }
-        let floors = self.expiry.floors.iter().map(|floor| ((&*floor.stream, &*floor.created), floor.through));
-        let floors: BTreeMap<(&str, &str), u64> = floors.collect();
         for entry in self.memory.journal.range(&from..&to) {
             if self.gone.len() >= self.expiry.limit || self.looked_at >= LOOKED_AT {
                 return Some(entry.id);
             }
             self.looked_at += 1;
             let mark = self.memory.settled.get(&entry.stream);
-            let floor = mark.and_then(|mark| floors.get(&(&*entry.stream, &*mark.created)));
-            let acked = entry.stream.is_empty() || floor.is_some_and(|floor| entry.seq <= *floor);
+            let floor = mark.and_then(|mark| floor(self.expiry, mark));
+            let passed = |floor: &Floor| entry.seq <= floor.through && entry.at < floor.before;
+            let acked = entry.stream.is_empty() || floor.is_some_and(passed);
             if acked && self.is_over(entry) {
                 self.gone.push(entry.id);
             }

@@ -158,6 +158,15 @@ impl Memory {
         held.clone()
     }
 
+    /// Puts the mark `to` in the place of `from`, if that is the mark that is there; says whether it was.
+    pub fn move_settled(&mut self, from: &Settled, to: Settled) -> bool {
+        match self.settled.get_mut(&from.stream).filter(|held| *held == from) {
+            Some(held) => *held = to,
+            None => return false,
+        }
+        true
+    }
+
     /// The mark for a stream.
     pub fn settled(&self, stream: &str) -> Option<Settled> {
         self.settled.get(stream).cloned()

@@ -10,7 +10,7 @@ use super::trouble::{Trouble, answer};
 use super::tx::{Tx, Uncommitted};
 use super::{JOURNAL, KEYS, Link, SETTLED};
 use crate::ids::Timestamp;
-use crate::store::{Expiry, Settled, StoreError};
+use crate::store::{Expiry, Floor, StoreError};
 
 /// What is read of an entry that may go.
 #[derive(Deserialize)]
@@ -29,7 +29,13 @@ pub(super) async fn expire(
     keys(link, expiry).await?;
     let mut gone = 0;
     // What came from no stream needs no mark.
-    let no_stream = Settled { stream: String::new(), through: 0, created: String::new() };
+    let no_stream = Floor {
+        stream: String::new(),
+        created: String::new(),
+        through: 0,
+        before: expiry.before,
+        until: Timestamp::default(),
+    };
     for floor in [&no_stream].into_iter().chain(&expiry.floors) {
         match of_stream(link, session, expiry, floor, expiry.limit - gone).await {
             Ok(more) => gone += more,
@@ -44,13 +50,13 @@ async fn of_stream(
     link: &Link,
     session: &mut Option<ClientSession>,
     expiry: &Expiry,
-    floor: &Settled,
+    floor: &Floor,
     most: usize,
 ) -> Result<usize, Trouble> {
     if most == 0 {
         return Ok(0);
     }
-    let (before, through) = (date(expiry.before), int(floor.through));
+    let (before, through) = (date(floor.before.min(expiry.before)), int(floor.through));
     let mut filter = may_go(&floor.stream, before);
     filter.insert("seq", doc! { "$lte": through });
     let above: Vec<Document> = instance_rows(link)
@@ -86,16 +92,11 @@ async fn of_stream(
 }
 
 /// Deletes entries and raises the mark of their stream; `false` if they, or the mark, are not what they were any more.
-async fn delete(
-    tx: &mut Tx<'_>,
-    old: &[Old],
-    floor: &Settled,
-    highest: i64,
-    before: DateTime,
-) -> Result<bool, Trouble> {
+async fn delete(tx: &mut Tx<'_>, old: &[Old], floor: &Floor, highest: i64, before: DateTime) -> Result<bool, Trouble> {
     if !floor.stream.is_empty() {
         let mark = rawdoc! { "_id": &*floor.stream, "created": &*floor.created };
-        let raise = rawdoc! { "q": mark, "u": { "$max": { "through": highest } } };
+        let raise =
+            rawdoc! { "q": mark, "u": { "$max": { "through": highest, "seen": highest, "until": date(floor.until) } } };
         if tx.update(SETTLED, vec![raise]).await? != 1 {
             return Ok(false);
         }

@@ -320,7 +320,7 @@ impl Store for MongoStore {
             let link = self.link().await?;
             // One that is there and of this very stream is not found, and then the insert meets it.
             let other = doc! { "_id": &mark.stream, "created": { "$ne": &mark.created } };
-            let put = doc! { "$set": { "through": int(mark.through), "created": &mark.created } };
+            let put = doc! { "$set": rows::mark(&mark) };
             match answer(link.settled().update_one(other, put).upsert(true)).await {
                 Ok(_) | Err(Trouble::Duplicate) => {}
                 Err(trouble) => return Err(trouble.into()),
@@ -330,6 +330,17 @@ impl Store for MongoStore {
             read::settled(link, &mark.stream).await?.ok_or_else(lost)
         };
         init.boxed()
+    }
+
+    fn move_settled(&self, from: Settled, to: Settled) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let put = async move {
+            let mut there = rows::mark(&from);
+            there.insert("_id", &from.stream);
+            let moved =
+                answer(self.link().await?.settled().update_one(there, doc! { "$set": rows::mark(&to) })).await?;
+            Ok(moved.matched_count == 1)
+        };
+        put.boxed()
     }
 
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, DateTime, Uuid};
+use mongodb::bson::{Binary, DateTime, Document, Uuid, doc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -258,11 +258,32 @@ pub(super) struct SettledRow {
     stream: String,
     through: i64,
     created: String,
+    /// Earlier releases did not write these two.
+    #[serde(default)]
+    until: Option<DateTime>,
+    #[serde(default)]
+    seen: Option<i64>,
 }
 
 impl From<SettledRow> for Settled {
     fn from(row: SettledRow) -> Self {
-        Self { stream: row.stream, through: row.through.unsigned_abs(), created: row.created }
+        Self {
+            stream: row.stream,
+            through: row.through.unsigned_abs(),
+            created: row.created,
+            until: row.until.map(time),
+            seen: row.seen.map(i64::unsigned_abs),
+        }
+    }
+}
+
+/// The fields of a mark. One that is not there is null, which in a filter finds those without it as well.
+pub(super) fn mark(mark: &Settled) -> Document {
+    doc! {
+        "through": int(mark.through),
+        "created": &mark.created,
+        "until": mark.until.map(date),
+        "seen": mark.seen.map(int),
     }
 }
 

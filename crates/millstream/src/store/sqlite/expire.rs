@@ -13,7 +13,7 @@ use super::read::{id_at, uint};
 use super::schema::int;
 use super::session::{Failure, Session, write};
 use crate::ids::{Id, Timestamp};
-use crate::store::{CommitError, Expiry, State, StoreError};
+use crate::store::{CommitError, Expiry, Floor, State, StoreError};
 
 /// How many entries a call looks at: some ten milliseconds.
 const LOOKED_AT: usize = 4_096;
@@ -22,6 +22,7 @@ struct Found {
     id: Id,
     stream: String,
     seq: u64,
+    at: Timestamp,
     may_go: bool,
     /// The creation time of the stream that has the mark.
     created: Option<String>,
@@ -52,7 +53,7 @@ fn expire(conn: &mut Connection, expiry: &Expiry, from: Option<Id>) -> Result<(u
         if let (None, Some(from)) = (next, from) {
             next = walk.between(tx, first, from.min(last))?;
         }
-        forget(tx, &walk.gone)?;
+        forget(tx, &walk.gone, expiry)?;
         tx.prepare_cached(
             "DELETE FROM keys WHERE hash IN (SELECT hash FROM keys WHERE expires < ? ORDER BY expires LIMIT ?)",
         )?
@@ -77,17 +78,17 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Collects what may go of the ids from `from` to before `to`; says where it stopped if it did not get to the end.
     fn between(&mut self, tx: &Transaction<'_>, from: Id, to: Id) -> Result<Option<Id>, Failure> {
-        let floors: HashMap<(&str, &str), u64> =
-            self.expiry.floors.iter().map(|floor| ((&*floor.stream, &*floor.created), floor.through)).collect();
+        let floors = floors(self.expiry);
         let mut walk = tx.prepare_cached(
             "SELECT j.id, j.stream, j.seq, j.state = ?3 AND j.at < ?4 \
-                 AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = j.instance AND i.published < j.batch), s.created \
+                 AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = j.instance AND i.published < j.batch), s.created, j.at \
              FROM journal j LEFT JOIN settled s ON s.stream = j.stream WHERE j.id >= ?1 AND j.id < ?2 ORDER BY j.id",
         )?;
         let before = int(self.expiry.before.millis());
         let rows = walk.query_map(params![from.bytes(), to.bytes(), code(State::Done), before], |row| {
             let (id, may_go) = (id_at(row, 0)?, row.get(3)?);
-            Ok(Found { id, stream: row.get(1)?, seq: uint(row, 2)?, may_go, created: row.get(4)? })
+            let at = Timestamp::from_millis(uint(row, 5)?);
+            Ok(Found { id, stream: row.get(1)?, seq: uint(row, 2)?, at, may_go, created: row.get(4)? })
         })?;
         for found in rows {
             let found = found?;
@@ -96,7 +97,7 @@ impl Walk<'_> {
             }
             self.looked_at += 1;
             let floor = found.created.as_ref().and_then(|created| floors.get(&(&*found.stream, &**created)));
-            if found.may_go && (found.stream.is_empty() || floor.is_some_and(|floor| found.seq <= *floor)) {
+            if found.may_go && (found.stream.is_empty() || floor.is_some_and(|floor| passed(floor, &found))) {
                 self.gone.push(found);
             }
         }
@@ -104,8 +105,16 @@ impl Walk<'_> {
     }
 }
 
+fn floors(expiry: &Expiry) -> HashMap<(&str, &str), &Floor> {
+    expiry.floors.iter().map(|floor| ((&*floor.stream, &*floor.created), floor)).collect()
+}
+
+fn passed(floor: &Floor, found: &Found) -> bool {
+    found.seq <= floor.through && found.at < floor.before
+}
+
 /// Deletes entries, and raises the marks of their streams to the highest sequences deleted.
-fn forget(tx: &Transaction<'_>, gone: &[Found]) -> Result<(), Failure> {
+fn forget(tx: &Transaction<'_>, gone: &[Found], expiry: &Expiry) -> Result<(), Failure> {
     let mut highest: HashMap<&str, u64> = HashMap::new();
     let mut delete = tx.prepare_cached("DELETE FROM journal WHERE id = ?")?;
     for found in gone {
@@ -115,9 +124,14 @@ fn forget(tx: &Transaction<'_>, gone: &[Found]) -> Result<(), Failure> {
             *mark = found.seq.max(*mark);
         }
     }
-    let mut raise = tx.prepare_cached("UPDATE settled SET through = max(through, ?2) WHERE stream = ?1")?;
-    for (stream, through) in highest {
-        raise.execute(params![stream, int(through)])?;
+    let mut raise = tx.prepare_cached(
+        "UPDATE settled SET through = max(through, ?3), seen = max(seen, ?3), until = max(coalesce(until, 0), ?4) \
+         WHERE stream = ?1 AND created = ?2",
+    )?;
+    for floor in floors(expiry).values() {
+        if let Some(through) = highest.get(&*floor.stream) {
+            raise.execute(params![floor.stream, floor.created, int(*through), int(floor.until.millis())])?;
+        }
     }
     Ok(())
 }

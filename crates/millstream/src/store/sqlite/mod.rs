@@ -165,16 +165,48 @@ impl Store for SqliteStore {
             session.patient(|conn| {
                 write(conn, |tx| {
                     tx.prepare_cached(
-                        "INSERT INTO settled (stream, through, created) VALUES (?, ?, ?) ON CONFLICT (stream) \
-                         DO UPDATE SET through = excluded.through, created = excluded.created \
-                         WHERE created <> excluded.created",
+                        "INSERT INTO settled (stream, through, created, until, seen) VALUES (?, ?, ?, ?, ?) \
+                         ON CONFLICT (stream) DO UPDATE SET through = excluded.through, created = excluded.created, \
+                         until = excluded.until, seen = excluded.seen WHERE created <> excluded.created",
                     )?
-                    .execute(params![mark.stream, schema::int(mark.through), mark.created])?;
+                    .execute(params![
+                        mark.stream,
+                        schema::int(mark.through),
+                        mark.created,
+                        until(&mark),
+                        seen(&mark)
+                    ])?;
                     read::settled(tx, &mark.stream)?.ok_or(Failure::Sql(rusqlite::Error::QueryReturnedNoRows))
                 })
             })
         };
         self.writer.ask(init).boxed()
+    }
+
+    fn move_settled(&self, from: Settled, to: Settled) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let put = move |session: &mut Session| {
+            session.patient(|conn| {
+                write(conn, |tx| {
+                    let mut put = tx.prepare_cached(
+                        "UPDATE settled SET through = ?, created = ?, until = ?, seen = ? \
+                         WHERE stream = ? AND through = ? AND created = ? AND until IS ? AND seen IS ?",
+                    )?;
+                    let moved = put.execute(params![
+                        schema::int(to.through),
+                        to.created,
+                        until(&to),
+                        seen(&to),
+                        from.stream,
+                        schema::int(from.through),
+                        from.created,
+                        until(&from),
+                        seen(&from)
+                    ])?;
+                    Ok(moved == 1)
+                })
+            })
+        };
+        self.writer.ask(put).boxed()
     }
 
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
@@ -199,6 +231,14 @@ impl Store for SqliteStore {
         };
         self.reader.ask(ping).boxed()
     }
+}
+
+fn until(mark: &Settled) -> Option<i64> {
+    mark.until.map(|until| schema::int(until.millis()))
+}
+
+fn seen(mark: &Settled) -> Option<i64> {
+    mark.seen.map(schema::int)
 }
 
 #[cfg(test)]

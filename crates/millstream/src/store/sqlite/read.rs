@@ -146,8 +146,17 @@ pub(super) fn count_unpublished(conn: &mut Connection) -> Result<u64, Failure> {
 }
 
 pub(super) fn settled(conn: &Connection, stream: &str) -> rusqlite::Result<Option<Settled>> {
-    let mark = |row: &Row<'_>| Ok(Settled { stream: row.get(0)?, through: uint(row, 1)?, created: row.get(2)? });
-    conn.prepare_cached("SELECT stream, through, created FROM settled WHERE stream = ?")?
+    let number = |row: &Row<'_>, at| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(i64::unsigned_abs));
+    let mark = |row: &Row<'_>| {
+        Ok(Settled {
+            stream: row.get(0)?,
+            through: uint(row, 1)?,
+            created: row.get(2)?,
+            until: number(row, 3)?.map(Timestamp::from_millis),
+            seen: number(row, 4)?,
+        })
+    };
+    conn.prepare_cached("SELECT stream, through, created, until, seen FROM settled WHERE stream = ?")?
         .query_row([stream], mark)
         .optional()
 }

@@ -47,6 +47,9 @@ CREATE TABLE IF NOT EXISTS settled (
 ) WITHOUT ROWID;
 ";
 
+/// Columns that earlier releases of the toolkit did not have. They may be NULL, and those releases leave them so.
+const LATER: [(&str, &str, &str); 2] = [("settled", "until", "INTEGER"), ("settled", "seen", "INTEGER")];
+
 /// Opens the file, created where there is none, with the tables that every service has.
 pub(super) fn create(path: &Path) -> rusqlite::Result<Connection> {
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -62,16 +65,36 @@ pub(super) fn create(path: &Path) -> rusqlite::Result<Connection> {
         tx.pragma_update(None, "user_version", VERSION)?;
         tx.commit()?;
     }
+    complete(&mut conn)?;
     Ok(conn)
+}
+
+/// Adds the columns that a file of an earlier release lacks.
+fn complete(conn: &mut Connection) -> rusqlite::Result<()> {
+    let lacks = |conn: &Connection, table: &str, column: &str| -> rusqlite::Result<bool> {
+        Ok(!conn.prepare(&format!("SELECT 1 FROM pragma_table_info('{table}') WHERE name = ?"))?.exists([column])?)
+    };
+    for (table, column, kind) in LATER {
+        if lacks(conn, table, column)? {
+            // Another process may be doing the same.
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if lacks(&tx, table, column)? {
+                tx.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+            }
+            tx.commit()?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file that was there before. What is at its place now may be anything, and is not touched unless it is a store.
 pub(super) fn reopen(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = connect(path, OpenFlags::empty())?;
+    let mut conn = connect(path, OpenFlags::empty())?;
     match version(&conn)? {
         VERSION => configure(&conn)?,
         other => return Err(foreign(other)),
     }
+    complete(&mut conn)?;
     Ok(conn)
 }
 
