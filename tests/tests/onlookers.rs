@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use analytics::Sum;
 use millstream::Timestamp;
-use millstream::service::{Options, RunError};
+use millstream::service::{Options, Rebuild, RunError};
 use millstream::testing::eventually;
 use serde_json::Value;
 use shop::serve;
@@ -173,7 +173,7 @@ async fn a_service_of_which_others_have_heard_is_not_rebuilt() {
         let store = folder.path().join("store.db");
         let config = serve::config(&shop.urls.nats, &format!("sqlite://{}", store.display())).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let options = Options { rebuild: true, ..Options::default() };
+        let options = Options { rebuild: Some(Rebuild::Whole), ..Options::default() };
         let refused = service.run(config, options, listener, std::future::pending()).await.unwrap_err();
         assert!(matches!(refused, RunError::Rebuild { .. }) && refused.to_string().contains(part), "{refused}");
         assert!(!store.exists(), "nothing was touched");

@@ -34,7 +34,7 @@ use crate::progress::Progress;
 use crate::rebuild;
 use crate::release::Release;
 use crate::retry::{forever, once_per_text};
-use crate::service::Reading;
+use crate::service::{Reading, Rebuild};
 use crate::stopping::Tasks;
 use crate::store::{Collection, PrepareError, Store, StoreError};
 use crate::supervisor::Supervisor;
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) publishes: Vec<Stream>,
     pub(crate) reads: Vec<Reading>,
     /// Whether all is forgotten before anything is read.
-    pub(crate) rebuild: bool,
+    pub(crate) rebuild: Option<Rebuild>,
     /// Whether that could be done.
     pub(crate) rebuildable: bool,
     pub(crate) rules: Rules,
@@ -120,10 +120,10 @@ impl Parts {
             waits_for(error);
         });
         forever(retry, declare, failed).await;
-        if self.rebuild {
+        if let Some(how) = self.rebuild {
             waits_for("its rebuild");
             let streams: Vec<&str> = self.reads.iter().map(|reading| reading.stream.name).collect();
-            let forget = || rebuild::forget(&**store, &broker, service, &streams, timing);
+            let forget = || rebuild::forget(&**store, &broker, service, &streams, how, timing);
             let failed = once_per_text(|error| {
                 tracing::warn!(error, "the rebuild cannot begin; retrying");
                 waits_for(error);

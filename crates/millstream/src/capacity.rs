@@ -8,12 +8,14 @@ use crate::event::Stream;
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) stream: Stream,
+    /// The services that are to read it, if its owner has named them.
+    pub(crate) readers: Option<Vec<&'static str>>,
     full: AtomicBool,
 }
 
 impl Capacity {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, full: AtomicBool::new(false) }
+    pub(crate) fn new(stream: Stream, readers: Option<Vec<&'static str>>) -> Self {
+        Self { stream, readers, full: AtomicBool::new(false) }
     }
 
     /// What was last read; so it stays while the broker is away.

@@ -5,11 +5,13 @@
 //! for a process that dies in the midst of it.
 
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::ConsumerErrorKind;
 
 use crate::broker::Broker;
 use crate::engine::timing::Timing;
-use crate::service::{Service, Start};
+use crate::ids::Timestamp;
+use crate::service::{Rebuild, Service, Start};
 use crate::store::Store;
 
 /// Why a service cannot be rebuilt; `None` if it can.
@@ -34,6 +36,7 @@ pub(crate) async fn forget(
     broker: &Broker,
     service: &str,
     streams: &[&str],
+    how: Rebuild,
     timing: &Timing,
 ) -> Result<(), String> {
     let away = |error: crate::store::StoreError| format!("the store: {error}");
@@ -43,6 +46,11 @@ pub(crate) async fn forget(
         let now = store.instances().await.map_err(away)?;
         if now.iter().any(|row| !before.contains(row)) {
             return Err(format!("another instance of `{service}` runs and must be stopped before the rebuild"));
+        }
+    }
+    if how == Rebuild::Whole {
+        for stream in streams {
+            whole(broker, stream).await?;
         }
     }
     store.clear().await.map_err(away)?;
@@ -59,6 +67,33 @@ pub(crate) async fn forget(
     fail::fail_point!("forgotten");
     tracing::info!("cleared; reading all streams from the beginning");
     Ok(())
+}
+
+/// An error if a stream has lost its beginning.
+async fn whole(broker: &Broker, stream: &str) -> Result<(), String> {
+    let found = match broker.jetstream.get_stream(stream).await {
+        Ok(found) => found,
+        // Then there is nothing of it that could be lost.
+        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+        {
+            return Ok(());
+        }
+        Err(error) => return Err(format!("stream {stream}: {error}")),
+    };
+    let state = &found.cached_info().state;
+    let gone = state.first_sequence.saturating_sub(1);
+    if gone == 0 {
+        return Ok(());
+    }
+    let millis = u64::try_from(state.first_timestamp.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let left = match state.messages {
+        0 => "holds none now".into(),
+        messages => format!("holds {messages} since {}", Timestamp::from_millis(millis)),
+    };
+    Err(format!(
+        "the first {gone} messages of stream {stream} are gone, and it {left}: what was made of those that are gone would not \
+         come back. Start without --rebuild to keep what there is, or with --rebuild=partial to rebuild it from what is left"
+    ))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Running {
         };
         let obstacle = rebuild::obstacle(&service);
         let rebuildable = obstacle.is_none();
-        if let Some(why) = obstacle.filter(|_| options.rebuild) {
+        if let Some(why) = obstacle.filter(|_| options.rebuild.is_some()) {
             return Err(RunError::Rebuild { service: name, why });
         }
         let store = options.store.map_or_else(|| crate::store::open_for(&config.store(name), name), Ok);
@@ -88,7 +88,11 @@ impl Running {
         };
         let (telemetry, meters) = measures(&service, &kinds);
         let (outbox, publisher) = Outbox::new();
-        let capacities = service.publishes.iter().map(|stream| Arc::new(Capacity::new(*stream))).collect();
+        let capacities = service
+            .publishes
+            .iter()
+            .map(|stream| Arc::new(Capacity::new(*stream, service.readers.get(stream.name).cloned())))
+            .collect();
         let status = Arc::new(Status::new(outbox.clone(), capacities));
         let (commands_in, commands) = mpsc::channel(timing.command_queue);
         let watchers = Watchers::new(store.clone(), timing.clone());

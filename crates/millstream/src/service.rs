@@ -1,5 +1,6 @@
 //! [`Service`]: what a service is made of, declared in one place.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub struct Service {
     pub(crate) release: Release,
     pub(crate) single_writer: bool,
     pub(crate) publishes: Vec<Stream>,
+    /// The readers that were named, by stream.
+    pub(crate) readers: HashMap<&'static str, Vec<&'static str>>,
     pub(crate) reads: Vec<Reading>,
     pub(crate) effects: Vec<Arc<dyn AnyEffect>>,
     pub(crate) timers: Vec<Arc<dyn AnyTimer>>,
@@ -66,6 +69,7 @@ impl Service {
             release: Release::default(),
             single_writer: false,
             publishes: vec![],
+            readers: HashMap::new(),
             reads: vec![],
             effects: vec![],
             timers: vec![],
@@ -106,6 +110,19 @@ impl Service {
     #[must_use]
     pub fn publishes(mut self, stream: Stream) -> Self {
         self.publishes.push(stream);
+        self
+    }
+
+    /// Names the services that are to read the stream last named by [`Service::publishes`]: nothing of it is trimmed that one of
+    /// them has not handled, also before its first start. Without this a stream is kept whole until somebody reads it, and then
+    /// for those who do. With an empty list it is trimmed although nobody may ever read it.
+    ///
+    /// # Panics
+    /// When no stream was named.
+    #[must_use]
+    pub fn read_by<const N: usize>(mut self, readers: [&'static str; N]) -> Self {
+        let stream = self.publishes.last().expect("`read_by` is about a stream: name it with `publishes` first");
+        self.readers.insert(stream.name, readers.to_vec());
         self
     }
 
@@ -272,13 +289,21 @@ pub struct Options {
     pub clock: Clock,
     /// A store that is open already, in place of the configured one.
     pub store: Option<Arc<dyn Store>>,
-    /// Forgets everything that the service has at its start, its durables too, and reads its streams from their beginning: as much as
-    /// they still hold. Only for a service that all comes from its streams and that nobody has heard of: one that publishes
+    /// Forgets everything that the service has at its start, its durables too, and reads its streams from their beginning. Only for a service that all comes from its streams and that nobody has heard of: one that publishes
     /// nothing, has no wakes or timers, and reads from [`Start::Beginning`]. What came in by commands does not come back.
     ///
     /// Killed in the midst of it and started without it, the service either goes on reading from the beginning, or says that
     /// this is to be repeated. Each start with it begins anew. No other instance may run.
-    pub rebuild: bool,
+    pub rebuild: Option<Rebuild>,
+}
+
+/// How a service is rebuilt whose streams have lost their beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Rebuild {
+    /// Not at all: what was made of the messages that are gone would not come back.
+    Whole,
+    /// From what the streams still hold.
+    Partial,
 }
 
 impl fmt::Debug for Options {

@@ -1,7 +1,8 @@
 //! Retention: the owner of a stream takes away what all its readers have, and knows when it is nearly full.
 //!
 //! Nothing is taken away that a reader still needs: a backlog becomes back pressure at the edge (commands are answered 503),
-//! never a loss. A durable that was seen once holds the stream until it is made best effort, also while it is missing, for it
+//! never a loss. A stream that nobody has read yet is kept whole, for its first reader may come late; its owner can name the readers
+//! that are to come. A durable that was seen once holds the stream until it is made best effort, also while it is missing, for it
 //! may come back; the stream's metadata remember it.
 
 use std::collections::BTreeSet;
@@ -97,6 +98,7 @@ impl Trimmer {
                 "the stream is nearly full: commands are refused until its readers catch up"
             );
         }
+        let was_read = info.config.metadata.contains_key(READERS) || !durables.is_empty();
         let known = self.remember(info, &durables).await;
         if let Some(missing) = known.iter().find(|known| durables.iter().all(|durable| durable.name != **known)) {
             return Err(format!(
@@ -104,9 +106,15 @@ impl Trimmer {
                  that name with the metadata {BEST_EFFORT}=true, which may then be deleted"
             ));
         }
-        let floor = floor(before, &durables);
         let old = self.first_younger(info).await?;
-        let below = below(info, floor, old, self.timing.trim_above);
+        let below = |floor| below(info, floor, old, self.timing.trim_above);
+        // Only when there is something to trim: after a first start everybody is awaited.
+        if let Some(why) = awaited(name, was_read, self.capacity.readers.as_deref(), &durables)
+            && below(before) > info.state.first_sequence
+        {
+            return Err(why);
+        }
+        let below = below(floor(before, &durables));
         if below > info.state.first_sequence {
             let purged = stream.purge().sequence(below).await.map_err(|error| format!("cannot purge it: {error}"))?;
             self.meters.trimmed(name, purged.purged);
@@ -129,7 +137,8 @@ impl Trimmer {
                 known.insert(durable.name.clone());
             }
         }
-        if known != before && !self.release.is_older_than(&info.config.metadata) {
+        let noted = info.config.metadata.contains_key(READERS) || durables.is_empty();
+        if (known != before || !noted) && !self.release.is_older_than(&info.config.metadata) {
             let names: Vec<&str> = known.iter().map(String::as_str).collect();
             let mut config: StreamConfig = info.config.clone();
             config.metadata.insert(READERS.into(), names.join(","));
@@ -172,6 +181,24 @@ fn fullness(info: &Info) -> f64 {
     if limit > 0 { info.state.bytes as f64 / limit as f64 } else { 0.0 }
 }
 
+/// Which reader is yet to come, and holds all of the stream until then.
+fn awaited(stream: &str, was_read: bool, named: Option<&[&str]>, durables: &[Reader]) -> Option<String> {
+    let is_missing = |reader: &&&str| durables.iter().all(|durable| durable.name != **reader);
+    match named {
+        Some(named) => named.iter().find(is_missing).map(|reader| {
+            format!(
+                "{reader}, which is to read {stream}, has no durable on it: start that service, or do not name it in `read_by` \
+                 any more"
+            )
+        }),
+        None if was_read => None,
+        None => Some(format!(
+            "nobody has read {stream} yet, and what is trimmed would be missing for its first reader: start that service or, if \
+             there is none, say so with `read_by([])` where the stream is published"
+        )),
+    }
+}
+
 /// All up to here is handled by everybody. `last` was the stream's last sequence well before the durables were read.
 fn floor(last: u64, durables: &[Reader]) -> u64 {
     let holding = durables.iter().filter(|durable| !durable.best_effort);
@@ -207,6 +234,7 @@ mod tests {
     #[test]
     fn the_floor_is_the_least_of_what_all_have_handled() {
         for (readers, expected) in [
+            // Nobody holds it any more. Whether somebody is yet to come is asked before.
             (vec![], 100),
             (vec![reader(40, false, false), reader(70, false, false)], 40),
             (vec![reader(40, true, false), reader(70, false, false)], 70),
@@ -216,6 +244,27 @@ mod tests {
             (vec![reader(120, false, false)], 100),
         ] {
             assert_eq!(floor(100, &readers), expected, "{readers:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_kept_whole_for_a_reader_that_is_named_and_without_names_for_the_first() {
+        let here = [reader(40, false, false)];
+        for (was_read, named, durables, expected) in [
+            (false, None, &[][..], Some("nobody has read S yet")),
+            (true, None, &[], None),
+            (true, None, &here, None),
+            (false, Some(&[][..]), &[], None),
+            (false, Some(&["r"]), &[], Some("r, which is to read S,")),
+            (true, Some(&["r", "other"]), &here, Some("other, which is to read S,")),
+            (true, Some(&["r"]), &here, None),
+        ] {
+            let why = awaited("S", was_read, named, durables);
+            let fits = why
+                .as_deref()
+                .zip(expected)
+                .map_or(why.is_none() && expected.is_none(), |(why, expected)| why.starts_with(expected));
+            assert!(fits, "{was_read} {named:?} {durables:?}: {why:?}");
         }
     }
 

@@ -45,6 +45,7 @@ pub fn service(settings: Settings) -> Service {
     Service::new("orders")
         .keeps::<Order>()
         .publishes(contracts::orders::STREAM)
+        .read_by(["inventory", "payments"])
         .reads(contracts::inventory::STREAM, Start::Beginning)
         .on::<InventoryReserved>(facts::Learn)
         .on::<InventoryRejected>(facts::Learn)

@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Subcommand};
 use millstream::Service;
 use millstream::config::{Config, NatsUrl, StoreUrl, listen};
-use millstream::service::Options;
+use millstream::service::{Options, Rebuild};
 use millstream::telemetry::init_logs;
 use payments::gateway::HttpGateway;
 use secrecy::{ExposeSecret, SecretString};
@@ -85,10 +85,11 @@ impl Mail {
 pub struct Analytics {
     #[command(flatten)]
     config: Config,
-    /// Discard all figures and rebuild them from the events still in the stream of orders; the summary shows since when. No
-    /// other instance may run. Every start with this flag rebuilds again.
-    #[arg(long)]
-    rebuild: bool,
+    /// Discard all figures and rebuild them from the stream of orders. Refused if the stream has lost its beginning; `partial`
+    /// rebuilds from what is left, and the summary shows since when. No other instance may run. Every start with this flag
+    /// rebuilds again.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "whole")]
+    rebuild: Option<Rebuild>,
 }
 
 /// Runs one service until `shutdown`.

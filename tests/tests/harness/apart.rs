@@ -8,7 +8,7 @@ use anyhow::Result;
 use millstream::Service;
 use millstream::config::Config;
 use millstream::engine::timing::Timing;
-use millstream::service::Options;
+use millstream::service::{Options, Rebuild};
 use millstream::testing::mongo::mongodb::Client;
 use millstream::testing::mongo::mongodb::bson::{Document, doc};
 use millstream::testing::{Broker, TestStore};
@@ -127,7 +127,11 @@ impl Apart {
             let name = part.trim_end_matches("-2");
             let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();
             (self.configure)(&mut config);
-            let options = Options { timing: self.timing.clone(), rebuild: self.rebuild, ..Options::default() };
+            let options = Options {
+                timing: self.timing.clone(),
+                rebuild: self.rebuild.then_some(Rebuild::Whole),
+                ..Options::default()
+            };
             let service = self.service(name);
             tokio::spawn(async { Ok(service.run(config, options, listener, stopped).await?) })
         };

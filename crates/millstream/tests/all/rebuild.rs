@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::service::Options;
+use millstream::service::{Options, Rebuild};
 use millstream::store::{Store, open};
 use millstream::testing::{Bench, TestService};
 use millstream::{Document, Fault, Handler, Keys, Received, Service, Start, Unit};
@@ -48,6 +48,10 @@ fn tally() -> Service {
 }
 
 async fn start(bench: &Bench, rebuild: bool) -> TestService {
+    start_with(bench, rebuild.then_some(Rebuild::Whole)).await
+}
+
+async fn start_with(bench: &Bench, rebuild: Option<Rebuild>) -> TestService {
     bench.launch_with(tally(), Options { timing: short(), rebuild, ..Options::default() }).await
 }
 
@@ -87,7 +91,7 @@ async fn a_rebuilt_service_has_what_it_had_and_goes_on_from_there_however_often_
 }
 
 #[tokio::test]
-async fn a_rebuilt_service_has_what_its_stream_still_holds() {
+async fn a_service_whose_stream_has_lost_its_beginning_is_rebuilt_from_the_rest_only_if_that_is_asked_for() {
     let bench = bench().await;
     add(&bench, 1..=50).await;
     let service = start(&bench, false).await;
@@ -99,6 +103,11 @@ async fn a_rebuilt_service_has_what_its_stream_still_holds() {
     assert_eq!(counted(&bench, &service).await.moves, 50, "what was counted stays counted");
     service.stop().await;
     let service = start(&bench, true).await;
+    service.until_waits_for("the first 40 messages of stream BANK are gone, and it holds 10 since 20").await;
+    service.until_waits_for("or with --rebuild=partial").await;
+    assert_eq!(service.get::<Tally>("all").await.unwrap().moves, 50, "nothing is touched");
+    service.stop().await;
+    let service = start_with(&bench, Some(Rebuild::Partial)).await;
     assert_eq!(counted(&bench, &service).await, Tally { moves: 10, sum: 455 });
     service.stop().await;
 }

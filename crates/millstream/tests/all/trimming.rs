@@ -265,6 +265,56 @@ async fn a_best_effort_reader_holds_nothing_and_reads_on_from_what_is_there() {
     speaker.stop().await;
 }
 
+#[tokio::test]
+async fn what_nobody_has_read_yet_is_not_trimmed_however_late_the_first_reader_comes() {
+    let bench = Bench::start().await;
+    let timing = Timing { trim_older_than: Duration::ZERO, ..quick() };
+    let speaker = bench.run(speaker(), timing).await;
+    for at in 0..20 {
+        say(&speaker, at).await.unwrap();
+    }
+    let held = async || speaker.metric("millstream_stream_trim_held", &[("stream_name", "LEDGER")]) == Some(1.0);
+    until("trimming to be held", held).await;
+    let reader = bench.run(statistics(), short()).await;
+    until_counted(&reader, 20).await;
+    assert_eq!(reader.metric("millstream_messages_gone_total", &[]), Some(0.0));
+    until("all to be trimmed", async || state(&bench).await.messages == 0).await;
+    reader.stop().await;
+    speaker.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_is_named_holds_the_stream_before_its_first_start_and_an_empty_list_lets_it_go() {
+    let bench = Bench::start().await;
+    let timing = || Timing { trim_older_than: Duration::ZERO, ..quick() };
+    let named = bench.run(speaker().read_by([READER, "archive"]), timing()).await;
+    let reader = bench.run(statistics(), short()).await;
+    for at in 0..20 {
+        say(&named, at).await.unwrap();
+    }
+    until_counted(&reader, 20).await;
+    let held = async || named.metric("millstream_stream_trim_held", &[("stream_name", "LEDGER")]) == Some(1.0);
+    until("trimming to be held for the other", held).await;
+    assert_eq!(state(&bench).await.first_sequence, 1);
+    let archive = Service::new("archive").keeps::<Total>().reads(SMALL, Start::Beginning).on(Fold);
+    let archive = bench.run(archive, short()).await;
+    until_counted(&archive, 20).await;
+    until("all to be trimmed", async || state(&bench).await.messages == 0).await;
+    for service in [named, reader, archive] {
+        service.stop().await;
+    }
+
+    let bench = Bench::start().await;
+    let alone = bench.run(speaker().read_by([]), timing()).await;
+    say(&alone, 0).await.unwrap();
+    until("it to be trimmed without a reader", async || {
+        let state = state(&bench).await;
+        state.last_sequence == 1 && state.messages == 0
+    })
+    .await;
+    alone.stop().await;
+}
+
 const HELD: Stream = Stream::new("HELD", "held");
 
 #[derive(Serialize, Deserialize)]
