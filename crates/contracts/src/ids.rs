@@ -16,7 +16,10 @@ pub struct InvalidId;
 
 impl fmt::Display for InvalidId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an id must have 1 to {MAX_LENGTH} characters of A-Z, a-z, 0-9 and . _ : -")
+        write!(
+            f,
+            "an id must have 1 to {MAX_LENGTH} characters of A-Z, a-z, 0-9 and . _ : -, and be neither `.` nor `..`"
+        )
     }
 }
 
@@ -24,7 +27,9 @@ impl std::error::Error for InvalidId {}
 
 fn is_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(legal)
+    // Clients drop these two from a path before they send it, so nobody could ask for one.
+    let is_dots = matches!(text, "." | "..");
+    (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(legal) && !is_dots
 }
 
 macro_rules! id {
@@ -100,10 +105,10 @@ mod tests {
 
     #[test]
     fn an_id_is_short_and_of_plain_characters() {
-        for good in ["a", "ALFKI", "sku:12.5_x-y", &"x".repeat(64)] {
+        for good in ["a", "...", ".a", "ALFKI", "sku:12.5_x-y", &"x".repeat(64)] {
             assert_eq!(&*good.parse::<ProductId>().unwrap(), good);
         }
-        for bad in ["", " ", "a b", "a/b", "ü", "a\n", "a\0", &"x".repeat(65)] {
+        for bad in ["", ".", "..", " ", "a b", "a/b", "ü", "a\n", "a\0", &"x".repeat(65)] {
             assert_eq!(bad.parse::<ProductId>(), Err(InvalidId), "{bad:?}");
             let json = serde_json::to_string(bad).unwrap();
             assert!(serde_json::from_str::<ProductId>(&json).is_err(), "{bad:?}");
