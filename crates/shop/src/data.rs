@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use millstream::store::StoreUrl;
 
 /// A data folder that is ours until this is dropped.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl DataFolder {
 
     /// The store of a service.
     pub fn store_url(&self, service: &str) -> String {
-        format!("sqlite://{}", self.path.join(format!("{service}.db")).display())
+        StoreUrl::Sqlite(self.path.join(format!("{service}.db"))).to_string()
     }
 
     /// The embedded broker's folder.

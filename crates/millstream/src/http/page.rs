@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Problem;
 use crate::commands::Context;
 use crate::handler::{Document, FieldError};
-use crate::store::{Query, StoreError};
+use crate::store::{Query, StoreError, query};
 
 /// How many documents a page has at most.
 pub const MAX_PAGE: usize = 1000;
@@ -57,11 +57,13 @@ impl List {
                     }
                     _ => Err(format!("must be a whole number from 1 to {MAX_PAGE}")),
                 },
-                "cursor" if !value.is_empty() && value.len() <= 256 => {
-                    query.selection.after = Some(value);
-                    Ok(())
-                }
-                "cursor" => Err("must be a `nextCursor` as an earlier page gave it".into()),
+                "cursor" => match query::marked::<D>(&value) {
+                    Some(id) => {
+                        query.selection.after = Some(id.into());
+                        Ok(())
+                    }
+                    None => Err("must be a `nextCursor` of this list, as an earlier page gave it".into()),
+                },
                 _ => match filters.iter().find(|(known, _)| *known == name) {
                     Some((field, check)) => check(&value).map(|()| query.selection.filters.push((field, value))),
                     None => {
@@ -92,7 +94,7 @@ impl Context {
         let mut items = self.find(query).await?;
         let more = items.len() > limit;
         items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| last.id().to_owned());
+        let next = items.last().filter(|_| more).map(|last| query::mark::<D>(last.id()));
         Ok(Page { items, next })
     }
 }
@@ -116,28 +118,33 @@ mod tests {
 
     const COLOUR: Filter = ("colour", |value| if value == "red" { Ok(()) } else { Err("must be red".into()) });
 
-    fn query(parameters: &[(&str, &str)]) -> Result<Selection, Problem> {
+    fn read(parameters: &[(&str, &str)]) -> Result<Selection, Problem> {
         let list = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         List(list).query::<Thing>(&[COLOUR]).map(|query| query.newest_first().selection)
     }
 
     #[test]
     fn a_list_is_filtered_limited_and_continued() {
-        let query = query(&[("colour", "red"), ("limit", "1000"), ("cursor", "01932f6e-7a00")]).unwrap();
+        let query =
+            read(&[("colour", "red"), ("limit", "1000"), ("cursor", &query::mark::<Thing>("01932f6e-7a00"))]).unwrap();
         assert_eq!(query.filters, [("colour", "red".to_owned())]);
         assert_eq!((query.limit, query.after.as_deref(), query.descending), (1000, Some("01932f6e-7a00"), true));
     }
 
     #[test]
     fn every_wrong_parameter_is_named_with_what_would_be_right() {
-        let wrong = [("colour", "blue"), ("limit", "0"), ("cursor", ""), ("sort", "x")];
-        let errors = query(&wrong).unwrap_err().errors;
+        let wrong = [("colour", "blue"), ("limit", "0"), ("cursor", "01932f6e-7a00"), ("sort", "x")];
+        let errors = read(&wrong).unwrap_err().errors;
         let said: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(said, wrong.map(|(name, _)| name));
         assert!(errors[3].message.contains("colour, limit, cursor"));
         for limit in ["-1", "1001", "ten", "1.5", ""] {
-            assert!(query(&[("limit", limit)]).unwrap_err().errors[0].message.contains("1 to 1000"), "{limit}");
+            assert!(read(&[("limit", limit)]).unwrap_err().errors[0].message.contains("1 to 1000"), "{limit}");
         }
-        assert_eq!(query(&[("limit", "1"), ("limit", "2")]).unwrap_err().errors[0].message, "is given twice");
+        let of_this = query::mark::<Thing>("01932f6e-7a00");
+        for forged in ["", "~", "x~00000000", &of_this.replace("7a00", "7a01"), &of_this[1..]] {
+            assert_eq!(read(&[("cursor", forged)]).unwrap_err().errors[0].field, "cursor", "{forged}");
+        }
+        assert_eq!(read(&[("limit", "1"), ("limit", "2")]).unwrap_err().errors[0].message, "is given twice");
     }
 }

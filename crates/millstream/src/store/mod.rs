@@ -17,7 +17,7 @@ pub mod conformance;
 pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
-mod query;
+pub(crate) mod query;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod url;
@@ -54,6 +54,9 @@ pub(crate) fn open_for(url: &StoreUrl, service: &str) -> Result<Arc<dyn Store>, 
     match url {
         #[cfg(feature = "mongodb")]
         StoreUrl::Mongo(url) => Ok(Arc::new(mongo::MongoStore::open(url, Some(service))?)),
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::at(path)?)),
+        #[cfg(not(feature = "sqlite"))]
         StoreUrl::Sqlite(_) => open(&url.to_string()),
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use sha2::{Digest, Sha256};
+
 use crate::handler::Document;
 use crate::store::Selection;
 
@@ -40,10 +42,11 @@ impl<D: Document> Query<D> {
         self
     }
 
-    /// Only those whose ids come after this one, in the order asked for.
+    /// Only those whose ids come after this one, in the order asked for; the `next` of a page stands for its last id.
     #[must_use]
     pub fn after(mut self, id: impl Into<String>) -> Self {
-        self.selection.after = Some(id.into());
+        let id = id.into();
+        self.selection.after = Some(marked::<D>(&id).map_or_else(|| id.clone(), Into::into));
         self
     }
 
@@ -60,6 +63,22 @@ impl<D: Document> Query<D> {
         self.selection.limit = limit;
         self
     }
+}
+
+/// Stands between the id in a cursor and its mark.
+const MARK: char = '~';
+
+/// An id as a cursor: with a mark by which one that was given out for another list, or made up, is known.
+pub(crate) fn mark<D: Document>(id: &str) -> String {
+    let sum = Sha256::digest([D::COLLECTION, "\0", id].concat());
+    let sum: String = sum.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{id}{MARK}{sum}")
+}
+
+/// The id in a cursor of this list.
+pub(crate) fn marked<D: Document>(cursor: &str) -> Option<&str> {
+    let (id, _) = cursor.rsplit_once(MARK)?;
+    (mark::<D>(id) == cursor).then_some(id)
 }
 
 impl<D> Clone for Query<D> {

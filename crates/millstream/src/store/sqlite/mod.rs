@@ -9,7 +9,7 @@ mod read;
 mod schema;
 mod session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::FutureExt;
@@ -19,7 +19,7 @@ use rusqlite::{OptionalExtension, params};
 use self::session::{Failure, Session, Thread, write};
 use super::{
     Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Selection, Settled, Store,
-    StoreError, StoredDoc, WakesDue, Wanted,
+    StoreError, StoreUrl, StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -41,7 +41,12 @@ impl SqliteStore {
     /// # Errors
     /// When the URL has another form, or the file cannot be opened, or is no database of this release's making.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let path: Arc<std::path::Path> = path_of(url)?.into();
+        Self::at(&path_of(url)?)
+    }
+
+    /// Opens the file at a path.
+    pub(crate) fn at(path: &Path) -> Result<Self, StoreError> {
+        let path: Arc<Path> = path.into();
         let writer = Session::create(&path)?;
         let reader = Session::create(&path)?;
         Ok(Self {
@@ -58,6 +63,10 @@ impl SqliteStore {
 
 fn path_of(url: &str) -> Result<PathBuf, StoreError> {
     let path = match url.split_once("://") {
+        Some(("sqlite", path)) if !path.ends_with('/') => match StoreUrl::read(url) {
+            Ok(StoreUrl::Sqlite(path)) => return Ok(path),
+            _ => path,
+        },
         Some(("sqlite", path)) => path,
         Some((scheme, _)) => {
             return Err(StoreError::new(format!("`{scheme}://` is not SQLite: use sqlite:///path/to/file.db")));
