@@ -125,9 +125,10 @@ setInterval(() => {
 
 // A hidden tab disconnects, which also keeps the browser's few connections free.
 document.addEventListener('visibilitychange', () => {
-	if (document.hidden) { source.close(); linked(false, 'paused'); } else connect();
+	if (document.hidden) { source?.close(); linked(false, 'paused'); } else connect();
 });
 
 told.addEventListener('acted', () => { if (!location.hash.match(/^#?\/?$/)) show(false); });
 show(false);
-connect();
+// A tab that is opened in the background connects when it is looked at.
+if (document.hidden) linked(false, 'paused'); else connect();

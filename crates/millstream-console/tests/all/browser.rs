@@ -76,6 +76,12 @@ impl Browser {
         self.call("/url", json!({ "url": url })).await;
     }
 
+    /// Opens an address in a new tab that nobody looks at.
+    pub(crate) async fn open_in_background(&self, url: &str) {
+        let target = json!({ "url": url, "background": true });
+        self.call("/goog/cdp/execute", json!({ "cmd": "Target.createTarget", "params": target })).await;
+    }
+
     /// The value of an expression in the page.
     pub(crate) async fn value(&self, expression: &str) -> Value {
         self.call("/execute/sync", json!({ "script": format!("return {expression}"), "args": [] })).await

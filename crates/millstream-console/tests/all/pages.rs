@@ -210,3 +210,17 @@ async fn events_and_services_appear_as_they_come_and_demo_actions_are_sent() {
     browser.until_shows("Caused by").await;
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tabs_in_the_background_leave_the_connections_of_the_browser_to_the_one_that_is_looked_at() {
+    let Some(browser) = Browser::start("tabs in the background").await else { return };
+    let broker = Broker::start().await;
+    let console = Console::start(&broker.url(), false).await;
+    // More than a browser has connections to one server.
+    for _ in 0..8 {
+        browser.open_in_background(&format!("{}/#/dead", console.url())).await;
+    }
+    browser.open(&console.url()).await;
+    let live = async || browser.value("document.querySelector('#link span')?.textContent").await == "live";
+    eventually("the tab in front to be live", SOON, live).await;
+}
