@@ -69,6 +69,7 @@ async fn show(State(cx): State<Context>, Path(id): Path<String>) -> Result<Json<
 
 /// The body of `PUT /stock/{productId}`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewStock {
     initial: u64,
     #[serde(default)]
@@ -131,7 +132,9 @@ mod tests {
             check(r#"{"initial": 1000000001, "name": ""}"#, "a b").unwrap_err(),
             ["productId", "initial", "name"]
         );
-        for wrong in ["{}", r#"{"initial": -1}"#, r#"{"initial": 1.5}"#, r#"{"initial": "5"}"#] {
+        for wrong in
+            ["{}", r#"{"initial": -1}"#, r#"{"initial": 1.5}"#, r#"{"initial": "5"}"#, r#"{"initial": 5, "Name": "x"}"#]
+        {
             assert!(serde_json::from_str::<NewStock>(wrong).is_err(), "{wrong}");
         }
     }

@@ -12,13 +12,14 @@ use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
-use millstream::http::{Body, Problem};
+use millstream::http::{Body, NoBody, Problem};
 use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
 use millstream::operator::personal::MASK;
 use millstream::operator::read::ReadFrom;
 use millstream::operator::wakes::{PendingWake, WakeAct};
 use millstream::operator::{By, OperatorError};
+use millstream::terminal::steers;
 use millstream::{Id, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub(crate) fn routes() -> Router<Arc<Console>> {
 /// The operator's name and reason.
 fn by(who: &str, why: &str) -> Result<By, Problem> {
     let (who, why) = (who.trim(), why.trim());
-    let fits = |text: &str, most| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    let fits = |text: &str, most| (1..=most).contains(&text.chars().count()) && !text.chars().any(steers);
     let problem =
         |field, wanted| Err(Problem::unprocessable(format!("`{field}` is missing: {wanted}")).at(field, wanted));
     if !fits(who, WHO) {
@@ -237,7 +238,11 @@ async fn reveal(State(console): State<Arc<Console>>, Body(asked): Body<Reveal>) 
     Ok(Json(json!({ "payload": String::from_utf8_lossy(&payload) })))
 }
 
-async fn demo(State(console): State<Arc<Console>>, Path(index): Path<usize>) -> Result<Json<Value>, Problem> {
+async fn demo(
+    State(console): State<Arc<Console>>,
+    Path(index): Path<usize>,
+    _: NoBody,
+) -> Result<Json<Value>, Problem> {
     let action = console.demo.get(index).ok_or_else(|| Problem::not_found("no such action"))?;
     let method = action.method.parse().map_err(|_| Problem::bad_request("the action's HTTP method is invalid"))?;
     let mut request = console.http.request(method, &action.url).timeout(DEMO);

@@ -9,7 +9,8 @@ use millstream::Id;
 use millstream::http::{Problem, Query};
 use millstream::operator::OperatorError;
 use millstream::operator::dead::{DeadFilter, DeadLetter};
-use millstream::operator::personal::{MASK, mask};
+use millstream::operator::exact::Exact;
+use millstream::operator::personal::MASK;
 use millstream::operator::trace::{Look, Trace};
 use millstream::operator::wakes::WakeFilter;
 use serde::{Deserialize, Serialize};
@@ -134,11 +135,11 @@ fn masked(letter: &DeadLetter) -> (String, bool) {
     if letter.personal.is_empty() {
         return (text(), false);
     }
-    let Ok(mut body) = serde_json::from_slice::<Value>(&letter.payload) else {
+    let Ok(mut body) = Exact::read(&letter.payload) else {
         // An unreadable body may contain personal data anywhere.
         return (format!("{MASK} ({} bytes, not JSON)", letter.payload.len()), true);
     };
-    if mask(&mut body, &letter.personal) { (body.to_string(), true) } else { (text(), false) }
+    if body.mask(&letter.personal) { (body.to_string(), true) } else { (text(), false) }
 }
 
 async fn system(State(console): State<Arc<Console>>) -> Json<Value> {

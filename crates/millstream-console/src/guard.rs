@@ -1,7 +1,6 @@
 //! Who may query, and who may act. The console has no login: it trusts the user of the machine, but not the other pages
 //! that are open in the same browser.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use millstream::http::Problem;
+use millstream::http::{Problem, host_name, is_own_host};
 
 use crate::Console;
 
@@ -72,13 +71,7 @@ fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), 
 /// Whether a `Host` can only be ours. A foreign name could be made to resolve to this address to fool a browser (DNS rebinding);
 /// an IP address cannot.
 fn is_known(host: &str, names: &[String]) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok()
-        || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    is_own_host(host) || names.iter().any(|known| known.eq_ignore_ascii_case(host_name(host)))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use millstream::config::{Config, NatsUrl};
-use millstream::http::{MAX_IN_FLIGHT, shell};
+use millstream::http::{MAX_IN_FLIGHT, serve as serve_http, shell};
 use millstream::operator::Operator;
 use millstream::operator::dead::Letters;
 use millstream::telemetry::{Snapshot, Telemetry};
@@ -111,6 +111,11 @@ struct Console {
     http: reqwest::Client,
 }
 
+/// A client for the demo's actions, which are about this system: a proxy of the environment is for other hosts.
+fn direct() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().build()
+}
+
 /// Serves the console on `listener` until `shutdown`. It may start before the broker, and is not ready until that is available.
 ///
 /// # Errors
@@ -133,7 +138,7 @@ pub async fn serve(
         allow_actions: settings.allow_actions,
         names: settings.names,
         demo: settings.demo,
-        http: reqwest::Client::new(),
+        http: direct()?,
     });
     let answers = Arc::new(AtomicBool::new(false));
     let observed = Router::new().route("/dead-letters", get(observe::dead_letters));
@@ -146,7 +151,7 @@ pub async fn serve(
     let stopped = async move { drop(stopped.changed().await) };
     let listener = listener.tap_io(tab::notice_early);
     let served = tokio::select! {
-        served = axum::serve(listener, router).with_graceful_shutdown(stopped) => Ok(served?),
+        served = serve_http(listener, router, stopped) => Ok(served?),
         never = looking => never,
         never = living => never,
         () = telemetry.upkeep(shutdown) => {

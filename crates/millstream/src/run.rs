@@ -20,7 +20,7 @@ use crate::engine::publisher::Outbox;
 use crate::engine::status::Status;
 use crate::engine::timing::Timing;
 use crate::event::Stream;
-use crate::http::{EngineProbe, MAX_IN_FLIGHT, Probe, shell};
+use crate::http::{EngineProbe, MAX_IN_FLIGHT, Probe, serve, shell};
 use crate::rebuild;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop;
@@ -75,6 +75,7 @@ impl Running {
             journal_retention: config.journal_retention.unwrap_or(options.timing.journal_retention),
             ..options.timing
         };
+        check(&timing).map_err(|why| RunError::Settings { service: name, why })?;
         let obstacle = rebuild::obstacle(&service);
         let rebuildable = obstacle.is_none();
         if let Some(why) = obstacle.filter(|_| options.rebuild.is_some()) {
@@ -146,8 +147,8 @@ impl Running {
         let _dropped = (supervisor.stop().clone().drop_guard(), serving.clone().drop_guard());
         let span = telemetry.span();
         async {
-            let http = axum::serve(listener, router).with_graceful_shutdown(serving.clone().cancelled_owned());
-            let http = supervisor.clone().watch("http", async move { http.await });
+            let http = serve(listener, router, serving.clone().cancelled_owned());
+            let http = supervisor.clone().watch("http", http);
             let http = tokio::spawn(http.in_current_span());
             let mut helpers = JoinSet::new();
             let upkeep = telemetry.clone();
@@ -182,6 +183,20 @@ impl Running {
         .instrument(span)
         .await
     }
+}
+
+/// Refuses bounds that do not fit together.
+fn check(timing: &Timing) -> Result<(), String> {
+    let Timing { journal_retention, key_retention, .. } = timing;
+    if journal_retention < key_retention {
+        return Err(format!(
+            "the journal is kept for {} (--journal-retention, JOURNAL_RETENTION), and a repeat under an Idempotency-Key is \
+             answered from it for {}: keep it at least as long",
+            humantime::format_duration(*journal_retention),
+            humantime::format_duration(*key_retention),
+        ));
+    }
+    Ok(())
 }
 
 /// The metrics of a service; every series whose labels are known begins at 0.
@@ -222,5 +237,20 @@ impl Parts {
             () = late => tracing::warn!("stopping took too long; the next instance sweeps what is left"),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_forgets_before_the_keys_do_is_refused_with_both_times() {
+        let timing = |hours: u64| Timing { journal_retention: Duration::from_secs(hours * 3600), ..Timing::default() };
+        assert_eq!(check(&timing(24)), Ok(()));
+        let refused = check(&timing(2)).unwrap_err();
+        for part in ["kept for 2h", "JOURNAL_RETENTION", "Idempotency-Key", "for 1day"] {
+            assert!(refused.contains(part), "`{part}` is missing in: {refused}");
+        }
     }
 }

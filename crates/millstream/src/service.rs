@@ -328,6 +328,14 @@ pub enum RunError {
         /// Why.
         why: String,
     },
+    /// Two settings do not fit together; nothing was touched.
+    #[error("`{service}` cannot start: {why}")]
+    Settings {
+        /// The service.
+        service: &'static str,
+        /// Which two, and what would be right.
+        why: String,
+    },
     /// The store cannot be opened, or will not do.
     #[error("the store of `{service}` cannot be opened: {error}")]
     Store {

@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use contracts::{OrderId, UserId};
 use millstream::commands::{Accepted, Caller, Context};
-use millstream::http::{Body, Filter, LastEventId, List, Problem};
+use millstream::http::{Body, Filter, LastEventId, List, NoBody, Problem};
 use serde::Serialize;
 
 use crate::new_order::NewOrder;
@@ -73,6 +73,7 @@ async fn cancel(
     State(cx): State<Context>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Result<(StatusCode, Accepted<Order>), Problem> {
     let id = id.parse().map_err(|_| no_such_order(&id))?;
     Ok((StatusCode::ACCEPTED, cx.submit(&caller, CancelOrder { id }).await?))

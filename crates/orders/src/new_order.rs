@@ -15,7 +15,7 @@ const MAX_QUANTITY: u32 = 10_000;
 
 /// An unvalidated order. Its types are wide, so that all violations can be reported together.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NewOrder {
     user_id: String,
     items: Vec<NewLine>,
@@ -23,7 +23,7 @@ pub(crate) struct NewOrder {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NewLine {
     product_id: String,
     quantity: Number,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_or_a_missing_field_is_named_with_its_path() {
+    fn a_wrong_type_a_missing_or_an_unknown_field_is_named_with_its_path() {
         for (body, path, part) in [
             (
                 r#"{"userId":"u","items":[{"productId":"p","quantity":"3","price":1}],"totalAmount":3}"#,
@@ -241,6 +241,12 @@ mod tests {
                 "missing field `price`",
             ),
             (r#"{"userId":"u","totalAmount":3}"#, "", "missing field `items`"),
+            (r#"{"userId":"u","items":[],"totalAmount":3,"currency":"USD"}"#, "currency", "unknown field `currency`"),
+            (
+                r#"{"userId":"u","items":[{"productId":"p","quantity":3,"Quantity":5,"price":1}],"totalAmount":3}"#,
+                "items[0].Quantity",
+                "expected one of `productId`, `quantity`, `price`",
+            ),
         ] {
             let error = parse(body).unwrap_err();
             assert!(error.starts_with(path) && error.contains(part), "{body}: {error}");

@@ -1,6 +1,7 @@
 //! The card gateway: the port, and its HTTP adapter.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use contracts::{Currency, Money, OrderId, UserId};
@@ -128,8 +129,11 @@ impl HttpGateway {
     /// # Errors
     /// When the client cannot be built.
     pub fn new(base: &str) -> Result<Self, reqwest::Error> {
-        let client = Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT).build()?;
-        let server = Url::parse(base).ok().and_then(|url| url.host_str().map(Into::into)).unwrap_or_default();
+        let url = Url::parse(base).ok();
+        let builder = Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        // A proxy of the environment cannot reach this machine as we do.
+        let client = if url.as_ref().is_some_and(is_here) { builder.no_proxy() } else { builder }.build()?;
+        let server = url.and_then(|url| url.host_str().map(Into::into)).unwrap_or_default();
         Ok(Self { client, base: base.trim_end_matches('/').into(), server })
     }
 }
@@ -184,6 +188,12 @@ impl Gateway for HttpGateway {
     }
 }
 
+/// Whether a URL is of this machine.
+fn is_here(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 async fn send(request: RequestBuilder) -> Result<Response, Outage> {
     let (client, request) = request.build_split();
     let request = request
@@ -221,4 +231,24 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gateway_elsewhere_may_be_reached_by_a_proxy() {
+        for (url, here) in [
+            ("http://127.0.0.1:8090", true),
+            ("http://127.8.0.1", true),
+            ("http://LOCALHOST:8090", true),
+            ("http://[::1]:8090", true),
+            ("http://gateway:8090", false),
+            ("https://localhost.example.com", false),
+            ("http://10.0.0.7", false),
+        ] {
+            assert_eq!(is_here(&Url::parse(url).unwrap()), here, "{url}");
+        }
+    }
 }

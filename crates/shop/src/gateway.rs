@@ -54,7 +54,7 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use contracts::Money;
-use millstream::http::Problem;
+use millstream::http::{self, Problem};
 use millstream::{FieldError, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -160,7 +160,7 @@ pub async fn serve(
         shutdown.await;
         stopping.cancel();
     };
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the gateway stopped serving")
+    http::serve(listener, routes, shutdown).await.context("the gateway stopped serving")
 }
 
 impl Gateway {
@@ -285,7 +285,18 @@ async fn faults(State(gateway): Shared) -> Json<Faults> {
     Json(gateway.faults())
 }
 
-async fn set_faults(State(gateway): Shared, body: Bytes) -> Result<Json<Faults>, Problem> {
+/// Whether a request cannot come of a page on the web that had its name resolve to this machine: it names this machine, or a
+/// name without a dot, as containers call each other.
+fn is_known(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = http::host_name(host);
+    http::is_own_host(host) || (!name.is_empty() && !name.contains('.'))
+}
+
+async fn set_faults(State(gateway): Shared, headers: HeaderMap, body: Bytes) -> Result<Json<Faults>, Problem> {
+    if !is_known(&headers) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "unknown host name: use localhost or an IP address"));
+    }
     let faults = Faults::parse(&body)
         .map_err(|errors| Problem::bad_request("invalid faults; nothing was changed").with_errors(errors))?;
     *gateway.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;

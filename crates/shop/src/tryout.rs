@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::{StreamExt, stream};
-use millstream::http::Problem;
+use millstream::http::{self, Problem};
 use millstream_console::DemoAction;
 use reqwest::Client;
 use serde::Deserialize;
@@ -119,7 +119,7 @@ pub(crate) async fn serve(
         .route("/demo/poison", post(poison))
         .layer(from_fn(no_browser))
         .with_state(demo);
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await.context("the demo routes")
+    http::serve(listener, routes, shutdown).await.context("the demo routes")
 }
 
 /// A page anywhere on the web can make its reader's browser send a POST to this machine; browsers say where it comes from.

@@ -331,7 +331,9 @@ async fn serve(errand: Errand) {
     let port = listener.local_addr().unwrap().port();
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
     println!("{LISTENING}{port}");
-    let options = Options { timing: timing(&errand), ..Options::default() };
+    // Keys are kept no longer than the journal.
+    let timing = Timing { key_retention: Duration::from_secs(3600), ..timing(&errand) };
+    let options = Options { timing, ..Options::default() };
     let shutdown = async move {
         term.recv().await;
     };

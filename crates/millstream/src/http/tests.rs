@@ -41,13 +41,14 @@ fn well() -> Health {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Order {
     user_id: String,
     items: Vec<Item>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Item {
     quantity: u32,
     price: Box<RawValue>,
@@ -83,6 +84,7 @@ fn app() -> Router {
     let routes = Router::new()
         .route("/orders", post(order))
         .route("/orders/{id}", get(async |caller: Caller| format!("{caller:?}")))
+        .route("/nothing", post(async |_: NoBody| "done"))
         .route("/page", get(async |Query(page): Query<Page>| page.limit.to_string()))
         .route("/number/{n}", get(async |Path(n): Path<u32>| n.to_string()))
         .route("/fail/{kind}", get(fail));
@@ -136,7 +138,7 @@ async fn submit(content_type: &str, body: impl Into<RawBody>) -> Answer {
 
 #[tokio::test]
 async fn a_body_is_read_from_its_text() {
-    let body = r#"{"userId":"u1","items":[{"quantity":2,"price":123456789012345.670}],"new":1}"#;
+    let body = r#"{"userId":"u1","items":[{"quantity":2,"price":123456789012345.670}]}"#;
     let answer = submit("application/json; charset=utf-8", body).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "u1: 2x123456789012345.670"));
 }
@@ -178,6 +180,58 @@ async fn another_content_type_is_refused_with_the_right_one() {
     }
     let none = send(app(), Request::post("/orders").body(RawBody::from("{}")).unwrap()).await.problem(415);
     assert!(none["detail"].as_str().unwrap().starts_with("there is no Content-Type"), "{none}");
+    let twice =
+        Request::post("/orders").header("content-type", "application/json").header("content-type", "text/plain");
+    let twice = send(app(), twice.body(RawBody::from("{}")).unwrap()).await.problem(400);
+    assert_eq!(twice["detail"], "the header Content-Type is there twice: send one");
+}
+
+#[tokio::test]
+async fn utf8_by_any_of_its_names_and_with_a_byte_order_mark_is_read() {
+    let body = r#"{"userId":"u","items":[]}"#;
+    for charset in ["utf-8", "utf8", "UTF8", "us-ascii", "\"UTF-8\""] {
+        let answer = submit(&format!("application/json; charset={charset}"), body).await;
+        assert_eq!(answer.status, 200, "{charset}: {}", answer.text);
+    }
+    assert_eq!(submit("application/json", format!("\u{feff}{body}")).await.status, 200);
+    let wide: Vec<u8> = format!("\u{feff}{body}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let problem = submit("application/json", wide).await.problem(400);
+    assert!(problem["detail"].as_str().unwrap().contains("byte order mark of UTF-16"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_with_the_coding_that_there_is() {
+    let body = r#"{"userId":"u","items":[]}"#;
+    for (coding, status) in [("gzip", 415), ("br, identity", 415), ("identity", 200), ("Identity", 200)] {
+        let request = Request::post("/orders").header("content-type", "application/json");
+        let request = request.header("content-encoding", coding).body(RawBody::from(body)).unwrap();
+        let answer = send(app(), request).await;
+        assert_eq!(answer.status, status, "{coding}: {}", answer.text);
+        assert_eq!(answer.header("accept-encoding"), if status == 415 { "identity" } else { "" });
+    }
+    // A 415 for another reason must not name codings.
+    assert_eq!(submit("text/plain", body).await.header("accept-encoding"), "");
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_known_is_refused_by_name_with_those_that_are() {
+    for (body, field, known) in [
+        (r#"{"userId":"u","items":[],"coupon":"X"}"#, "coupon", "`userId` or `items`"),
+        (r#"{"userId":"u","items":[{"quantity":1,"Quantity":5,"price":1}]}"#, "items[0].Quantity", "`quantity`"),
+    ] {
+        let problem = submit("application/json", body).await.problem(400);
+        assert_eq!(problem["errors"][0]["field"], field, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(known), "{problem}");
+    }
+    let ask = async |body: &'static str| {
+        let request = Request::post("/nothing").header("content-type", "application/json");
+        send(app(), request.body(RawBody::from(body)).unwrap()).await
+    };
+    assert_eq!((ask("").await.status, ask("{}").await.status), (200, 200));
+    let problem = ask(r#"{"reason":"late"}"#).await.problem(400);
+    assert_eq!(problem["errors"][0]["field"], "reason", "{problem}");
+    let bare = Request::post("/nothing").body(RawBody::empty()).unwrap();
+    assert_eq!(send(app(), bare).await.status, 200);
 }
 
 #[tokio::test]
