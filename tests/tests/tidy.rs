@@ -110,7 +110,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// The modules of the toolkit from the ground up, and what each may know beside the core: only what stands before it.
-const MODULES: [(&str, &[&str]); 38] = [
+const MODULES: [(&str, &[&str]); 39] = [
     // Leaves.
     ("accepted", &[]),
     ("capacity", &[]),
@@ -124,12 +124,13 @@ const MODULES: [(&str, &[&str]); 38] = [
     ("retry", &[]),
     ("signals", &[]),
     ("supervisor", &[]),
+    ("terminal", &[]),
     // The store, telemetry, the broker and what is seen through it.
     ("store", &[]),
-    ("telemetry", &["flag"]),
+    ("telemetry", &["flag", "terminal"]),
     ("config", &["flag", "store", "telemetry"]),
     ("broker", &["config", "refusals", "release", "retry"]),
-    ("operator", &["broker", "protocol", "raw", "release"]),
+    ("operator", &["broker", "protocol", "raw", "release", "terminal"]),
     // The engine and its feeders.
     ("engine", &["accepted", "broker", "capacity", "progress", "refusals", "store", "telemetry"]),
     ("durable", &["broker", "progress", "release", "store"]),

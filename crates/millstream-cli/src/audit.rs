@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use comfy_table::Table;
 use millstream::Id;
 use millstream::operator::Operator;
 use millstream::operator::audit::AuditEntry;
 
-use crate::output;
+use crate::output::{self, Listing};
 
 /// Selects audit entries.
 #[derive(Args, Debug)]
@@ -48,15 +47,15 @@ pub(crate) async fn run(operator: &Operator, json: bool, audit: Audit) -> Result
     if json {
         output::json(&entries)?;
     } else if entries.is_empty() {
-        println!("no audit entries");
+        output::line("no audit entries")?;
     } else {
-        println!("{}", table(&entries));
+        output::line(&table(&entries).to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Entries as a table.
-pub(crate) fn table(entries: &[AuditEntry]) -> Table {
+pub(crate) fn table(entries: &[AuditEntry]) -> Listing {
     let mut table = output::table(["AT", "WHO", "ACTION", "SERVICE", "WHAT", "WHY", "DETAILS"]);
     for entry in entries {
         let details = if entry.details.is_null() { String::new() } else { entry.details.to_string() };

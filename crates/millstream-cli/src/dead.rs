@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use millstream::operator::dead::{DeadFilter, DeadLetter, Fate, Letters, Outcome, Progress, Redrive, Report};
+use millstream::operator::exact::Exact;
 use millstream::operator::personal::{MASK, is_personal};
 use millstream::operator::{By, Operator, OperatorError};
 use millstream::{Id, Timestamp};
@@ -60,7 +61,7 @@ pub(crate) enum Dead {
         letter: Name,
         /// Set a JSON value in the body, `/lines/0/quantity=3`; anything that is not JSON is taken as a string
         #[arg(long = "set", value_name = "/POINTER=VALUE", value_parser = change, conflicts_with = "payload")]
-        changes: Vec<(String, Value)>,
+        changes: Vec<(String, Exact)>,
         /// File with the new body; `-` reads standard input
         #[arg(long, value_name = "FILE")]
         payload: Option<String>,
@@ -167,12 +168,12 @@ impl Name {
     }
 }
 
-fn change(text: &str) -> Result<(String, Value), String> {
+fn change(text: &str) -> Result<(String, Exact), String> {
     let (pointer, value) = text.split_once('=').ok_or("expected /json/pointer=value")?;
     if !pointer.starts_with('/') {
         return Err(format!("the pointer `{pointer}` must begin with /"));
     }
-    Ok((pointer.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+    Ok((pointer.into(), Exact::read(value.as_bytes()).unwrap_or_else(|_| Exact::text(value))))
 }
 
 /// Something was held back, could not be sent, or there was nothing to do.
@@ -185,6 +186,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
     match dead {
         Dead::List { filter, each, all } => {
             let filter = DeadFilter { all, ..filter.at(now) };
+            known(operator, filter.service.as_deref()).await?;
             list(&letters(operator).await?, &filter, each, json)
         }
         Dead::Show { letter, reveal } => {
@@ -194,6 +196,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
             show(operator, letter, reveal.reveal, json).await
         }
         Dead::Redrive { filter, many: Many { dry_run, limit, why, who }, rate, force } => {
+            known(operator, filter.service.as_deref()).await?;
             let by = By { who, why: why.unwrap_or_default() };
             let how = Redrive { limit, per_second: rate, force, dry_run };
             let bar = bar();
@@ -223,9 +226,10 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
         Dead::Discard { filter, many: Many { dry_run, limit, why, who } } => {
             let filter = filter.at(now);
             if filter == DeadFilter::default() && !dry_run {
-                eprintln!("error: discard needs a filter, for example --fingerprint");
+                output::note("error: discard needs a filter, for example --fingerprint");
                 return Ok(ExitCode::from(USAGE));
             }
+            known(operator, filter.service.as_deref()).await?;
             let by = By { who, why: why.unwrap_or_default() };
             let bar = bar();
             let report = operator.discard(&filter, limit, dry_run, &by, |far| advance(&bar, far)).await;
@@ -233,6 +237,17 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
             tell(&report?, "discarded", json)
         }
     }
+}
+
+/// Refuses a service that there is not: having no dead letters would be a good sign.
+async fn known(operator: &Operator, service: Option<&str>) -> Result<()> {
+    let Some(service) = service else { return Ok(()) };
+    let services = operator.status().await?.services();
+    if !services.contains(service) {
+        let names: Vec<_> = services.into_iter().collect();
+        bail!("there is no service `{service}` (--service); there are: {}", names.join(", "));
+    }
+    Ok(())
 }
 
 async fn letters(operator: &Operator) -> Result<Letters> {
@@ -251,34 +266,23 @@ fn read(file: &str) -> Result<Vec<u8>> {
 }
 
 fn pretty(payload: &[u8]) -> Vec<u8> {
-    let value = serde_json::from_slice::<Value>(payload);
-    value.and_then(|value| serde_json::to_vec_pretty(&value)).unwrap_or_else(|_| payload.to_vec())
+    Exact::read(payload).map_or_else(|_| payload.to_vec(), |body| body.pretty().into())
 }
 
-/// The body after setting the values.
-fn set(letter: &DeadLetter, changes: Vec<(String, Value)>) -> Result<Vec<u8>> {
-    let mut body: Value = serde_json::from_slice(&letter.payload)
-        .map_err(|error| anyhow!("cannot use --set: the body is not JSON: {error}"))?;
+/// The body after setting the values; everything else stays as it was written.
+fn set(letter: &DeadLetter, changes: Vec<(String, Exact)>) -> Result<Vec<u8>> {
+    let mut body =
+        Exact::read(&letter.payload).map_err(|error| anyhow!("cannot use --set: the body is not JSON: {error}"))?;
     for (pointer, value) in changes {
-        if let Some(place) = body.pointer_mut(&pointer) {
-            *place = value;
-            continue;
-        }
-        let (parent, name) = pointer.rsplit_once('/').unwrap_or_default();
-        let name = name.replace("~1", "/").replace("~0", "~");
-        match body.pointer_mut(parent) {
-            Some(Value::Object(fields)) => {
-                fields.insert(name, value);
-            }
-            Some(Value::Array(items)) if name == "-" || name == items.len().to_string() => items.push(value),
-            _ => bail!("the body has no field {pointer}"),
+        if !body.set(&pointer, value) {
+            bail!("the body has no field {pointer}");
         }
     }
-    Ok(serde_json::to_vec(&body)?)
+    Ok(body.to_string().into())
 }
 
 fn refused(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    output::note(&format!("error: {error:#}"));
     ExitCode::from(NOT_ALL)
 }
 
@@ -292,14 +296,14 @@ async fn edit(operator: &Operator, letter: &DeadLetter, body: Vec<u8>, by: &By, 
         output::json(&edited)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} sent to {} in place of {}", edited.id, letter.service, edited.original);
+    output::line(&format!("{} sent to {} in place of {}", edited.id, letter.service, edited.original))?;
     let mut table = output::table(["WHERE", "OLD", "NEW"]);
     for (at, old, new) in edited.difference {
         let is_personal = is_personal(&at, &letter.personal);
         let shown = |value: Value| if is_personal { MASK.to_owned() } else { value.to_string() };
         table.add_row([at, shown(old), shown(new)]);
     }
-    println!("{table}");
+    output::line(&table.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -322,7 +326,7 @@ fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
     if json {
         output::json(report)?;
     } else if report.fates.is_empty() {
-        println!("no dead letter matches");
+        output::line("no dead letter matches")?;
     } else {
         let would = format!("would be {done}");
         let count = |outcome| report.counts.get(&outcome).copied().unwrap_or_default();
@@ -334,7 +338,7 @@ fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
             (Outcome::Failed, "failed; run again to continue"),
         ] {
             if count(outcome) > 0 {
-                println!("{} {words}", count(outcome));
+                output::line(&format!("{} {words}", count(outcome)))?;
             }
         }
         let mut table = output::table(["SERVICE", "ID", "EVENT", "WHY"]);
@@ -343,10 +347,10 @@ fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
             table.add_row([fate.service.clone(), fate.id.to_string(), fate.event.clone(), why]);
         }
         if !stayed.is_empty() {
-            println!("{table}");
+            output::line(&table.to_string())?;
         }
         if stayed.len() > NAMED {
-            println!("and {} more", stayed.len() - NAMED);
+            output::line(&format!("and {} more", stayed.len() - NAMED))?;
         }
     }
     let all = stayed.is_empty() && !report.fates.is_empty();

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, DeadLetter, LetterState, Letters};
-use millstream::operator::personal::{MASK, mask};
+use millstream::operator::exact::Exact;
+use millstream::operator::personal::MASK;
 use millstream::operator::trace::{Look, Trace};
 use millstream::operator::{Operator, OperatorError};
 use millstream::{Id, Timestamp};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::output;
 
@@ -20,7 +22,7 @@ pub(crate) fn list(letters: &Letters, filter: &DeadFilter, each: bool, json: boo
         if json {
             output::json(&found)?;
         } else if found.is_empty() {
-            println!("no dead letters");
+            output::line("no dead letters")?;
         } else {
             let mut table =
                 output::table(["SERVICE", "ID", "EVENT", "STATE", "REASON", "REDRIVES", "FAILED", "KEY", "ERROR"]);
@@ -37,7 +39,7 @@ pub(crate) fn list(letters: &Letters, filter: &DeadFilter, each: bool, json: boo
                     letter.error.clone(),
                 ]);
             }
-            println!("{table}");
+            output::line(&table.to_string())?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -45,7 +47,7 @@ pub(crate) fn list(letters: &Letters, filter: &DeadFilter, each: bool, json: boo
     if json {
         output::json(&groups)?;
     } else if groups.is_empty() {
-        println!("no dead letters");
+        output::line("no dead letters")?;
     } else {
         let columns = ["SERVICE", "EVENT", "REASON", "COUNT", "REDRIVING", "FIRST", "LAST", "FINGERPRINT", "ERROR"];
         let mut table = output::table(columns);
@@ -63,7 +65,7 @@ pub(crate) fn list(letters: &Letters, filter: &DeadFilter, each: bool, json: boo
                 group.error,
             ]);
         }
-        println!("{table}");
+        output::line(&table.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -78,26 +80,33 @@ fn state(state: LetterState) -> &'static str {
     }
 }
 
+/// All of a dead letter, for programs.
+#[derive(Serialize)]
+struct Whole<'a> {
+    audit: Vec<AuditEntry>,
+    headers: BTreeMap<String, String>,
+    letter: &'a DeadLetter,
+    payload: Exact,
+    trace: Option<Trace>,
+}
+
 pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool, as_json: bool) -> Result<ExitCode> {
     let audit = operator.audited_about(letter.id).await?;
-    let payload = match serde_json::from_slice::<Value>(&letter.payload) {
-        Ok(mut value) => {
+    let payload = match Exact::read(&letter.payload) {
+        Ok(mut body) => {
             if !reveal {
-                mask(&mut value, &letter.personal);
+                body.mask(&letter.personal);
             }
-            value
+            body
         }
         // An unreadable body may contain personal data anywhere.
-        Err(_) if !reveal && !letter.personal.is_empty() => MASK.into(),
-        Err(_) => String::from_utf8_lossy(&letter.payload).into_owned().into(),
+        Err(_) if !reveal && !letter.personal.is_empty() => Exact::text(MASK),
+        Err(_) => Exact::text(&String::from_utf8_lossy(&letter.payload)),
     };
     let around = around(operator, letter, reveal).await;
     if as_json {
-        let headers: BTreeMap<_, _> = letter.headers.iter().cloned().collect();
-        let trace = around.ok();
-        output::json(
-            &json!({ "letter": letter, "headers": headers, "payload": payload, "audit": audit, "trace": trace }),
-        )?;
+        let headers = letter.headers.iter().cloned().collect();
+        output::json(&Whole { audit, headers, letter, payload, trace: around.ok() })?;
         return Ok(ExitCode::SUCCESS);
     }
     let time = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
@@ -124,26 +133,23 @@ pub(crate) async fn show(operator: &Operator, letter: &DeadLetter, reveal: bool,
             facts.add_row([name.to_owned(), id.to_string()]);
         }
     }
-    println!("{facts}\n");
+    output::line(&format!("{facts}\n"))?;
     let mut headers = output::table(["HEADER", "VALUE"]);
     let own = letter.headers.iter().filter(|(name, _)| !name.starts_with("Millstream-") && !name.starts_with("Nats-"));
     own.for_each(|(name, value)| {
         headers.add_row([name, value]);
     });
-    println!("{headers}\n");
-    match payload {
-        Value::String(text) => println!("{text}"),
-        value => println!("{}", serde_json::to_string_pretty(&value)?),
-    }
+    output::line(&format!("{headers}\n"))?;
+    output::line(&payload.as_text().unwrap_or_else(|| payload.pretty()))?;
     if let Some(whole) = letter.cut {
-        println!("(cut: {} of {whole} bytes)", letter.payload.len());
+        output::line(&format!("(cut: {} of {whole} bytes)", letter.payload.len()))?;
     }
     if !audit.is_empty() {
-        println!("\n{}", crate::audit::table(&audit));
+        output::line(&format!("\n{}", crate::audit::table(&audit)))?;
     }
     match around {
-        Ok(traced) => println!("\n{}", crate::trace::screen(&traced)),
-        Err(error) => println!("\nthe trace cannot be shown: {error}"),
+        Ok(traced) => output::line(&format!("\n{}", crate::trace::screen(&traced)))?,
+        Err(error) => output::line(&format!("\nthe trace cannot be shown: {error}"))?,
     }
     Ok(ExitCode::SUCCESS)
 }

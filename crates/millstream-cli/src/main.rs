@@ -1,4 +1,5 @@
 //! `millstream`: the operator's tool for any system built with the toolkit, see `millstream --help`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 
@@ -71,7 +72,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::note(&format!("error: {error:#}"));
             ExitCode::from(3)
         }
     }
@@ -90,7 +91,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);
-            output::line(String::from_utf8_lossy(&script).trim_end())?;
+            output::raw(String::from_utf8_lossy(&script).trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)

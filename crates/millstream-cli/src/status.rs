@@ -7,6 +7,7 @@ use anyhow::Result;
 use millstream::Timestamp;
 use millstream::operator::Operator;
 use millstream::operator::status::{InstanceStatus, StreamStatus, SystemStatus};
+use millstream::terminal::visible;
 use serde::Serialize;
 
 use crate::output;
@@ -87,7 +88,7 @@ fn screen(status: &SystemStatus, troubles: &[String]) -> String {
     if troubles.is_empty() {
         parts.push("no problems".into());
     } else {
-        parts.push(troubles.iter().map(|trouble| format!("! {trouble}")).collect::<Vec<_>>().join("\n"));
+        parts.push(troubles.iter().map(|trouble| format!("! {}", visible(trouble))).collect::<Vec<_>>().join("\n"));
     }
     parts.join("\n\n")
 }

@@ -9,6 +9,7 @@ use millstream::Timestamp;
 use millstream::operator::tail::{Shown, Tail as Follower, TailFilter};
 use millstream::operator::{Operator, OperatorError};
 use millstream::signals::asked_to_stop;
+use millstream::terminal::visible;
 
 use crate::output;
 use crate::reveal::Reveal;
@@ -58,22 +59,26 @@ pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<E
         match follower.next(AT_ONCE).await {
             Ok((found, skipped)) => {
                 if std::mem::take(&mut away) {
-                    eprintln!("reconnected to the broker");
+                    output::note("reconnected to the broker");
                 }
                 if skipped > 0 {
-                    eprintln!("skipped {skipped} events: they arrive faster than they can be printed");
+                    output::note(&format!("skipped {skipped} events: they arrive faster than they can be printed"));
                 }
                 for stored in found {
                     let mut shown = Shown::of(&stored);
                     if !reveal.reveal {
                         shown.mask();
                     }
-                    output::line(&if json { serde_json::to_string(&shown)? } else { line(&shown) })?;
+                    if json {
+                        output::raw(&serde_json::to_string(&shown)?)?;
+                    } else {
+                        output::line(&line(&shown))?;
+                    }
                 }
             }
             Err(OperatorError::Away(why)) if !no_follow => {
                 if !std::mem::replace(&mut away, true) {
-                    eprintln!("waiting for the broker: {why}");
+                    output::note(&format!("waiting for the broker: {why}"));
                 }
             }
             Err(error) => return Err(error.into()),
@@ -90,8 +95,9 @@ pub(crate) async fn run(operator: &Operator, json: bool, tail: Tail) -> Result<E
 
 /// An event as a line.
 fn line(shown: &Shown) -> String {
-    let kind = shown.kind.as_deref().unwrap_or("-");
-    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    // Without what would steer the terminal, so that the columns stay where they are.
+    let or = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
+    let kind = or(&shown.kind);
     let Shown { stream, sequence, at, payload, .. } = shown;
     // A time ends where its zeros do.
     let at = at.to_string();

@@ -9,6 +9,7 @@ use millstream::Timestamp;
 use millstream::operator::trace::{Handled, Look, Trace as Traced};
 use millstream::operator::{Operator, OperatorError};
 use millstream::signals::asked_to_stop;
+use millstream::terminal::visible;
 
 use crate::output;
 use crate::reveal::Reveal;
@@ -53,8 +54,12 @@ pub(crate) async fn run(operator: &Operator, json: bool, trace: Trace) -> Result
                     (false, _) => screen(&traced),
                 };
                 if now != shown {
-                    let again = !shown.is_empty() && !json;
-                    output::line(&if again { format!("\n{now}") } else { now.clone() })?;
+                    let again = !shown.is_empty();
+                    if json {
+                        output::raw(&now)?;
+                    } else {
+                        output::line(&if again { format!("\n{now}") } else { now.clone() })?;
+                    }
                     shown = now;
                 }
             }
@@ -91,7 +96,7 @@ pub(crate) fn screen(traced: &Traced) -> String {
             events.add_row(left.into_iter().chain(right));
         }
     }
-    let mut parts = vec![format!("{} started at {begin}", traced.id), events.to_string()];
+    let mut parts = vec![format!("{} started at {begin}", visible(&traced.id)), events.to_string()];
     if !traced.dead.is_empty() {
         let mut dead = output::table(["DEAD LETTER", "EVENT", "STATE", "REASON", "FAILED", "REDRIVES", "ERROR"]);
         for letter in &traced.dead {
@@ -111,7 +116,7 @@ pub(crate) fn screen(traced: &Traced) -> String {
         let now = Timestamp::system();
         let wakes = traced.wakes.iter().map(|wake| {
             let tried = if wake.attempt == 0 { String::new() } else { format!(", {} attempts", wake.attempt) };
-            let (service, kind, document) = (&wake.service, &wake.kind, &wake.document);
+            let [service, kind, document] = [&wake.service, &wake.kind, &wake.document].map(|text| visible(text));
             // A time of day, so that what is followed changes only when something does.
             let soon = if wake.at > now { "is due at" } else { "has been due since" };
             format!("~ the `{kind}` of {document} at `{service}` {soon} {}{tried}", wake.at)
@@ -119,7 +124,7 @@ pub(crate) fn screen(traced: &Traced) -> String {
         parts.push(wakes.collect::<Vec<_>>().join("\n"));
     }
     if !traced.gaps.is_empty() {
-        parts.push(traced.gaps.iter().map(|gap| format!("! {gap}")).collect::<Vec<_>>().join("\n"));
+        parts.push(traced.gaps.iter().map(|gap| format!("! {}", visible(gap))).collect::<Vec<_>>().join("\n"));
     }
     parts.join("\n\n")
 }

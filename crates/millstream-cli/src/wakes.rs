@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use comfy_table::Table;
 use millstream::Timestamp;
 use millstream::operator::Operator;
 use millstream::operator::wakes::{PendingWake, WakeAct, WakeFilter};
 use serde_json::json;
 
-use crate::output;
+use crate::output::{self, Listing};
 use crate::times::{When, from_now};
 use crate::who::Actor;
 
@@ -78,7 +77,7 @@ pub(crate) async fn run(operator: &Operator, json: bool, wakes: Wakes) -> Result
                 output::line(&table(&found, Timestamp::system()).to_string())?;
             }
             for service in &silent {
-                eprintln!("! `{service}` does not answer: its wakes are unknown");
+                output::note(&format!("! `{service}` does not answer: its wakes are unknown"));
             }
             Ok(if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
@@ -120,7 +119,7 @@ async fn act(operator: &Operator, json: bool, which: Which, act: WakeAct) -> Res
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(wakes: &[PendingWake], now: Timestamp) -> Table {
+fn table(wakes: &[PendingWake], now: Timestamp) -> Listing {
     let mut table = output::table(["SERVICE", "KIND", "DOCUMENT", "DUE", "SET", "TRIED", "STATE", "CORRELATION"]);
     for wake in wakes {
         let state = match wake.lease {

@@ -23,10 +23,11 @@ impl From<Actor> for By {
     }
 }
 
-/// A text that is not blank.
+/// A name or a reason that can stand in the audit.
 pub(crate) fn text(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    let by = By { who: "-".into(), why: text.into() };
+    by.check().map(|()| text.into()).map_err(|_| "expected one line of text, without control characters".into())
 }
 
 /// User and host of this process: `ada@laptop`.

@@ -164,6 +164,8 @@ pub mod store;
 mod supervisor;
 #[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "service")]
+pub mod terminal;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "service")]

@@ -12,6 +12,7 @@ use crate::config::{Config, listen};
 use crate::service::{Options, Service};
 use crate::signals::asked_to_stop;
 use crate::telemetry::init_logs;
+use crate::terminal::{note, visible_lines};
 
 /// Where HTTP is served without `--port`.
 const PORT: u16 = 8080;
@@ -92,11 +93,11 @@ fn exit(ended: Result<(), Failure>) -> ExitCode {
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
         Err(Failure::Wrong(error)) => {
-            eprintln!("error: {error}");
+            note(&format!("error: {}", visible_lines(&error)));
             ExitCode::from(2)
         }
         Err(Failure::Ended(error)) => {
-            eprintln!("error: {error}");
+            note(&format!("error: {}", visible_lines(&error)));
             ExitCode::FAILURE
         }
     }

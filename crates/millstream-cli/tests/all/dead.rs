@@ -10,14 +10,14 @@ use serde_json::Value;
 
 const BODY: &str = r#"{"order":"o-1","email":"ada@example.org","lines":[{"quantity":0}]}"#;
 
-struct Place {
-    broker: Broker,
-    jetstream: jetstream::Context,
+pub(crate) struct Place {
+    pub(crate) broker: Broker,
+    pub(crate) jetstream: jetstream::Context,
 }
 
 impl Place {
     /// A broker with the stream of dead letters that a service has declared.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let broker = Broker::start().await;
         let jetstream = jetstream::new(async_nats::connect(broker.url()).await.unwrap());
         let place = Self { broker, jetstream };
@@ -38,12 +38,17 @@ impl Place {
     }
 
     async fn letter(&self, reason: &str) -> Id {
+        self.letter_with(&[("Millstream-Reason", reason)], BODY).await
+    }
+
+    /// A dead letter with further headers, and another body.
+    pub(crate) async fn letter_with(&self, further: &[(&str, &str)], body: &'static str) -> Id {
         let id = Id::random(Timestamp::system());
-        self.letter_of("shipping", id, reason).await;
+        self.letter_of("shipping", id, further, body).await;
         id
     }
 
-    async fn letter_of(&self, service: &str, id: Id, reason: &str) {
+    async fn letter_of(&self, service: &str, id: Id, further: &[(&str, &str)], body: &'static str) {
         let now = Timestamp::system().to_string();
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -53,7 +58,6 @@ impl Place {
             ("ce-datacontenttype", "application/json"),
             ("ce-personalfields", "email"),
             ("Millstream-Id", id.to_string().as_str()),
-            ("Millstream-Reason", reason),
             ("Millstream-Error", "no%20quantity"),
             ("Millstream-Fingerprint", "cafe"),
             ("Millstream-Stream", "ORDERS"),
@@ -65,13 +69,14 @@ impl Place {
         ] {
             headers.insert(name, value);
         }
+        further.iter().for_each(|(name, value)| headers.insert(*name, *value));
         let subject = format!("dlq.{service}.orders-placed.{id}");
-        let sent = self.jetstream.publish_with_headers(subject, headers, BODY.into()).await.unwrap();
+        let sent = self.jetstream.publish_with_headers(subject, headers, body.into()).await.unwrap();
         sent.await.unwrap();
     }
 
     /// The command's exit code and what it has printed.
-    fn call(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) fn call(&self, args: &[&str]) -> (i32, String) {
         self.call_with(args, &[])
     }
 
@@ -80,7 +85,7 @@ impl Place {
         crate::call(&self.broker.url(), args, env)
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let (code, said) = self.call(&[args, &["--json"]].concat());
         assert!(code < 2, "{said}");
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
@@ -149,7 +154,7 @@ async fn what_two_services_gave_up_goes_back_to_both_and_what_does_not_go_is_sai
     place.stream_of("billing").await;
     let [one, two, three] = [place.letter("a").await, place.letter("b").await, place.letter("c").await];
     for id in [one, two, three] {
-        place.letter_of("billing", id, "a").await;
+        place.letter_of("billing", id, &[("Millstream-Reason", "a")], BODY).await;
     }
     let sent = async || place.jetstream.get_stream("REDRIVE").await.unwrap().cached_info().state.last_sequence;
     let id = one.to_string();
@@ -212,6 +217,35 @@ async fn a_body_is_edited_by_pointers_by_a_file_and_in_an_editor() {
     assert!(bodies[0].contains(r#""quantity":3"#) && bodies[0].contains(r#""note":"two words""#), "{bodies:?}");
     assert_eq!(bodies[1], r#"{"order":"o-2"}"#);
     assert!(bodies[2].contains("o-3"), "{bodies:?}");
+}
+
+#[tokio::test]
+async fn a_value_that_is_set_changes_no_other_digit_and_the_audit_has_the_whole_difference() {
+    let place = Place::new().await;
+    let body = r#"{"m":18446744073709551617,"f":0.1234567890123456789,"price":24.00,"items":"x"}"#;
+    let id = place.letter_with(&[], body).await.to_string();
+    let (code, shown) = place.call(&["dead", "show", &id]);
+    assert!(code == 0 && shown.contains("18446744073709551617") && shown.contains("24.00"), "{shown}");
+    let set = ["--set", "/items=\"y\"", "--set", "/price=24.10"];
+    let (code, said) = place.call(&[&["dead", "edit", &id, "--why", "a typo"], &set[..]].concat());
+    assert!(code == 0 && said.contains("24.00") && said.contains("24.10"), "{said}");
+    let sent = place.jetstream.get_stream("REDRIVE").await.unwrap().get_raw_message(1).await.unwrap();
+    let edited = body.replace("24.00", "24.10").replace("\"x\"", "\"y\"");
+    assert_eq!(String::from_utf8(sent.payload.to_vec()).unwrap(), edited);
+    let audited = &place.json(&["audit"])[0]["details"]["difference"];
+    let whole = serde_json::json!([["/price", "24.00", 24.1], ["/items", "x", "y"]]);
+    assert_eq!(audited[0][0], whole[0][0]);
+    assert_eq!(audited[1], whole[1]);
+    assert_eq!(audited.as_array().unwrap().len(), 2, "{audited}");
+}
+
+#[tokio::test]
+async fn a_service_that_there_is_not_is_no_service_without_dead_letters() {
+    let place = Place::new().await;
+    let (code, said) = place.call(&["dead", "list", "--service", "nope"]);
+    assert!(code == 3 && said.contains("no service `nope`") && said.contains("shipping"), "{said}");
+    assert_eq!(place.call(&["dead", "list", "--service", "shipping"]), (0, "no dead letters\n".into()));
+    assert_eq!(place.call(&["dead", "redrive", "--service", "nope", "--why", "x"]).0, 3);
 }
 
 #[tokio::test]

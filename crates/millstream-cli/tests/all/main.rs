@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 mod connection;
 mod dead;
 mod looking;
+mod output;
 
 /// The command's exit code and what it has printed, both ways.
 fn call(broker: &str, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {

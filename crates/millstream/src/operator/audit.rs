@@ -12,11 +12,13 @@ use crate::broker::{DeclareError, declare, limits};
 use crate::dead_letter::subject_token;
 use crate::ids::{Id, Timestamp};
 use crate::operator::read::ReadFrom;
-use crate::operator::{Operator, OperatorError, WINDOW};
+use crate::operator::{By, Operator, OperatorError, WINDOW};
 use crate::release::Release;
 
 /// The stream of audit entries; `audit.<service>.<action>.<subject's id>`.
 pub const STREAM: &str = "AUDIT";
+/// How large it may become in bytes.
+pub const MAX_BYTES: u64 = 1 << 30;
 
 /// What was about to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +45,11 @@ impl Operator {
     /// Stores entries, and returns when the broker has them all.
     ///
     /// # Errors
-    /// When the broker does not take them; then nothing may be done.
+    /// When an actor's name or reason is not one line of text, or the broker does not take them; then nothing may be done.
     pub async fn audit(&self, entries: &[AuditEntry]) -> Result<(), OperatorError> {
+        for AuditEntry { who, why, .. } in entries {
+            By { who: who.clone(), why: why.clone() }.check()?;
+        }
         let declared = declare_audit(&self.jetstream).await;
         declared.map_err(|error| OperatorError::Away(format!("the audit cannot be written: {error}")))?;
         for window in entries.chunks(WINDOW) {
@@ -107,7 +112,7 @@ impl Operator {
 /// Declares the stream of what operators do, which forgets the oldest when it is full.
 async fn declare_audit(jetstream: &Context) -> Result<(), DeclareError> {
     let mut wanted = limits(STREAM, "audit.>".into());
-    wanted.max_bytes = 1 << 30;
+    wanted.max_bytes = MAX_BYTES as i64;
     wanted.discard = DiscardPolicy::Old;
     declare(jetstream, wanted, &Release::default()).await
 }

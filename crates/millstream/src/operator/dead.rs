@@ -268,7 +268,8 @@ pub struct Edited {
     pub original: Id,
     /// The changed copy.
     pub id: Id,
-    /// What differs: a JSON pointer, the old value, the new one; an absent value is null.
+    /// What differs: a JSON pointer, the old value, the new one; an absent value is null, and a number with more digits than a double has is a
+    /// text.
     pub difference: Vec<(String, Value, Value)>,
 }
 

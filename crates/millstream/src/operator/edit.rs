@@ -11,6 +11,7 @@ use crate::dead_letter::{EDITED_FROM, NUMBER};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadLetter, Edited, LetterState};
+use crate::operator::exact::Exact;
 use crate::operator::personal::{MASK, is_personal};
 use crate::operator::redrive::{Outgoing, TTL, but, entry, expecting, mark, put, redrive_subject, ttl, wire_size};
 use crate::operator::{By, Operator, OperatorError};
@@ -112,11 +113,11 @@ fn changed(letter: &DeadLetter, copy: Id, payload: Bytes) -> Option<Outgoing> {
 /// What differs between the body and a new one, which must be JSON if the old one is.
 fn difference(letter: &DeadLetter, payload: &[u8]) -> Result<Vec<(String, Value, Value)>, OperatorError> {
     let refused = |why: String| OperatorError::Refused(why);
-    let old: Option<Value> = serde_json::from_slice(&letter.payload).ok();
+    let old = Exact::read(&letter.payload).ok();
     let says_json = letter.headers.iter().any(|(name, value)| name == header::CONTENT_TYPE && value.contains("json"));
     let mut changes = vec![];
-    match (old, serde_json::from_slice::<Value>(payload)) {
-        (Some(old), Ok(new)) => differ(String::new(), &old, &new, &mut changes),
+    match (old, Exact::read(payload)) {
+        (Some(old), Ok(new)) => differ(String::new(), Some(&old), Some(&new), &mut changes),
         (Some(_), Err(error)) => return Err(refused(format!("the old body is JSON, and the new one is not: {error}"))),
         (None, Err(error)) if says_json => {
             return Err(refused(format!("the event is to be JSON, and the new body is not: {error}")));
@@ -135,29 +136,30 @@ fn difference(letter: &DeadLetter, payload: &[u8]) -> Result<Vec<(String, Value,
 }
 
 /// Collects where two values differ, as JSON pointers.
-fn differ(at: String, old: &Value, new: &Value, changes: &mut Vec<(String, Value, Value)>) {
+fn differ(at: String, old: Option<&Exact>, new: Option<&Exact>, changes: &mut Vec<(String, Value, Value)>) {
     let below = |name: &str| format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
     match (old, new) {
         _ if old == new => {}
-        (Value::Object(old), Value::Object(new)) => {
-            let added = new.keys().filter(|name| !old.contains_key(*name));
-            for name in old.keys().chain(added) {
-                let null = &Value::Null;
-                differ(below(name), old.get(name).unwrap_or(null), new.get(name).unwrap_or(null), changes);
+        (Some(Exact::Object(old)), Some(Exact::Object(new))) => {
+            let read = |members: &'_ [(String, Exact)], name: &str| members.iter().rposition(|(have, _)| have == name);
+            let mut names: Vec<&str> = vec![];
+            for (name, _) in old.iter().chain(new) {
+                if !names.contains(&name.as_str()) {
+                    names.push(name);
+                }
+            }
+            for name in names {
+                let [one, other] = [(old, read(old, name)), (new, read(new, name))]
+                    .map(|(members, at)| at.and_then(|at| members.get(at)).map(|(_, value)| value));
+                differ(below(name), one, other, changes);
             }
         }
-        (Value::Array(old), Value::Array(new)) => {
+        (Some(Exact::Array(old)), Some(Exact::Array(new))) => {
             for index in 0..old.len().max(new.len()) {
-                let null = &Value::Null;
-                differ(
-                    below(&index.to_string()),
-                    old.get(index).unwrap_or(null),
-                    new.get(index).unwrap_or(null),
-                    changes,
-                );
+                differ(below(&index.to_string()), old.get(index), new.get(index), changes);
             }
         }
-        _ => changes.push((at, old.clone(), new.clone())),
+        _ => changes.push((at, old.map_or(Value::Null, Exact::value), new.map_or(Value::Null, Exact::value))),
     }
 }
 
@@ -175,7 +177,7 @@ mod tests {
         let old = json!({ "a": 1, "b": { "c/d": [1, 2], "e": "x" }, "f": true });
         let new = json!({ "a": 1, "b": { "c/d": [1, 3, 4], "e": "x" }, "g": null, "h": "y" });
         let mut changes = vec![];
-        differ(String::new(), &old, &new, &mut changes);
+        differ(String::new(), Some(&Exact::from(&old)), Some(&Exact::from(&new)), &mut changes);
         let null = Value::Null;
         assert_eq!(
             changes,
@@ -183,8 +185,19 @@ mod tests {
                 ("/b/c~1d/1".into(), json!(2), json!(3)),
                 ("/b/c~1d/2".into(), null.clone(), json!(4)),
                 ("/f".into(), json!(true), null.clone()),
+                ("/g".into(), null.clone(), null.clone()),
                 ("/h".into(), null, json!("y")),
             ]
         );
+    }
+
+    #[test]
+    fn a_changed_digit_is_a_difference_however_many_there_are() {
+        let exact = |json: &str| Exact::read(json.as_bytes()).unwrap();
+        let (old, new) =
+            (exact(r#"{"m":18446744073709551617,"p":1.0}"#), exact(r#"{"m":1.8446744073709552e19,"p":1.0}"#));
+        let mut changes = vec![];
+        differ(String::new(), Some(&old), Some(&new), &mut changes);
+        assert_eq!(changes, [("/m".into(), json!("18446744073709551617"), json!(1.8446744073709552e19))]);
     }
 }

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`read`] | a stream's messages in order, from a sequence or a time |
 //! | [`dead`] | dead letters: list, show, redrive, edit, discard |
+//! | [`exact`] | bodies as they were written, digit for digit |
 //! | [`audit`] | who did what, when and why; written before it is done |
 //! | [`personal`] | what is masked where bodies are shown |
 //! | [`status`] | streams, consumers, instances |
@@ -19,10 +20,13 @@ use async_nats::Client;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 
+use crate::terminal::steers;
+
 mod ask;
 pub mod audit;
 pub mod dead;
 mod edit;
+pub mod exact;
 mod letters;
 pub mod personal;
 pub mod read;
@@ -68,6 +72,27 @@ pub struct By {
     pub why: String,
 }
 
+/// The longest name of an actor, and the longest reason.
+const WHO: usize = 100;
+const WHY: usize = 500;
+
+impl By {
+    /// Whether this can stand in the audit: each one line of text, which no terminal takes for orders, and neither without end.
+    ///
+    /// # Errors
+    /// Says which of the two cannot, and what would be right.
+    pub fn check(&self) -> Result<(), OperatorError> {
+        for (name, text, most) in [("name (who)", &self.who, WHO), ("reason (why)", &self.why, WHY)] {
+            let length = text.chars().count();
+            if text.trim().is_empty() || length > most || text.chars().any(steers) {
+                let what = format!("the {name} must be one line of 1 to {most} characters, without control characters");
+                return Err(OperatorError::Refused(what));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why something cannot be seen or done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OperatorError {
@@ -80,4 +105,26 @@ pub enum OperatorError {
     /// It is there and may not be done to it; nothing was.
     #[error("{0}")]
     Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_or_a_reason_that_steers_a_terminal_is_refused() {
+        let by = |who: &str, why: &str| By { who: who.into(), why: why.into() }.check();
+        assert_eq!(by("Zoë@laptop (console)", "the bank is open again"), Ok(()));
+        for (who, why) in [
+            ("\u{1b}[2Jx", "fine"),
+            ("ada", "two\nlines"),
+            ("ada", "turned \u{202e}round"),
+            ("ada", "  "),
+            ("", "fine"),
+            ("ada", &*"x".repeat(501)),
+        ] {
+            let refused = by(who, why);
+            assert!(matches!(&refused, Err(OperatorError::Refused(what)) if what.contains("one line")), "{refused:?}");
+        }
+    }
 }

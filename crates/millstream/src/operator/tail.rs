@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::event::{header, partition, split_type};
 use crate::ids::{Id, Timestamp};
+use crate::operator::exact::Exact;
 use crate::operator::personal;
 use crate::operator::read::{ReadFrom, Stored};
 use crate::operator::status::StreamStatus;
@@ -45,7 +45,7 @@ pub struct Shown {
     /// All headers as they were given.
     pub headers: Vec<(String, String)>,
     /// The body: JSON as it is, anything else as a text that says its length.
-    pub payload: Value,
+    pub payload: Exact,
 }
 
 impl Shown {
@@ -54,8 +54,8 @@ impl Shown {
         let get = |name: &str| stored.header(name);
         // What the broker adds to a message when it gives it to a reader.
         let added = |name: &str| name.starts_with("Nats-") && name != header::MSG_ID;
-        let payload = serde_json::from_slice(&stored.payload)
-            .unwrap_or_else(|_| Value::String(format!("{} bytes that are not JSON", stored.payload.len())));
+        let payload = Exact::read(&stored.payload)
+            .unwrap_or_else(|_| Exact::text(&format!("{} bytes that are not JSON", stored.payload.len())));
         Self {
             stream: stored.stream.clone(),
             sequence: stored.sequence,
@@ -76,7 +76,7 @@ impl Shown {
 
     /// Masks the values of personal fields.
     pub fn mask(&mut self) {
-        personal::mask(&mut self.payload, &self.personal);
+        self.payload.mask(&self.personal);
     }
 
     /// The type without its version.

@@ -13,12 +13,14 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::flag::Checked;
 use crate::ids::Timestamp;
+use crate::terminal::visible;
 
 /// What is logged if nothing else is asked for.
 const LOG: &str = "info,async_nats=warn";
@@ -93,7 +95,8 @@ pub fn init_logs(logs: &Logs) -> Result<(), BadFilter> {
         LogFormat::Json => init_json(&logs.log, io::stderr)?,
         LogFormat::Pretty => {
             let filter = read_filter(&logs.log)?;
-            let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+            let logs = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
+            let logs = logs.with_writer(io::stderr).fmt_fields(debug_fn(write_visible).delimited(" "));
             // The first start of a process stays: a test that starts them again changes nothing.
             drop(tracing::subscriber::set_global_default(logs.with_ansi(io::stderr().is_terminal()).finish()));
         }
@@ -107,6 +110,15 @@ pub fn init_logs(logs: &Logs) -> Result<(), BadFilter> {
 /// When the filter cannot be read.
 pub fn init_logs_to(file: std::fs::File, logs: &Logs) -> Result<(), BadFilter> {
     init_json(&logs.log, std::sync::Mutex::new(file))
+}
+
+/// A field as text for people, without what would steer the terminal.
+fn write_visible(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match field.name() {
+        "message" => write!(out, "{}", visible(&value)),
+        name => write!(out, "{}={}", name.strip_prefix("r#").unwrap_or(name), visible(&value)),
+    }
 }
 
 fn init_json(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Result<(), BadFilter> {
@@ -135,6 +147,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt()
+        // Who no longer reads the logs must not end the process: the remark about it would be a panic.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(writer)
         .fmt_fields(JsonFields::new())

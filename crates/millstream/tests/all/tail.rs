@@ -55,7 +55,7 @@ async fn the_events_of_all_streams_come_in_the_order_of_time_and_each_once() {
         (noted.event(), noted.key.as_deref(), noted.source.as_deref()),
         (Some("ledger.noted"), Some("a"), Some(SERVICE))
     );
-    assert_eq!((&noted.payload["note"], noted.id.is_some()), (&"m0".into(), true));
+    assert_eq!((&noted.payload.value()["note"], noted.id.is_some()), (&"m0".into(), true));
     assert!(noted.headers.iter().all(|(name, _)| !name.starts_with("Nats-") || name == "Nats-Msg-Id"), "{noted:?}");
     service.stop().await;
 }

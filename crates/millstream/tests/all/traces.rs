@@ -139,7 +139,8 @@ async fn what_a_stopped_service_has_not_handled_waits_and_what_it_has_is_unknown
     let found = trace(&bench, &key).await;
     let silent = "`counter` does not answer: what it has handled, and what of it waits there, is not known";
     let state = |note: &str| {
-        let of = |traced: &&TracedEvent| traced.event.stream == "LEDGER" && traced.event.payload["note"] == note;
+        let of =
+            |traced: &&TracedEvent| traced.event.stream == "LEDGER" && traced.event.payload.value()["note"] == note;
         found.events.iter().find(of).unwrap().handled[0].state.clone()
     };
     // The other service's part is there.
