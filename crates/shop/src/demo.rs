@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millstream::config::Logs;
-use reqwest::Client;
+use millstream::terminal::{line, note};
 
 use crate::data::DataFolder;
 use crate::ports::Ports;
 use crate::stock;
 use crate::up::{READY, log_into, stop};
 use crate::whole::{Plan, Shop, Urls};
-use crate::{check, load};
+use crate::{check, disk, load, wire};
 
 /// Options of `shop demo`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,8 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
     let folder = tempfile::Builder::new().prefix("shop-demo-").tempdir().context("cannot make a temporary folder")?;
     let data = DataFolder::open(folder.path())?;
     log_into(&data, &args.logs)?;
-    eprintln!("The demo runs in {}, on free ports.", folder.path().display());
+    disk::check(&data, "Choose a folder for temporary files on a larger disk with the variable TMPDIR.")?;
+    note(&format!("The demo runs in {}, on free ports.", folder.path().display()));
     let plan = Plan { ports: Ports::FREE, ..Plan::default() };
     let mut shop = Shop::start(plan, data).await?;
     let urls = shop.urls.clone();
@@ -49,25 +50,25 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
     let Some(done) = done else { anyhow::bail!("interrupted") };
     let good = done.and_then(|good| stopped.map(|()| good));
     if !matches!(good, Ok(true)) {
-        eprintln!("Its data is kept in {}", folder.keep().display());
+        note(&format!("Its data is kept in {}", folder.keep().display()));
     }
     good
 }
 
 async fn play(urls: &Urls, stock: &[(String, u64)], orders: PathBuf) -> Result<bool> {
-    let client = Client::new();
+    let client = wire::client()?;
     urls.ready(&client, READY).await?;
     for (product, initial) in stock {
         stock::put(&client, &urls.inventory, product, *initial).await?;
     }
-    eprintln!("{} products are in stock.", stock.len());
+    note(&format!("{} products are in stock.", stock.len()));
     let (url, inventory_url) = (urls.orders.clone(), urls.inventory.clone());
     let report =
         load::run(load::Options { url, inventory_url, file: Some(orders), ..load::Options::default() }).await?;
-    println!("{report}");
+    line(&report.to_string()).context("cannot write the output")?;
     // Everything has ended, so nothing is too young to be judged; refunds of charges that stumble take a few seconds.
     let outcome = check::run(check::Options { older_than: Duration::ZERO, looks: 60, ..check::Options::of(urls) });
     let outcome = outcome.await?;
-    println!("{outcome}");
+    line(&outcome.to_string()).context("cannot write the output")?;
     Ok(report.complete() && outcome.exit_code() == 0)
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::Client;
+use millstream::terminal::{line, visible_lines};
+
+use crate::wire;
 
 /// Options of `shop health`.
 #[derive(Debug, clap::Args)]
@@ -22,10 +24,10 @@ pub struct Options {
 /// When there is no answer.
 pub async fn run(options: Options) -> Result<bool> {
     let Options { url, timeout } = options;
-    let answer = Client::new().get(&url).timeout(timeout).send().await;
+    let answer = wire::client()?.get(&url).timeout(timeout).send().await;
     let answer = answer.with_context(|| format!("{url} does not answer"))?;
     let good = answer.status().is_success();
-    println!("{}", answer.text().await.unwrap_or_default());
+    line(&visible_lines(&answer.text().await.unwrap_or_default())).context("cannot write the output")?;
     Ok(good)
 }
 

@@ -1,11 +1,12 @@
 //! The shop's one binary: its services one by one or all in one process, and what plays with them and checks them.
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod check;
 pub mod data;
 pub mod demo;
 mod demo_load;
 mod dice;
+mod disk;
 pub mod forward;
 pub mod gateway;
 pub mod health;

@@ -1,9 +1,12 @@
 //! `shop`: see `shop --help`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use millstream::signals::asked_to_stop;
+use millstream::terminal;
 use shop::{check, demo, forward, gateway, health, load, serve, trickle, up};
 
 #[global_allocator]
@@ -69,20 +72,23 @@ async fn main() -> ExitCode {
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 error.exit();
             }
-            eprintln!("error: {error:#}");
+            if error.chain().any(terminal::is_unread) {
+                return ExitCode::SUCCESS;
+            }
+            terminal::note(&format!("error: {}", terminal::visible_lines(&format!("{error:#}"))));
             ExitCode::from(3)
         }
     }
 }
 
+fn print(text: &str) -> anyhow::Result<()> {
+    terminal::line(text).context("cannot write the output")
+}
+
 async fn submit(options: load::Options) -> anyhow::Result<u8> {
     let json = options.json;
     let report = load::run(options).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?)
-    } else {
-        println!("{report}")
-    }
+    print(&if json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
     Ok(u8::from(!report.complete()))
 }
 
@@ -93,11 +99,7 @@ async fn look(options: check::Options) -> anyhow::Result<u8> {
     }
     let json = options.json;
     let outcome = check::run(options).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?)
-    } else {
-        println!("{outcome}")
-    }
+    print(&if json { serde_json::to_string_pretty(&outcome)? } else { outcome.to_string() })?;
     Ok(outcome.exit_code())
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use reqwest::Client;
 
-use crate::{demo_load, stock};
+use crate::{demo_load, stock, wire};
 
 /// Delay before stocking the catalogue is retried.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,7 +33,7 @@ fn rate(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Never: it waits for services that do not answer.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let client = wire::client()?;
     let work = async {
         let mut told = false;
         while let Err(error) = stock::seed(&client, &options.inventory_url).await {

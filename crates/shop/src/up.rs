@@ -10,15 +10,17 @@ use anyhow::{Context, Error, Result};
 use clap::ValueEnum;
 use millstream::config::Logs;
 use millstream::telemetry::init_logs_to;
-use reqwest::Client;
+use millstream::terminal::{line, note};
 
 use crate::check;
 use crate::data::DataFolder;
 use crate::demo_load;
+use crate::disk;
 use crate::ports::Ports;
 use crate::serve::Mail;
 use crate::stock;
 use crate::whole::{Plan, Shop, Urls};
+use crate::wire;
 
 /// How long everything may take to be ready.
 pub(crate) const READY: Duration = Duration::from_secs(60);
@@ -77,6 +79,12 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     log_into(&data, &args.logs)?;
     let nats_url = args.nats_url.clone().filter(|url| !url.is_empty());
     let embedded = nats_url.is_none();
+    if embedded {
+        disk::check(
+            &data,
+            "Choose a folder on a larger disk with --data DIR, or a running broker with --nats-url URL.",
+        )?;
+    }
     let sync_always = args.broker_sync == BrokerSync::Always;
     let notifications = args.mail.clone().settings();
     let plan = Plan {
@@ -92,14 +100,14 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<()> {
     let urls = shop.urls.clone();
     let screen = screen(&urls, shop.data(), &args, embedded);
     let session = async || -> Result<Infallible> {
-        let client = Client::new();
+        let client = wire::client()?;
         urls.ready(&client, READY).await?;
         stock::seed(&client, &urls.inventory).await.context("cannot stock the catalogue")?;
-        println!(
-            "The shop is open after {:.1?}. Ctrl-C stops it; a restart continues where it left off.",
+        // Whoever reads only the first line, or has no room for it, still wants the shop.
+        drop(line(&format!(
+            "The shop is open after {:.1?}. Ctrl-C stops it; a restart continues where it left off.\n{screen}",
             began.elapsed()
-        );
-        println!("{screen}");
+        )));
         let load = async {
             if !args.no_demo_load {
                 demo_load::run(client, urls.orders.clone(), args.demo_load).await;
@@ -128,7 +136,7 @@ fn watched(urls: &Urls) -> check::Options {
 
 /// Stops the shop, and gives the first thing that went wrong.
 pub(crate) async fn stop(shop: Shop, ended: Option<Error>) -> Result<()> {
-    eprintln!("Stopping: the services, the gateway, the broker.");
+    note("Stopping: the services, the gateway, the broker.");
     let stopped = shop.stop().await;
     match ended {
         Some(error) => Err(error),

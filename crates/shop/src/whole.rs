@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow};
 use millstream::Service;
 use millstream::service::Options;
+use millstream::terminal::note;
 use millstream_console::DemoAction;
 use nats_embedded::{Server, Setup, StartError};
 use reqwest::Client;
@@ -96,7 +97,7 @@ impl Urls {
                 let said = match client.get(format!("{url}/readyz")).timeout(within).send().await {
                     Ok(answer) if answer.status().is_success() => break,
                     Ok(answer) => answer.text().await.unwrap_or_default(),
-                    Err(error) => error.to_string(),
+                    Err(error) => format!("{:#}", Error::from(error.without_url())),
                 };
                 if Instant::now() > until {
                     return Err(anyhow!("{url}/readyz was not ready within {within:?}; last answer: {said}"));
@@ -299,7 +300,7 @@ async fn keep_up(mut server: Server, setup: Setup, stop: CancellationToken) -> R
             return Ok(());
         };
         tracing::warn!(how, "the broker ended unexpectedly; restarting it");
-        eprintln!("The broker ended unexpectedly ({how}); restarting it.");
+        note(&format!("The broker ended unexpectedly ({how}); restarting it."));
         server = loop {
             match Server::start(&setup).await {
                 Ok(server) => break server,

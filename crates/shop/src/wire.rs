@@ -125,10 +125,11 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
     Ok(body.into())
 }
 
-/// A client for the services: no answer within ten seconds is none.
+/// A client for the services: no answer within ten seconds is none. A proxy of the environment is for other hosts: the parts of
+/// the shop reach each other without it.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
-    builder.tcp_nodelay(true).build().context("cannot create an HTTP client")
+    builder.tcp_nodelay(true).no_proxy().build().context("cannot create an HTTP client")
 }
 
 /// A connection to the broker. The URL may hold a password, so no error repeats it.

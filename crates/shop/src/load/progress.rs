@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use millstream::terminal::note;
 
 /// How often a plain line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -32,14 +33,14 @@ impl Progress {
             let mut last = self.last_line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if last.elapsed() >= LINE_EVERY {
                 *last = Instant::now();
-                eprintln!("{}: {done} of {total}", self.what);
+                note(&format!("{}: {done} of {total}", self.what));
             }
         }
     }
 
     /// A remark beside it.
     pub(super) fn say(&self, text: &str) {
-        if self.bar.is_hidden() { eprintln!("{text}") } else { self.bar.println(text) }
+        if self.bar.is_hidden() { note(text) } else { self.bar.println(text) }
     }
 
     pub(super) fn done(&self) {

@@ -1,0 +1,136 @@
+//! The program as it is called, where only a process of its own shows what it does.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn shop(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    command.args(args);
+    command
+}
+
+/// A server that answers everything with 200, and its URL.
+fn ready() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nready");
+        }
+    });
+    url
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked_for_this_machine() {
+    let url = ready();
+    let mut command = shop(&["health", &url]);
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        // Nobody listens on the port of `discard`.
+        command.env(name, "http://127.0.0.1:9");
+    }
+    let done = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_closed_output_is_quiet_and_a_full_one_is_an_error_in_one_sentence() {
+    let url = ready();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = shop(&["health", &url]).stdout(writer).output().unwrap();
+    assert_eq!((closed.status.code(), &*closed.stderr), (Some(0), &b""[..]));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let full = shop(&["health", &url]).stdout(full).output().unwrap();
+    let said = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(3), "{said}");
+    assert!(said.starts_with("error: cannot write the output: ") && said.lines().count() == 1, "{said}");
+}
+
+/// A service without a broker, which serves HTTP all the same. It has as many descriptors as a shell gives, and nobody reads its
+/// output.
+struct Orders {
+    process: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Orders {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let serve = "ulimit -n 1024 && exec \"$0\" serve orders --port \"$1\" --store-url sqlite://orders.db";
+        let process = Command::new("sh")
+            .args(["-c", serve, env!("CARGO_BIN_EXE_shop"), &address.port().to_string()])
+            .current_dir(folder.path())
+            .env("NATS_URL", "nats://127.0.0.1:9")
+            .env("LOG", "debug")
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let orders = Self { process, address, _folder: folder };
+        let until = Instant::now() + SOON;
+        while orders.ask("/livez").is_none() {
+            assert!(Instant::now() < until, "the service answers in time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        orders
+    }
+
+    /// The status line of an answer that comes within two seconds.
+    fn ask(&self, path: &str) -> Option<String> {
+        let limit = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&self.address, limit).ok()?;
+        stream.set_read_timeout(Some(limit)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.lines().next().map(str::to_owned)
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
+    let orders = Orders::start();
+    let mut half = vec![];
+    for number in 0..1100 {
+        let mut stream = TcpStream::connect(orders.address).unwrap();
+        let _ = stream.write_all(b"GET /orders HTTP/1.1\r\nX-a: ");
+        half.push(stream);
+        if number % 100 == 99 {
+            for (path, status) in [("/livez", "200"), ("/readyz", "503"), ("/metrics", "200")] {
+                let answer = orders.ask(path);
+                assert!(answer.as_ref().is_some_and(|line| line.contains(status)), "{path} at {number}: {answer:?}");
+            }
+        }
+    }
+    // The newest are cut when their time is over.
+    let until = Instant::now() + SOON;
+    for stream in &mut half {
+        stream
+            .set_read_timeout(Some(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))))
+            .unwrap();
+        // An end, or a reset; a time-out would be neither.
+        let end = stream.read(&mut [0; 256]);
+        let kind = end.as_ref().err().map(std::io::Error::kind);
+        assert!(kind != Some(std::io::ErrorKind::WouldBlock), "a connection is still open");
+    }
+}
