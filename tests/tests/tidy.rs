@@ -327,6 +327,19 @@ fn only_one_module_names_the_backoff_crate() {
     none("`backoff` in a manifest", manifests.map(|(path, _)| path).collect());
 }
 
+/// A client that takes a proxy of the environment for a service on this machine reports a sound one as down.
+#[test]
+fn http_clients_are_built_where_it_is_said_whether_a_proxy_is_for_them() {
+    let may = ["crates/payments/src/gateway.rs", "crates/millstream-console/src/lib.rs", "crates/shop/src/wire.rs"];
+    let building = sources().into_iter().filter(|(path, source)| {
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let builds = ["Client::new()", "Client::builder()", "reqwest::get("].iter().any(|call| code.contains(call));
+        let tests = path.contains("/tests/") || path.ends_with("tests.rs");
+        builds && !tests && !may.contains(&path.as_str())
+    });
+    none("HTTP clients of their own: use `wire::client`", building.map(|(path, _)| path).collect());
+}
+
 #[test]
 fn no_module_is_named_for_nothing_in_particular() {
     let vague = ["utils", "util", "common", "helpers", "helper", "types", "misc", "shared"];

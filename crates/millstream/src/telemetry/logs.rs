@@ -281,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn text_for_people_cannot_steer_the_terminal() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+        let logs = logs.fmt_fields(debug_fn(write_visible).delimited(" ")).finish();
+        tracing::subscriber::with_default(logs, || {
+            let _request = tracing::error_span!("request", correlation = %"c\u{1b}[2J").entered();
+            tracing::error!(key = %"k\u{202e}\n", count = 2, "stored {}", "\u{9b}31m");
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        for part in [r"correlation=c\u{1b}[2J", r"stored \u{9b}31m", r"key=k\u{202e}\n count=2"] {
+            assert!(text.contains(part), "`{part}` is missing in: {text:?}");
+        }
+        assert_eq!(text.chars().filter(|letter| crate::terminal::steers(*letter)).collect::<String>(), "\n");
+    }
+
+    #[test]
     fn the_service_is_named_also_where_only_warnings_are_logged() {
         let telemetry = crate::telemetry::Telemetry::new("payments", &[]);
         let lines = logged("warn", || telemetry.span().in_scope(|| tracing::warn!("slow")));

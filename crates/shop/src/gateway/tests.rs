@@ -238,6 +238,23 @@ async fn bad_charges_are_refused_and_leave_nothing_behind() {
 }
 
 #[tokio::test]
+async fn faults_are_switched_by_no_page_on_the_web() {
+    let gateway = TestGateway::start(Settings::default()).await;
+    let set = async |host: &str| {
+        let request = gateway.http.put(format!("{}/faults", gateway.url)).header("host", host);
+        request.body(r#"{"down": true}"#).send().await.unwrap().status()
+    };
+    for host in ["evil.example", "evil.example:8090", "127.0.0.1.evil.example"] {
+        assert_eq!(set(host).await, StatusCode::FORBIDDEN, "{host}");
+    }
+    assert_eq!(gateway.get("/faults").await["down"], false);
+    for host in ["localhost:8090", "127.0.0.1", "[::1]:8090", "gateway:8090"] {
+        assert_eq!(set(host).await, StatusCode::OK, "{host}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn faults_are_switched_while_it_runs() {
     let gateway = TestGateway::start(Settings::default()).await;
     assert_eq!(gateway.set(r#"{"down": true}"#).await, StatusCode::OK);
