@@ -192,7 +192,7 @@ const MODULES: [(&str, &[&str]); 39] = [
             "watchers",
         ],
     ),
-    ("program", &["config", "service", "signals", "telemetry"]),
+    ("program", &["config", "service", "signals", "telemetry", "terminal"]),
     // For tests.
     ("testing", &["broker", "commands", "config", "http", "release", "run", "service", "telemetry"]),
     ("workbench", &["service", "store", "telemetry"]),

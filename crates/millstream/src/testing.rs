@@ -155,7 +155,7 @@ impl TestStore {
         if let Some(databases) = &self.databases {
             return databases.url(service);
         }
-        crate::store::StoreUrl::Sqlite(self.path(service)).to_string()
+        crate::config::StoreUrl::Sqlite(self.path(service)).to_string()
     }
 
     /// The SQLite file behind that URL.

@@ -374,21 +374,26 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A server whose route `/slow` waits for a permit.
-    async fn served(bounds: Bounds) -> (SocketAddr, Arc<Semaphore>) {
+    /// A server whose route `/slow` says that it was entered, and waits for a permit.
+    async fn served(bounds: Bounds) -> (SocketAddr, Arc<Semaphore>, Arc<Semaphore>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, go) = (listener.local_addr().unwrap(), Arc::new(Semaphore::new(0)));
-        let wait = go.clone();
-        let slow = get(async move || wait.acquire().await.map(|_| "slow").unwrap());
+        let entered = Arc::new(Semaphore::new(0));
+        let (inside, wait) = (entered.clone(), go.clone());
+        let slow = get(async move || {
+            inside.add_permits(1);
+            wait.acquire().await.map(|_| "slow").unwrap()
+        });
         let routes = Router::new().route("/", get(async || "quick")).route("/slow", slow);
         let connections = Arc::new(Connections::new(bounds));
         tokio::spawn(serve_within(connections, listener, routes, std::future::pending()));
-        (address, go)
+        (address, entered, go)
     }
 
     async fn sends(address: SocketAddr, text: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
+        // It may be closed already.
+        drop(stream.write_all(text.as_bytes()).await);
         stream
     }
 
@@ -404,13 +409,15 @@ mod tests {
         rest(&mut sends(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await
     }
 
+    const SLOW: &str = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     const HALF: &str = "GET / HTTP/1.1\r\nx-a: ";
 
     #[tokio::test(flavor = "multi_thread")]
     async fn connections_without_a_request_make_room_and_those_with_one_stay() {
         let long = Duration::from_secs(600);
-        let (address, go) = served(Bounds { open: 8, head: long, idle: long }).await;
-        let mut slow = sends(address, "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let (address, entered, go) = served(Bounds { open: 8, head: long, idle: long }).await;
+        let mut slow = sends(address, SLOW).await;
+        timeout(SOON, entered.acquire()).await.expect("its request is under way").unwrap().forget();
         let mut half = vec![];
         for _ in 0..100 {
             half.push(sends(address, HALF).await);
@@ -427,19 +434,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_new_connection_is_closed_if_all_others_have_a_request() {
         let long = Duration::from_secs(600);
-        let (address, go) = served(Bounds { open: 2, head: long, idle: long }).await;
-        let ask = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        let mut slow = [sends(address, ask).await, sends(address, ask).await];
-        // Their requests may not have been read yet; then they make room.
-        let busy = async {
-            while !answer(address).await.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, busy).await.expect("both have a request under way");
+        let (address, entered, go) = served(Bounds { open: 2, head: long, idle: long }).await;
+        let mut slow = [sends(address, SLOW).await, sends(address, SLOW).await];
+        timeout(SOON, entered.acquire_many(2)).await.expect("both requests are under way").unwrap().forget();
+        assert_eq!(answer(address).await, "");
         go.add_permits(2);
         for stream in &mut slow {
-            rest(stream).await;
+            assert!(rest(stream).await.ends_with("slow"));
         }
         assert!(answer(address).await.ends_with("quick"), "there is room again");
     }
@@ -447,8 +448,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn half_a_request_silence_and_a_connection_kept_for_later_end_by_themselves() {
         let bounds = Bounds { open: 100, head: Duration::from_millis(200), idle: Duration::from_millis(400) };
-        let (address, go) = served(bounds).await;
-        let mut slow = sends(address, "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let (address, _, go) = served(bounds).await;
+        let mut slow = sends(address, SLOW).await;
         let mut kept = sends(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert_eq!(rest(&mut sends(address, HALF).await).await, "");
         assert_eq!(rest(&mut sends(address, "").await).await, "");
