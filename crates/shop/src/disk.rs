@@ -24,8 +24,8 @@ pub(crate) fn check(data: &DataFolder, remedy: &str) -> Result<()> {
     let unknown = || format!("cannot tell how much is free in {}", data.path().display());
     let disk = rustix::fs::statvfs(data.path()).with_context(unknown)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // What is reserved already is not asked for again.
-    let kept = data.broker().join("jetstream/$G/streams");
+    // What is reserved already is not asked for again. The broker makes a folder of its own in the one that it is given.
+    let kept = data.broker().join("jetstream/jetstream/$G/streams");
     let new: Vec<_> = streams().into_iter().filter(|(name, _)| !kept.join(name).exists()).collect();
     enough(data.path(), free, &new, remedy)
 }
