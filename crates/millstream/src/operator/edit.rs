@@ -198,6 +198,6 @@ mod tests {
             (exact(r#"{"m":18446744073709551617,"p":1.0}"#), exact(r#"{"m":1.8446744073709552e19,"p":1.0}"#));
         let mut changes = vec![];
         differ(String::new(), Some(&old), Some(&new), &mut changes);
-        assert_eq!(changes, [("/m".into(), json!("18446744073709551617"), json!(1.8446744073709552e19))]);
+        assert_eq!(changes, [("/m".into(), json!("18446744073709551617"), json!("1.8446744073709552e19"))]);
     }
 }
