@@ -117,7 +117,7 @@ async fn rebuilt_analytics_has_the_summary_that_it_had() {
     // It misses some, and is rebuilt while more come in.
     place(&shop, 20).await;
     shop.all_ended(80).await;
-    shop.rebuild = true;
+    shop.rebuild = Some(Rebuild::Whole);
     shop.start("analytics").await;
     shop.all_ready().await;
     shop.check(0).await;
@@ -128,7 +128,7 @@ async fn rebuilt_analytics_has_the_summary_that_it_had() {
     shop.all_ready().await;
     shop.check(0).await;
     assert_eq!(shop.summary().await, after);
-    shop.rebuild = false;
+    shop.rebuild = None;
     shop.close().await;
 }
 
@@ -147,7 +147,7 @@ async fn analytics_rebuilt_from_a_stream_that_has_lost_its_beginning_says_since_
     let left = wire.events("ORDERS").await;
     let first: Timestamp = left.iter().map(|event| event.header("ce-time").parse().unwrap()).min().unwrap();
     shop.stop("analytics").await;
-    shop.rebuild = true;
+    shop.rebuild = Some(Rebuild::Partial);
     shop.start("analytics").await;
     shop.all_ready().await;
     wire.drained().await;
@@ -157,7 +157,7 @@ async fn analytics_rebuilt_from_a_stream_that_has_lost_its_beginning_says_since_
     let ends = left.iter().filter(|event| event.event() == "orders.confirmed").count();
     assert_eq!(after.confirmed, ends as u64);
     // The invariants know that it counts only since then.
-    shop.rebuild = false;
+    shop.rebuild = None;
     shop.close().await;
 }
 

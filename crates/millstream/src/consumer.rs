@@ -50,11 +50,6 @@ impl Consumer {
         let mut link = self.broker.link.clone();
         let stop = &self.stop;
         let mut looked = self.looked.clone();
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // An error says that nobody looks any more.
-            _ = looked.wait_for(|looked| *looked) => {}
-        }
         let mut gate = self.gate.clone();
         let inbox = self.broker.client.new_inbox();
         let mut subscription = loop {
@@ -87,6 +82,11 @@ impl Consumer {
                         () = tokio::time::sleep(delay) => continue,
                     }
                 }
+            }
+            // What a process before could not read stands in the way of pulling.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = looked.wait_for(|looked| *looked) => {}
             }
             pull = Pull { back: pull.back, ..Pull::new() };
             link.borrow_and_update();

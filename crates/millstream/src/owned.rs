@@ -37,7 +37,7 @@ impl Owned {
             }
             let mut say = once_per_text(|error| {
                 tracing::warn!(error, "a stream cannot be declared again; retrying");
-                status.set_waits_for(Some(error.into()));
+                status.set_waits_for(Some(format!("the broker: {error}")));
             });
             let mut attempt = 0_u32;
             // Without a connection nothing can be said of the streams; when it is back, all is looked at again.

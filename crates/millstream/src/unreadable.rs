@@ -54,6 +54,10 @@ impl Unreadable {
     pub(crate) async fn run(self) {
         let mut link = self.broker.link.clone();
         let mut seen = Seen::default();
+        // An ack before the durable has found its place would look like one of another database.
+        while self.source.created().is_none() {
+            tokio::time::sleep(self.timing.gate_retry.first).await;
+        }
         if self.look(&mut seen).await.is_ok() && !seen.found.is_empty() {
             let parked = async {
                 while self.progress.in_engine.load(Ordering::Acquire) > 0 {

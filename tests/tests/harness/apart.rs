@@ -30,7 +30,7 @@ pub(crate) struct Apart {
     pub(crate) configure: fn(&mut Config),
     pub(crate) timing: Timing,
     /// Whether services that are started are to be rebuilt.
-    pub(crate) rebuild: bool,
+    pub(crate) rebuild: Option<Rebuild>,
     places: HashMap<&'static str, Place>,
     running: HashMap<&'static str, Running>,
 }
@@ -91,7 +91,7 @@ impl Apart {
             orders: orders::Settings::default(),
             configure: |_| (),
             timing: timing(),
-            rebuild: false,
+            rebuild: None,
             places,
             running: HashMap::new(),
         }
@@ -127,11 +127,7 @@ impl Apart {
             let name = part.trim_end_matches("-2");
             let mut config = serve::config(&self.urls.nats, &self.stores.url(name)).unwrap();
             (self.configure)(&mut config);
-            let options = Options {
-                timing: self.timing.clone(),
-                rebuild: self.rebuild.then_some(Rebuild::Whole),
-                ..Options::default()
-            };
+            let options = Options { timing: self.timing.clone(), rebuild: self.rebuild, ..Options::default() };
             let service = self.service(name);
             tokio::spawn(async { Ok(service.run(config, options, listener, stopped).await?) })
         };

@@ -213,11 +213,11 @@ fn streams() -> Vec<Panel> {
         Panel::lines(
             "Missed messages",
             Unit::Count,
-            format!("sum by (job, stream_name) (increase({GONE}[1h]))"),
+            format!("sum by (job, stream_name) (increase({GONE}[{RATE}]))"),
             "{{job}} on {{stream_name}}: gone",
         )
         .and(
-            format!("sum by (job, stream_name) (increase({RECOVERED}[1h]))"),
+            format!("sum by (job, stream_name) (increase({RECOVERED}[{RATE}]))"),
             "{{job}} on {{stream_name}}: handled again",
         )
         .says(

@@ -22,6 +22,7 @@ async fn what_a_sender_chose_cannot_steer_the_terminal() {
     let config = async_nats::jetstream::stream::Config {
         name: "AUDIT".into(),
         subjects: vec!["audit.>".into()],
+        allow_direct: true,
         ..Default::default()
     };
     place.jetstream.create_stream(config).await.unwrap();

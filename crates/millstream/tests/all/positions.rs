@@ -252,6 +252,7 @@ async fn a_broker_that_was_restored_from_a_backup_has_its_new_events_handled_tho
     // Entries expire as soon as they are acked: the mark answers for them.
     let expiring = || Timing {
         journal_retention: Duration::from_millis(50),
+        key_retention: Duration::from_millis(50),
         expiry_every: Duration::from_millis(100),
         ack_wait: LONG * 2,
         ..short()
@@ -308,6 +309,7 @@ async fn a_copy_behind_a_backlog_that_is_older_than_the_journal_is_a_duplicate()
     let world = World::default();
     let timing = || Timing {
         journal_retention: Duration::from_secs(2),
+        key_retention: Duration::from_secs(2),
         expiry_every: Duration::from_millis(50),
         heartbeat: Duration::from_millis(50),
         // Small batches, so that some of the backlog is handled and acked well before the copy.
