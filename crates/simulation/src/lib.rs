@@ -141,8 +141,8 @@ where
 mod tests {
     use super::*;
 
-    /// As many as two cores run within a minute; `cargo xtask test --long` and `cargo xtask simulate` run more.
-    const SEEDS: u64 = 5000;
+    /// As many as two cores run in half a minute without optimisation; `cargo xtask test --long` and `cargo xtask simulate` run more.
+    const SEEDS: u64 = 1000;
 
     fn seeds() -> u64 {
         std::env::var("MILLSTREAM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
