@@ -15,8 +15,12 @@ pub fn unreadable(block: &[u8]) -> Option<String> {
     }
     let Ok(text) = std::str::from_utf8(block) else { return Some("its headers are not UTF-8".into()) };
     let mut lines = text.lines().peekable();
-    if !lines.next().is_some_and(|first| first.starts_with(VERSION)) {
+    let Some(status) = lines.next().and_then(|first| first.strip_prefix(VERSION)) else {
         return Some(format!("its headers do not begin with `{VERSION}`"));
+    };
+    let status = status.trim().split(' ').next().unwrap_or_default();
+    if !status.is_empty() && !is_status(status) {
+        return Some(format!("`{}` is not the status of a message", status.escape_debug()));
     }
     while let Some(line) = lines.next() {
         if line.is_empty() {
@@ -38,6 +42,11 @@ pub fn unreadable(block: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// Three digits, of which the first is none but 1 to 9.
+fn is_status(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0')
 }
 
 /// The headers of a block, whatever it contains: what is not readable is percent-encoded.
@@ -95,6 +104,9 @@ mod tests {
             (b"NATS/1.0\r\nZo\xC3\xAB: x\r\n\r\n", "is not the name", "Zo%C3%AB", "x"),
             (b"NATS/1.0\r\na: b\rc\r\n\r\n", "contains a carriage return", "a", "b%0Dc"),
             (b"NATS/1.0\r\nno colon\r\n\r\n", "has no colon", "Unreadable", "no colon"),
+            (b"NATS/1.0 x\r\na: b\r\n\r\n", "`x` is not the status", "a", "b"),
+            (b"NATS/1.0 99\r\na: b\r\n\r\n", "`99` is not the status", "a", "b"),
+            (b"NATS/1.01\r\na: b\r\n\r\n", "`1` is not the status", "a", "b"),
             (b"garbage\r\n\r\n", "do not begin", "Unreadable", "garbage"),
         ] {
             assert!(unreadable(block).unwrap().contains(why), "{:?}", unreadable(block));

@@ -357,6 +357,7 @@ impl Reads<'_> {
                 single_writer: self.single_writer,
                 ensured: AtomicBool::new(false),
                 held: Mutex::default(),
+                last_held: Mutex::default(),
                 progress: Arc::default(),
                 lost: Notify::new(),
                 filters,

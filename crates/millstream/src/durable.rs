@@ -51,6 +51,8 @@ pub(crate) struct Declared {
     pub(crate) lost: Notify,
     /// The mark that this process reads by, while the durable and the database are known to agree.
     pub(crate) held: Mutex<Option<Settled>>,
+    /// The last such mark, also while they are not: a database that has recorded less by now is another one.
+    pub(crate) last_held: Mutex<Option<Settled>>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) timing: Timing,
@@ -61,6 +63,7 @@ impl Declared {
     pub(crate) fn redrives(service: &'static str, release: Release, store: Arc<dyn Store>, timing: Timing) -> Self {
         Self {
             held: Mutex::default(),
+            last_held: Mutex::default(),
             progress: Arc::default(),
             stream: REDRIVE,
             start: None,
@@ -94,9 +97,14 @@ impl Declared {
                 self.place(broker, &stream, existing, Place::Keep).await?;
                 return Ok(Ensured::default());
             };
-            let found = self.found(&stream, existing.as_ref());
             // Read after the durable: a replica that starts at the same time writes the mark first.
             let known = self.store.settled(self.stream).await.map_err(away)?;
+            // Read after the mark, which others raise: an older look would make the stream shorter than what they have handled.
+            let stream = self.stream_of(broker).await?;
+            let found = self.found(&stream, existing.as_ref());
+            if known.as_ref().is_some_and(|mark| self.was_put_back(mark)) {
+                self.progress.begin_again();
+            }
             // What others have acked since the first look they record in their own time.
             let floor = found.durable.map(|durable| durable.floor.min(*acked.get_or_insert(durable.floor)));
             let ahead = known.as_ref().zip(floor).is_some_and(|(mark, floor)| floor > mark.recorded());
@@ -357,7 +365,9 @@ impl Declared {
                 let moved = later == mark || self.store.move_settled(mark, later.clone()).await.unwrap_or_default();
                 let mut now = self.held.lock().unwrap_or_else(PoisonError::into_inner);
                 if moved && *now == Some(held) {
-                    *now = Some(later);
+                    *now = Some(later.clone());
+                    drop(now);
+                    *self.last_held.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
                 }
             }
             _ => {
@@ -372,11 +382,20 @@ impl Declared {
         }
     }
 
+    /// Whether the database has recorded less than when this process last looked at it.
+    fn was_put_back(&self, mark: &Settled) -> bool {
+        let last = self.last_held.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|last| last.created == mark.created && mark.recorded() < last.recorded())
+    }
+
     fn held(&self) -> Option<Settled> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn hold(&self, mark: Option<Settled>) {
+        if mark.is_some() {
+            self.last_held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&mark);
+        }
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = mark;
     }
 }

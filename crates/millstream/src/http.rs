@@ -13,6 +13,7 @@ mod problem;
 mod shell;
 
 pub use body::{BODY_LIMIT, Body, NoBody, Refused};
+pub(crate) use connections::places;
 pub use connections::serve;
 pub use extract::Query;
 pub use follow::LastEventId;

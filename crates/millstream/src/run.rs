@@ -73,6 +73,8 @@ impl Running {
         let timing = Timing {
             unpublished_limit: config.unpublished_limit.unwrap_or(options.timing.unpublished_limit),
             journal_retention: config.journal_retention.unwrap_or(options.timing.journal_retention),
+            // Watches stay open: half of the connections are for everybody else, probes among them.
+            watch_limit: options.timing.watch_limit.min(crate::http::places() / 2),
             ..options.timing
         };
         check(&timing).map_err(|why| RunError::Settings { service: name, why })?;

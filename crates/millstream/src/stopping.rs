@@ -26,6 +26,9 @@ pub(crate) struct Tasks {
     pub(crate) durables: Vec<Arc<Declared>>,
 }
 
+/// Tenths of a second without progress after which a stop no longer waits for what the broker refuses.
+const HELD_FOR: u32 = 20;
+
 /// Stops a service whose engine has left its loop; without the engine, which has panicked, what it had in hand is left to the next
 /// instance.
 pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker, tasks: Tasks) {
@@ -40,10 +43,19 @@ pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker
     };
     helpers.shutdown().await;
     // A publisher that has failed publishes nothing more; the next instance does.
+    let mut waited = 0;
     while outbox.queued() > 0 && broker.is_up() && publisher.try_join_next().is_none() {
-        if tokio::time::timeout(Duration::from_millis(100), outbox.progress()).await.is_err() {
-            tracing::debug!("publishing the last events");
+        if tokio::time::timeout(Duration::from_millis(100), outbox.progress()).await.is_ok() {
+            waited = 0;
+            continue;
         }
+        waited += 1;
+        // What the broker refuses is published by whoever is there when it no longer does.
+        if waited >= HELD_FOR && !outbox.held().is_empty() {
+            tracing::warn!(unpublished = outbox.queued(), held = ?outbox.held(), "stopping with events that the broker refuses");
+            break;
+        }
+        tracing::debug!("publishing the last events");
     }
     if let Some(mut engine) = engine {
         engine.write_watermark().await;

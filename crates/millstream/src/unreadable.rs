@@ -42,6 +42,8 @@ pub(crate) struct Unreadable {
 /// What was looked at.
 #[derive(Default)]
 struct Seen {
+    /// When the durable was made: another one may begin anywhere.
+    created: String,
     /// All up to here.
     through: u64,
     /// What could not be read.
@@ -58,7 +60,9 @@ impl Unreadable {
         while self.source.created().is_none() {
             tokio::time::sleep(self.timing.gate_retry.first).await;
         }
-        if self.look(&mut seen).await.is_ok() && !seen.found.is_empty() {
+        // Longer than that pulling does not wait: much may be unacked, and little of it is of this kind.
+        let first = tokio::time::timeout(self.timing.ack_wait, self.look(&mut seen)).await;
+        if !seen.found.is_empty() {
             let parked = async {
                 while self.progress.in_engine.load(Ordering::Acquire) > 0 {
                     tokio::time::sleep(self.timing.gate_retry.first).await;
@@ -68,6 +72,10 @@ impl Unreadable {
             let _ = tokio::time::timeout(self.timing.publish_timeout, parked).await;
         }
         self.looked.send_replace(true);
+        if first.is_err() {
+            // What is left is looked at meanwhile; a look goes on where the one before has ended.
+            let _ = self.look(&mut seen).await;
+        }
         let mut server = self.server();
         let mut before: Option<Instant> = None;
         loop {
@@ -99,9 +107,9 @@ impl Unreadable {
         let Source { stream: name, consumer, .. } = *self.source;
         let info = info(&self.broker, name, consumer).await?;
         let (floor, through) = (info.ack_floor.stream_sequence, info.delivered.stream_sequence);
-        if through < seen.through {
-            // The stream was made anew.
-            *seen = Seen::default();
+        let created = info.created.to_string();
+        if created != seen.created {
+            *seen = Seen { created, ..Seen::default() };
         }
         seen.found.retain(|sequence| *sequence > floor);
         if info.num_ack_pending == 0 {

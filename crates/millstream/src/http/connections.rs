@@ -47,11 +47,14 @@ where
     L: Listener,
     L::Addr: Debug,
 {
-    static OF_PROCESS: LazyLock<Arc<Connections>> = LazyLock::new(|| {
-        let open = (descriptors().unwrap_or(DESCRIPTORS) / 2).min(MOST);
-        Arc::new(Connections::new(Bounds { open, head: HEAD_TIME, idle: IDLE_TIME }))
-    });
+    static OF_PROCESS: LazyLock<Arc<Connections>> =
+        LazyLock::new(|| Arc::new(Connections::new(Bounds { open: places(), head: HEAD_TIME, idle: IDLE_TIME })));
     serve_within(OF_PROCESS.clone(), listener, routes, shutdown).await
+}
+
+/// How many connections this process holds open at most.
+pub(crate) fn places() -> usize {
+    (descriptors().unwrap_or(DESCRIPTORS) / 2).min(MOST)
 }
 
 async fn serve_within<L>(

@@ -33,6 +33,12 @@ fn back_up(bench: &Bench, to: &Path) {
     file.execute("VACUUM INTO ?", [to.to_str().unwrap()]).unwrap();
 }
 
+/// How far the database has recorded what was handled.
+fn recorded(bench: &Bench) -> Option<i64> {
+    let file = rusqlite::Connection::open(bench.store.path(SERVICE)).unwrap();
+    file.query_row("SELECT seen FROM settled WHERE stream = 'BANK'", [], |row| row.get(0)).ok()
+}
+
 /// Puts a copy in the place of the database.
 fn restore(bench: &Bench, from: &Path) {
     let path = bench.store.path(SERVICE);
@@ -88,16 +94,53 @@ async fn a_database_that_is_put_back_while_its_service_runs_handles_what_came_si
     back_up(&bench, &backup);
     add(&bench, 10..20).await;
     bench.until_handled(&BANK, SERVICE).await;
-    let recorded = async || {
-        let file = rusqlite::Connection::open(bench.store.path(SERVICE)).unwrap();
-        file.query_row("SELECT seen FROM settled WHERE stream = 'BANK'", [], |row| row.get::<_, i64>(0)).ok()
-            == Some(20)
-    };
-    until("the position to be recorded", recorded).await;
+    until("the position to be recorded", async || recorded(&bench) == Some(20)).await;
     restore(&bench, &backup);
     add(&bench, 20..25).await;
     until_balance(&service, 25).await;
     service.stop().await;
+}
+
+/// The process knows of more than the database that is there when the broker is back.
+#[tokio::test]
+async fn a_database_that_is_put_back_while_the_broker_is_away_handles_what_came_since_again() {
+    let mut bench = bench().await;
+    let world = World::default();
+    let backup = bench.store.folder().join("backup.db");
+    let service = bench.run(ledger(&world), short()).await;
+    add(&bench, 0..10).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    back_up(&bench, &backup);
+    add(&bench, 10..20).await;
+    bench.until_handled(&BANK, SERVICE).await;
+    until("the position to be recorded", async || recorded(&bench) == Some(20)).await;
+    bench.broker.kill();
+    until("that to be seen", async || !service.waits_for().is_empty()).await;
+    restore(&bench, &backup);
+    bench.broker.restart().await;
+    service.until_ready().await;
+    add(&bench, 20..25).await;
+    until_balance(&service, 25).await;
+    service.stop().await;
+}
+
+/// What the others record meanwhile is more than the stream had when a replica looked first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_start_under_load_take_nothing_for_a_restored_backup() {
+    const MESSAGES: u32 = 150;
+    let bench = bench().await;
+    let world = World::default();
+    let one = bench.run(ledger(&world), short()).await;
+    let made = bench.durable(&BANK, SERVICE).await.unwrap().created;
+    for round in 0..4 {
+        let load = add(&bench, round * MESSAGES..(round + 1) * MESSAGES);
+        let ((), two) = tokio::join!(load, bench.run(ledger(&world), short()));
+        assert_eq!((two.notes(), one.notes()), (vec![], vec![]));
+        two.stop().await;
+    }
+    until_balance(&one, i64::from(4 * MESSAGES)).await;
+    assert_eq!(bench.durable(&BANK, SERVICE).await.unwrap().created, made, "nothing is read again");
+    one.stop().await;
 }
 
 #[tokio::test]
