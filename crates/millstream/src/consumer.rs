@@ -278,6 +278,9 @@ impl Consumer {
                 return None;
             }
         };
+        // What a durable before has given out may have killed the process that got it.
+        let given = seq <= self.progress.given_to.load(Ordering::Acquire);
+        let delivered = delivered.max(if given { 2 } else { 1 });
         let async_nats::Message { subject, headers, payload, reply, .. } = message.message;
         let wire = Box::new(NatsWire { subject: subject.clone(), headers });
         let Some(delivery) = self.decoder.decode(Incoming { seq, delivered, published, wire, payload }) else {

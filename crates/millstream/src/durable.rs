@@ -123,6 +123,9 @@ impl Declared {
                 continue;
             }
             fail::fail_point!("marked");
+            if let (Some(existing), Place::MakeAnew { .. }) = (&existing, place) {
+                self.progress.given_to.fetch_max(existing.delivered.stream_sequence, Ordering::AcqRel);
+            }
             self.place(broker, &stream, existing, place).await?;
             if place != Place::Keep {
                 self.progress.begin_again();

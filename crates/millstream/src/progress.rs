@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     pub(crate) drained_in: AtomicU64,
     /// What was acked up to here is read again, because the database did not know of it.
     pub(crate) reread_to: AtomicU64,
+    /// Up to here messages were given to somebody by a durable that was made anew, which counts deliveries from one again.
+    pub(crate) given_to: AtomicU64,
     /// How much of that the database had indeed not handled.
     pub(crate) recovered: AtomicU64,
     handled: Mutex<Handled>,
