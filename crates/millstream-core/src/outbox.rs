@@ -4,7 +4,8 @@
 //! Messages are sent in order and pipelined. What is not acked within the time-out is sent again, and so is all that is unacked
 //! after a reconnect: to the broker it is the same message. A subject whose message is refused, or passed over, is held: what goes
 //! there waits, in order, and after a growing delay one message is sent to see whether it is taken now. All other subjects go on.
-//! Jobs are done in the order in which they were accepted, so a held message holds up the watermark and nothing else.
+//! Jobs are done in the order in which they were accepted, so a held message holds up the watermark, and once as much is behind it
+//! as may be above the watermark, the service. A job that has no part in the order is done with its own last message.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -18,6 +19,10 @@ pub struct Outbox<D> {
     waiting: VecDeque<Sent<D>>,
     /// The number of the first message waiting.
     first: u64,
+    /// Jobs that have no part in the order, by the numbers of their first messages, with how many of theirs are unacked.
+    apart: BTreeMap<u64, (usize, D)>,
+    /// Those of them that are done and not taken off yet.
+    finished: Vec<D>,
     /// What is to be sent, in order.
     ready: VecDeque<u64>,
     /// What was sent and not answered.
@@ -52,6 +57,8 @@ struct Sent<D> {
     message: Option<Emitted>,
     /// Set on the last message of a job.
     ends: Option<D>,
+    /// Set on each message of a job that has no part in the order.
+    apart: Option<u64>,
 }
 
 /// A subject that is held.
@@ -130,6 +137,8 @@ impl<D> Outbox<D> {
         Self {
             waiting: VecDeque::new(),
             first: 0,
+            apart: BTreeMap::new(),
+            finished: vec![],
             ready: VecDeque::new(),
             flight: BTreeSet::new(),
             due: 0,
@@ -151,21 +160,35 @@ impl<D> Outbox<D> {
         self.flight.len() + self.ready.len() < self.limits.in_flight
     }
 
-    /// Takes a job.
+    /// Takes a job. It is done after all that were taken before.
     pub fn accept(&mut self, messages: Vec<Emitted>, job: D) {
         let (count, mut job) = (messages.len(), Some(job));
         for (index, message) in messages.into_iter().enumerate() {
-            let number = self.first + self.waiting.len() as u64;
-            match self.lanes.get_mut(&message.subject) {
-                Some(lane) => drop(lane.held.insert(number)),
-                None => self.ready.push_back(number),
-            }
             let ends = if index + 1 == count { job.take() } else { None };
-            self.waiting.push_back(Sent { message: Some(message), ends });
+            self.push(message, ends, None);
         }
         if job.is_some() {
-            self.waiting.push_back(Sent { message: None, ends: job });
+            self.waiting.push_back(Sent { message: None, ends: job, apart: None });
         }
+    }
+
+    /// Takes a job that is done as soon as its own messages are out, whatever those before it wait for.
+    pub fn accept_apart(&mut self, messages: Vec<Emitted>, job: D) {
+        if messages.is_empty() {
+            return self.finished.push(job);
+        }
+        let number = self.first + self.waiting.len() as u64;
+        self.apart.insert(number, (messages.len(), job));
+        messages.into_iter().for_each(|message| self.push(message, None, Some(number)));
+    }
+
+    fn push(&mut self, message: Emitted, ends: Option<D>, apart: Option<u64>) {
+        let number = self.first + self.waiting.len() as u64;
+        match self.lanes.get_mut(&message.subject) {
+            Some(lane) => drop(lane.held.insert(number)),
+            None => self.ready.push_back(number),
+        }
+        self.waiting.push_back(Sent { message: Some(message), ends, apart });
     }
 
     /// What is to be sent now, in order; it counts as sent.
@@ -207,7 +230,12 @@ impl<D> Outbox<D> {
 
     fn ack(&mut self, now: u64, number: u64) -> Answered<D> {
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-        let out = self.waiting.get_mut(index).and_then(|sent| sent.message.take());
+        let sent = self.waiting.get_mut(index);
+        let apart = sent.as_ref().and_then(|sent| sent.apart);
+        let out = sent.and_then(|sent| sent.message.take());
+        if let Some(apart) = apart.filter(|_| out.is_some()) {
+            self.finish(apart);
+        }
         if self.flight.first() == Some(&number) {
             self.due = later(now, self.limits.timeout);
         }
@@ -215,6 +243,15 @@ impl<D> Outbox<D> {
         self.acked = self.acked.max(Some(number));
         let news = out.as_ref().and_then(|message| self.release(&message.subject, number));
         Answered { out, done: self.done(), news }
+    }
+
+    /// A message of a job that has no part in the order is out.
+    fn finish(&mut self, apart: u64) {
+        let Some((left, _)) = self.apart.get_mut(&apart) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.finished.extend(self.apart.remove(&apart).map(|(_, job)| job));
+        }
     }
 
     /// A message of a subject is out: if the subject was being tried, all of it goes out again.
@@ -258,7 +295,7 @@ impl<D> Outbox<D> {
 
     /// Takes off the jobs that are done.
     pub fn done(&mut self) -> Vec<D> {
-        let mut done = vec![];
+        let mut done = std::mem::take(&mut self.finished);
         while self.waiting.front().is_some_and(|sent| sent.message.is_none()) {
             let Some(Sent { ends, .. }) = self.waiting.pop_front() else { break };
             self.first += 1;
@@ -400,6 +437,25 @@ mod tests {
         assert_eq!(outbox.answer(1, 0, Ok(())).0, [""; 0]);
         assert_eq!(outbox.answer(1, 1, Ok(())).0, ["one", "two"]);
         assert!(outbox.is_empty() && outbox.deadline().is_none());
+    }
+
+    #[test]
+    fn a_job_that_has_no_part_in_the_order_is_done_with_its_own_messages() {
+        let mut outbox = sent(&["a"]);
+        outbox.accept_apart(messages(&["b", "c"]), "apart");
+        outbox.accept(messages(&["d"]), "two");
+        assert_eq!(outbox.send(0), [1, 2, 3]);
+        // The first one is held, and with it those that are done in order.
+        assert_eq!(outbox.answer(1, 0, NO).0, [""; 0]);
+        assert_eq!(outbox.answer(1, 3, Ok(())).0, [""; 0]);
+        assert_eq!(outbox.answer(1, 1, Ok(())).0, [""; 0]);
+        assert_eq!(outbox.answer(1, 1, Ok(())).0, [""; 0], "an ack that comes twice counts once");
+        assert_eq!(outbox.answer(1, 2, Ok(())).0, ["apart"]);
+        assert_eq!(outbox.after(51).1, [0]);
+        assert_eq!(outbox.answer(52, 0, Ok(())).0, ["one", "two"]);
+        assert!(outbox.is_empty());
+        outbox.accept_apart(vec![], "nothing");
+        assert_eq!(outbox.done(), ["nothing"]);
     }
 
     #[test]

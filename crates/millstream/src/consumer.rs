@@ -51,14 +51,8 @@ impl Consumer {
         let stop = &self.stop;
         let mut looked = self.looked.clone();
         let mut gate = self.gate.clone();
-        let inbox = self.broker.client.new_inbox();
-        let mut subscription = loop {
-            match self.broker.client.subscribe(inbox.clone()).await {
-                Ok(subscription) => break subscription,
-                Err(error) => tracing::error!(%error, "cannot subscribe"),
-            }
-            tokio::time::sleep(self.timing.gate_retry.longest).await;
-        };
+        let mut placed = self.progress.placed();
+        let (mut inbox, mut subscription) = self.subscribe().await;
         let mut failures = 0_u32;
         let mut pull = Pull::new();
         'declare: loop {
@@ -72,6 +66,11 @@ impl Consumer {
                 Ok(Ensured { mark, notes }) => {
                     mark.into_iter().for_each(|mark| self.source.declare(mark));
                     notes.iter().for_each(|note| self.say(note));
+                    // What an earlier durable has delivered and nobody has taken yet comes again.
+                    if std::mem::replace(&mut placed, self.progress.placed()) != placed {
+                        (inbox, subscription) = self.subscribe().await;
+                        pull.back.clear();
+                    }
                 }
                 Err(error) => {
                     failures += 1;
@@ -142,6 +141,18 @@ impl Consumer {
         }
         self.progress.pulling.store(false, Ordering::Release);
         self.hand_back(subscription, pull).await;
+    }
+
+    /// A subscription of its own for what one durable delivers.
+    async fn subscribe(&self) -> (String, async_nats::Subscriber) {
+        loop {
+            let inbox = self.broker.client.new_inbox();
+            match self.broker.client.subscribe(inbox.clone()).await {
+                Ok(subscription) => return (inbox, subscription),
+                Err(error) => tracing::error!(%error, "cannot subscribe"),
+            }
+            tokio::time::sleep(self.timing.gate_retry.longest).await;
+        }
     }
 
     /// Says what is to be known of the place where the durable goes on.
@@ -279,11 +290,11 @@ impl Consumer {
             }
         };
         // What a durable before has given out may have killed the process that got it.
-        let given = seq <= self.progress.given_to.load(Ordering::Acquire);
-        let delivered = delivered.max(if given { 2 } else { 1 });
+        let given_before = seq <= self.progress.given_to.load(Ordering::Acquire);
         let async_nats::Message { subject, headers, payload, reply, .. } = message.message;
         let wire = Box::new(NatsWire { subject: subject.clone(), headers });
-        let Some(delivery) = self.decoder.decode(Incoming { seq, delivered, published, wire, payload }) else {
+        let Some(delivery) = self.decoder.decode(Incoming { seq, delivered, given_before, published, wire, payload })
+        else {
             tracing::error!(%subject, "terminated: message on REDRIVE is not a redrive");
             return None;
         };
@@ -291,7 +302,7 @@ impl Consumer {
             source: self.source.clone(),
             reply,
             received: Instant::now(),
-            in_engine: InEngine::enter(&self.progress),
+            in_engine: InEngine::enter(&self.progress, self.progress.placed()),
         };
         Some(Arrival::message(delivery, receipt))
     }

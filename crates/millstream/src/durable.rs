@@ -123,13 +123,12 @@ impl Declared {
                 continue;
             }
             fail::fail_point!("marked");
-            if let (Some(existing), Place::MakeAnew { .. }) = (&existing, place) {
-                self.progress.given_to.fetch_max(existing.delivered.stream_sequence, Ordering::AcqRel);
+            if place != Place::Keep {
+                let again = notes.iter().any(|note| matches!(note, Note::Ahead { .. }));
+                let given = existing.as_ref().map(|info| info.delivered.stream_sequence);
+                self.progress.place(given.filter(|_| again));
             }
             self.place(broker, &stream, existing, place).await?;
-            if place != Place::Keep {
-                self.progress.begin_again();
-            }
             self.progress.agree();
             self.hold(Some(mark.clone()));
             return Ok(Ensured { mark: Some(mark), notes });

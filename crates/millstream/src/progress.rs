@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) reread_to: AtomicU64,
     /// Up to here messages were given to somebody by a durable that was made anew, which counts deliveries from one again.
     pub(crate) given_to: AtomicU64,
+    /// How often a durable was put in the place of another: what the one before has delivered is not to be acked at this one.
+    placed: AtomicU64,
     /// How much of that the database had indeed not handled.
     pub(crate) recovered: AtomicU64,
     handled: Mutex<Handled>,
@@ -72,6 +74,25 @@ impl Progress {
     /// The durable is brought to another place, or the database was: what was handled says nothing about it.
     pub(crate) fn begin_again(&self) {
         self.with_handled(|handled| *handled = Handled::default());
+    }
+
+    /// Another durable takes the place of the one that was read. `given` is how far that one had given out messages of the same
+    /// stretch of the stream, to be given out again.
+    pub(crate) fn place(&self, given: Option<u64>) {
+        self.placed.fetch_add(1, Ordering::AcqRel);
+        match given {
+            Some(given) => drop(self.given_to.fetch_max(given, Ordering::AcqRel)),
+            None => {
+                self.given_to.store(0, Ordering::Release);
+                self.reread_to.store(0, Ordering::Release);
+            }
+        }
+        self.begin_again();
+    }
+
+    /// Tells one durable from the next.
+    pub(crate) fn placed(&self) -> u64 {
+        self.placed.load(Ordering::Acquire)
     }
 
     /// A message is done with.
@@ -195,8 +216,8 @@ impl Progress {
     }
 }
 
-/// A delivery's share in [`Progress::in_engine`].
-pub(crate) struct InEngine(Arc<Progress>);
+/// A delivery's share in [`Progress::in_engine`], and of which durable it is.
+pub(crate) struct InEngine(Arc<Progress>, u64);
 
 impl InEngine {
     /// The progress that it counts in.
@@ -204,9 +225,15 @@ impl InEngine {
         &self.0
     }
 
-    pub(crate) fn enter(progress: &Arc<Progress>) -> Self {
+    /// Counts a delivery of the durable that was `placed` then.
+    pub(crate) fn enter(progress: &Arc<Progress>, placed: u64) -> Self {
         progress.in_engine.fetch_add(1, Ordering::AcqRel);
-        Self(progress.clone())
+        Self(progress.clone(), placed)
+    }
+
+    /// Whether its durable is still the one that is read.
+    pub(crate) fn is_current(&self) -> bool {
+        self.0.placed() == self.1
     }
 }
 

@@ -26,8 +26,10 @@ pub(crate) struct Tasks {
     pub(crate) durables: Vec<Arc<Declared>>,
 }
 
-/// Tenths of a second without progress after which a stop no longer waits for what the broker refuses.
-const HELD_FOR: u32 = 20;
+/// How long a stop waits for the next message to be published.
+const SILENCE: Duration = Duration::from_secs(5);
+/// As [`SILENCE`], while the broker refuses what is left.
+const REFUSED: Duration = Duration::from_secs(2);
 
 /// Stops a service whose engine has left its loop; without the engine, which has panicked, what it had in hand is left to the next
 /// instance.
@@ -43,19 +45,18 @@ pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker
     };
     helpers.shutdown().await;
     // A publisher that has failed publishes nothing more; the next instance does.
-    let mut waited = 0;
+    let (mut published, mut since) = (outbox.published(), Instant::now());
     while outbox.queued() > 0 && broker.is_up() && publisher.try_join_next().is_none() {
-        if tokio::time::timeout(Duration::from_millis(100), outbox.progress()).await.is_ok() {
-            waited = 0;
-            continue;
+        let _ = tokio::time::timeout(Duration::from_millis(100), outbox.progress()).await;
+        if std::mem::replace(&mut published, outbox.published()) != published {
+            since = Instant::now();
         }
-        waited += 1;
-        // What the broker refuses is published by whoever is there when it no longer does.
-        if waited >= HELD_FOR && !outbox.held().is_empty() {
-            tracing::warn!(unpublished = outbox.queued(), held = ?outbox.held(), "stopping with events that the broker refuses");
+        let held = outbox.held();
+        // What is left is published by whoever is there when the broker takes it.
+        if since.elapsed() >= if held.is_empty() { SILENCE } else { REFUSED } {
+            tracing::warn!(unpublished = outbox.queued(), ?held, "stopping with events that the broker does not take");
             break;
         }
-        tracing::debug!("publishing the last events");
     }
     if let Some(mut engine) = engine {
         engine.write_watermark().await;

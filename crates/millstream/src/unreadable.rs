@@ -72,9 +72,9 @@ impl Unreadable {
             let _ = tokio::time::timeout(self.timing.publish_timeout, parked).await;
         }
         self.looked.send_replace(true);
-        if first.is_err() {
+        if !matches!(first, Ok(Ok(()))) {
             // What is left is looked at meanwhile; a look goes on where the one before has ended.
-            let _ = self.look(&mut seen).await;
+            self.look_until_done(&mut seen).await;
         }
         let mut server = self.server();
         let mut before: Option<Instant> = None;
@@ -87,15 +87,22 @@ impl Unreadable {
             }
             let same = std::mem::replace(&mut server, self.server()) == server;
             let soon = before.replace(Instant::now()).is_some_and(|at| at.elapsed() < self.timing.ack_wait * 3);
-            while (same || soon) && self.broker.is_up() {
-                match self.look(&mut seen).await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        tracing::debug!(error, stream = self.source.stream, "what is unacked cannot be looked at")
-                    }
-                }
-                tokio::time::sleep(self.timing.gate_retry.longest).await;
+            if same || soon {
+                self.look_until_done(&mut seen).await;
             }
+        }
+    }
+
+    /// Looks until it has seen everything, or the connection is lost.
+    async fn look_until_done(&self, seen: &mut Seen) {
+        while self.broker.is_up() {
+            match self.look(seen).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(error, stream = self.source.stream, "what is unacked cannot be looked at");
+                }
+            }
+            tokio::time::sleep(self.timing.gate_retry.longest).await;
         }
     }
 
@@ -105,6 +112,8 @@ impl Unreadable {
 
     async fn look(&self, seen: &mut Seen) -> Result<(), String> {
         let Source { stream: name, consumer, .. } = *self.source;
+        // Before the durable is looked at: an ack of what an earlier one has delivered is none of the next one's.
+        let placed = self.progress.placed();
         let info = info(&self.broker, name, consumer).await?;
         let (floor, through) = (info.ack_floor.stream_sequence, info.delivered.stream_sequence);
         let created = info.created.to_string();
@@ -118,7 +127,8 @@ impl Unreadable {
         let mut filters = info.config.filter_subjects;
         filters.push(info.config.filter_subject);
         // What was found before may have lost its ack.
-        let sequences: Vec<u64> = seen.found.iter().copied().chain(floor.max(seen.through) + 1..=through).collect();
+        let sequences: BTreeSet<u64> =
+            seen.found.iter().copied().chain(floor.max(seen.through) + 1..=through).collect();
         let get = |sequence: u64| async move {
             get(&self.broker.client, name, &json!({ "seq": sequence }), self.timing.publish_timeout)
                 .await
@@ -132,7 +142,7 @@ impl Unreadable {
             {
                 tracing::error!(stream = name, sequence, why, "a message that the client cannot read; parking it");
                 seen.found.insert(sequence);
-                self.hand_over(raw, why).await;
+                self.hand_over(raw, why, placed).await;
             }
             seen.through = seen.through.max(sequence);
         }
@@ -140,20 +150,20 @@ impl Unreadable {
     }
 
     /// Gives it to the engine. Its ack is by its sequence: it has no delivery that somebody has received.
-    async fn hand_over(&self, raw: Raw, why: String) {
+    async fn hand_over(&self, raw: Raw, why: String, placed: u64) {
         let Raw { sequence: seq, subject, at: published, headers, payload } = raw;
         let Source { stream, consumer, .. } = *self.source;
         let reply = Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{seq}.{}.0", published.millis()));
         let wire = Emitted { subject, headers: stored::lenient(&headers), payload: payload.clone() };
         // It may have been parked before, by this replica or by another.
         let delivered = 2;
-        let incoming = Incoming { seq, delivered, published, wire: Box::new(wire), payload };
+        let incoming = Incoming { seq, delivered, given_before: true, published, wire: Box::new(wire), payload };
         let Some(delivery) = self.decoder.unreadable(incoming, why) else { return };
         let receipt = MessageReceipt {
             source: self.source.clone(),
             reply: Some(reply),
             received: Instant::now(),
-            in_engine: InEngine::enter(&self.progress),
+            in_engine: InEngine::enter(&self.progress, placed),
         };
         // Without an engine there is nobody who parks it.
         let _ = self.inputs.send(Arrival::message(delivery, receipt)).await;

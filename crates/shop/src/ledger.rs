@@ -52,10 +52,16 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens a ledger; what is in it stays.
+    /// Opens a ledger; what is in it stays, but for a last line without an end.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.with_context(|| format!("--ledger: cannot write {}", path.display()))?;
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let text = std::fs::read(path)?;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            file.set_len(whole as u64)?;
+            Ok::<_, std::io::Error>(file)
+        };
+        let file = open().with_context(|| format!("--ledger: cannot write {}", path.display()))?;
         Ok(Self { file, path: path.into() })
     }
 
@@ -174,6 +180,8 @@ mod tests {
         lines.iter().for_each(|line| ledger.add(line).unwrap());
         ledger.file.write_all(br#"{"key":"k3","i"#).unwrap();
         assert_eq!(read(std::slice::from_ref(&path)).unwrap(), lines);
+        Ledger::open(&path).unwrap().add(&lines[0]).unwrap();
+        assert_eq!(read(std::slice::from_ref(&path)).unwrap(), [&lines[..], &lines[..1]].concat());
         std::fs::write(&path, "{}\n").unwrap();
         assert!(format!("{:#}", read(&[path]).unwrap_err()).contains("line 1"));
     }

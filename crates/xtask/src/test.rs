@@ -15,7 +15,7 @@ use crate::{cargo, obtain};
 const SKIPPED: &str = "MILLSTREAM_SKIPPED";
 
 /// Seeds that the simulator's tests run with `--long`, of each world.
-const LONG_SEEDS: (&str, &str) = ("MILLSTREAM_SEEDS", "3000");
+const LONG_SEEDS: (&str, &str) = ("MILLSTREAM_SEEDS", "2000");
 
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let (long, args) = with_long(args);

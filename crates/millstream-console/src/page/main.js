@@ -124,11 +124,11 @@ setInterval(() => {
 }, 1000);
 
 // A hidden tab disconnects, which also keeps the browser's few connections free.
-document.addEventListener('visibilitychange', () => {
+const look = () => {
 	if (document.hidden) { source?.close(); linked(false, 'paused'); } else connect();
-});
+};
+document.addEventListener('visibilitychange', look);
 
 told.addEventListener('acted', () => { if (!location.hash.match(/^#?\/?$/)) show(false); });
 show(false);
-// A tab that is opened in the background connects when it is looked at.
-if (document.hidden) linked(false, 'paused'); else connect();
+look();

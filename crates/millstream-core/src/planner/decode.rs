@@ -37,6 +37,8 @@ pub struct Incoming {
     pub seq: u64,
     /// How often it has been delivered, this time included.
     pub delivered: i64,
+    /// Whether a durable that was made anew since has given it to somebody.
+    pub given_before: bool,
     /// When the broker took it.
     pub published: Timestamp,
     /// Subject and headers.
@@ -81,7 +83,7 @@ impl Decoder {
     /// Reads a delivery. What no handler can read is a delivery as well, one that says why; `None` is something among the redrives
     /// that is none.
     pub fn decode(&self, incoming: Incoming) -> Option<Delivery> {
-        let Incoming { seq, delivered, published, wire, payload } = incoming;
+        let Incoming { seq, delivered, given_before, published, wire, payload } = incoming;
         let redriven = |name: &str| wire.header(name);
         let redriven = if self.redrives { Some(Redriven::read(redriven, wire.subject())?) } else { None };
         let mut attributes = Attributes::of(&*wire);
@@ -105,6 +107,7 @@ impl Decoder {
             wire,
             payload,
             delivered,
+            given_before,
         })
     }
 

@@ -84,9 +84,16 @@ pub struct Delivery {
     pub payload: Bytes,
     /// How often the broker has delivered it, this time included: a hint, never a verdict.
     pub delivered: i64,
+    /// Whether a durable that was made anew since has given it to somebody.
+    pub given_before: bool,
 }
 
 impl Delivery {
+    /// Whether somebody may have got it before, who may have died of it.
+    pub(crate) fn was_given_out(&self) -> bool {
+        self.delivered > 1 || self.given_before
+    }
+
     /// The number of the redrive that it is.
     pub fn redrive(&self) -> Option<u32> {
         self.redriven.as_ref().map(|redriven| redriven.number)

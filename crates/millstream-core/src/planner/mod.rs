@@ -111,7 +111,7 @@ impl Planner {
         docs.dedup();
         let again = |input: &&&Input| match input {
             Input::Message(delivery) => {
-                recheck || delivery.delivered > 1 || delivery.redriven.is_some() || delivery.settled
+                recheck || delivery.was_given_out() || delivery.redriven.is_some() || delivery.settled
             }
             other => recheck && other.journalled(),
         };

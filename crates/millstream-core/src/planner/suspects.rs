@@ -56,7 +56,7 @@ impl Planner {
 }
 
 fn is_suspect(delivery: &Delivery, entry: Option<&Entry>) -> bool {
-    delivery.work.is_ok() && delivery.is_to_be_handled(entry) && (entry.is_some() || delivery.delivered > 1)
+    delivery.work.is_ok() && delivery.is_to_be_handled(entry) && (entry.is_some() || delivery.was_given_out())
 }
 
 impl Suspects {

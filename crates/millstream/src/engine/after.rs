@@ -49,14 +49,14 @@ impl Engine {
                         _ => {}
                     }
                     if let Input::Message(delivery) = &input {
-                        self.note_handled(delivery, &end, message.in_engine.progress());
+                        self.note_handled(delivery, &end, progress);
                     }
                     let kind = match end {
                         End::Nak { delay, .. } => AckKind::Nak(Some(delay)),
                         End::Ahead { .. } => AckKind::Nak(Some(self.planner.timing.ahead_every)),
                         _ => AckKind::Ack,
                     };
-                    acks.extend(message.reply.map(|reply| (reply, kind)));
+                    acks.extend(message.ack(kind));
                 }
                 (Receipt::Command { answer, .. }, End::Answer(with)) => answers.push((answer, answered(&input, with))),
                 (Receipt::Due, _) => {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream::AckKind;
 use async_nats::{HeaderMap, Subject};
 use millstream_core::planner::{CommandInput, Delivery, DueInput, Input, OutcomeInput, Reply, Wire};
 use tokio::sync::oneshot;
@@ -40,6 +41,14 @@ pub(crate) struct MessageReceipt {
     pub(crate) received: Instant,
     /// Counts it as being here until it is dropped.
     pub(crate) in_engine: InEngine,
+}
+
+impl MessageReceipt {
+    /// What the broker is told. Nothing, if the durable was made anew: it goes by sequences, and delivers the message again, to be
+    /// answered from the journal.
+    pub(crate) fn ack(self, kind: AckKind) -> Option<(Subject, AckKind)> {
+        Some((self.reply.filter(|_| self.in_engine.is_current())?, kind))
+    }
 }
 
 impl Arrival {

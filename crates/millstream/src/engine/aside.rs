@@ -59,7 +59,7 @@ impl Engine {
         let Arrival { input, receipt } = arrival;
         match receipt {
             Receipt::Message(message) => {
-                self.acker.send(message.reply.map(|reply| (reply, AckKind::Nak(Some(delay)))).into_iter().collect());
+                self.acker.send(message.ack(AckKind::Nak(Some(delay))).into_iter().collect());
             }
             Receipt::Command { answer, .. } => {
                 let why = "it conflicts again and again with what the store has";

@@ -127,7 +127,7 @@ impl Engine {
         let mut naks = Vec::new();
         for Arrival { input, receipt } in batch {
             match receipt {
-                Receipt::Message(message) => naks.extend(message.reply.map(|reply| (reply, AckKind::Nak(None)))),
+                Receipt::Message(message) => naks.extend(message.ack(AckKind::Nak(None))),
                 Receipt::Command { ticket, answer } => {
                     let why = if ticket.withdraw() { stopping() } else { CommandError::OutcomeUnknown };
                     drop(answer.send(Err(why)));

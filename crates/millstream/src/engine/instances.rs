@@ -1,8 +1,10 @@
 //! Instance rows: this engine's own, with its watermark, and the sweep of those whose engine has died.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -115,9 +117,24 @@ impl InstanceSweep {
     /// clock, in which every read succeeded.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut seen: HashMap<Id, (u64, Instant)> = HashMap::new();
+        // Each on its own: what one has left may be for a subject that the broker refuses.
+        let mut sweeps = FuturesUnordered::new();
+        let mut under_way: HashSet<Id> = HashSet::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                Some((id, swept)) = sweeps.next() => {
+                    under_way.remove(&id);
+                    match swept {
+                        Ok(true) => tracing::info!(instance = %id, "published what a dead instance left"),
+                        Ok(false) => drop(seen.remove(&id)),
+                        Err(error) => {
+                            let error: StoreError = error;
+                            tracing::debug!(%error, instance = %id, "sweep failed; retrying");
+                        }
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep(self.timing.instance_sweep) => {}
             }
             let Ok(rows) = self.store.instances().await else {
@@ -129,14 +146,9 @@ impl InstanceSweep {
                 let (version, since) = *seen.entry(row.id).or_insert((row.version, Instant::now()));
                 if version != row.version {
                     seen.insert(row.id, (row.version, Instant::now()));
-                } else if since.elapsed() >= self.timing.dead_after {
-                    match self.sweep(row.id, row.version, row.published_through).await {
-                        Ok(true) => {
-                            tracing::info!(instance = %row.id, "published what a dead instance left")
-                        }
-                        Ok(false) => drop(seen.remove(&row.id)),
-                        Err(error) => tracing::debug!(%error, instance = %row.id, "sweep failed; retrying"),
-                    }
+                } else if since.elapsed() >= self.timing.dead_after && under_way.insert(row.id) {
+                    let sweep = self.sweep(row.id, row.version, row.published_through);
+                    sweeps.push(async move { (row.id, sweep.await) });
                 }
             }
         }
@@ -146,6 +158,7 @@ impl InstanceSweep {
     /// A version that has moved means that the owner lives.
     async fn sweep(&self, id: Id, version: u64, through: u64) -> Result<bool, StoreError> {
         let mut after = through;
+        let mut pages = vec![];
         loop {
             let entries = self.store.unpublished(id, after, PAGE).await?;
             let Some(last) = entries.last() else { break };
@@ -156,6 +169,9 @@ impl InstanceSweep {
             after = if full { end - 1 } else { end };
             let (done, out) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
+            pages.push(out);
+        }
+        for out in pages {
             out.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
         }
         fail::fail_point!("before_row_deleted");

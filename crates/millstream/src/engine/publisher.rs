@@ -1,7 +1,7 @@
 //! The publisher: a task of its own that sends committed batches in order, pipelined, until the broker has acked each
 //! message. What it has published is a watermark, which the loop writes with its next commit.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,29 +44,32 @@ pub(crate) struct Job {
 pub(crate) enum Done {
     /// A batch of this engine.
     Batch { watermark: Arc<Watermark>, batch: u64 },
-    /// A sweep of a dead instance's entries.
+    /// A sweep of a dead instance's entries: whatever this engine's own wait for, they are done with when they are out.
     Swept(oneshot::Sender<()>),
 }
 
 /// The loop's end of the publisher.
 #[derive(Clone)]
 pub(crate) struct Outbox {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<(u64, Job)>,
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
     queued_entries: AtomicU64,
-    /// When each job was queued that is not done, in order.
-    since: Mutex<VecDeque<Instant>>,
+    /// When each job was queued that is not done, by numbers that rise.
+    since: Mutex<BTreeMap<u64, Instant>>,
+    numbers: AtomicU64,
     /// What the broker goes on refusing.
     held: Mutex<Vec<Held>>,
     progress: Notify,
+    /// Messages that are out.
+    out: AtomicU64,
 }
 
 impl Shared {
-    fn since(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+    fn since(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,9 +86,10 @@ impl Outbox {
     pub(crate) fn send(&self, job: Job) {
         self.shared.queued_entries.fetch_add(job.entries, Ordering::Relaxed);
         let mut since = self.shared.since();
-        since.push_back(Instant::now());
+        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        since.insert(number, Instant::now());
         // The publisher ends only after the last sender is gone.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send((number, job));
     }
 
     /// Entries queued and not yet published.
@@ -95,7 +99,7 @@ impl Outbox {
 
     /// How long the oldest job has been waiting.
     pub(crate) fn oldest(&self) -> Duration {
-        self.shared.since().front().map_or(Duration::ZERO, Instant::elapsed)
+        self.shared.since().first_key_value().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     /// What the broker goes on refusing, a sentence for each kind of subject.
@@ -108,6 +112,11 @@ impl Outbox {
         held.iter().map(say).collect()
     }
 
+    /// How many messages this process has published.
+    pub(crate) fn published(&self) -> u64 {
+        self.shared.out.load(Ordering::Relaxed)
+    }
+
     /// Resolves the next time that a job is done.
     pub(crate) async fn progress(&self) {
         self.shared.progress.notified().await;
@@ -117,7 +126,7 @@ impl Outbox {
 /// Replies come to one subscription and are told apart by a number, which costs less than a future for each message and
 /// leaves nothing behind when everything is sent again. What is sent when is decided by the outbox of `millstream-core`.
 pub(crate) struct Publisher {
-    queue: mpsc::UnboundedReceiver<Job>,
+    queue: mpsc::UnboundedReceiver<(u64, Job)>,
     shared: Arc<Shared>,
 }
 
@@ -145,8 +154,8 @@ enum Verdict {
     Refused(String),
 }
 
-/// The entries of a job, whether it has messages, and who is told of its end.
-type Waiting = (u64, bool, Done);
+/// A job's number, its entries, whether it has messages, and who is told of its end.
+type Waiting = (u64, u64, bool, Done);
 
 impl Publisher {
     /// Publishes until the outbox is dropped and everything is out. `missing` is told when a message is refused, for its stream may
@@ -192,12 +201,16 @@ impl Publisher {
                     if let Some(message) = &out {
                         fail_point!("after_publish");
                         meters.published(&message.subject);
+                        self.shared.out.fetch_add(1, Ordering::Relaxed);
                         forgotten.remove(&number);
                     }
                     self.done(done, &meters);
                     if let Some(news) = news {
+                        // Each dead letter has a subject of its own: what all of them come to is looked at with each deadline.
+                        if news != News::RefusedAgain {
+                            self.show(waiting.held());
+                        }
                         self.tell(news, &meters, &missing);
-                        self.show(waiting.held());
                     }
                 }
                 Ok(()) = link.changed() => {
@@ -215,10 +228,13 @@ impl Publisher {
                     self.show(waiting.held());
                 }
                 job = self.queue.recv(), if open && waiting.has_room() => match job {
-                    Some(Job { messages, entries, done }) => {
+                    Some((number, Job { messages, entries, done })) => {
                         let started = Instant::now();
                         let emits = !messages.is_empty();
-                        waiting.accept(messages, (entries, emits, done));
+                        match done {
+                            Done::Swept(_) => waiting.accept_apart(messages, (number, entries, emits, done)),
+                            Done::Batch { .. } => waiting.accept(messages, (number, entries, emits, done)),
+                        }
                         if broker.is_up() {
                             let numbers = waiting.send(now());
                             send(&broker, &inbox, &waiting, &forgotten, numbers).await;
@@ -235,13 +251,13 @@ impl Publisher {
 
     /// Jobs whose messages are all out.
     fn done(&self, jobs: Vec<Waiting>, meters: &Meters) {
-        for (entries, emits, done) in jobs {
+        for (number, entries, emits, done) in jobs {
             match done {
                 Done::Batch { watermark, batch } => watermark.0.store(batch, Ordering::Release),
                 Done::Swept(done) => drop(done.send(())),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
-            if let (Some(since), true) = (self.shared.since().pop_front(), emits) {
+            if let (Some(since), true) = (self.shared.since().remove(&number), emits) {
                 meters.exchanged("publish", since);
             }
             self.shared.progress.notify_one();

@@ -38,8 +38,8 @@ pub(crate) struct Status {
 pub(crate) struct Silence {
     /// When the first attempt failed that no answer has followed.
     pub(crate) since: Timestamp,
-    /// Effects of the kind that were due when somebody looked last.
-    pub(crate) due: u64,
+    /// Effects of the kind that waited when somebody looked last.
+    pub(crate) waiting: u64,
 }
 
 /// What is there from the first connection on.
@@ -67,7 +67,7 @@ impl Status {
     /// An effect of a kind had no definite outcome.
     pub(crate) fn unanswered(&self, kind: &str, now: Timestamp) {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        outside.entry(kind.to_owned()).or_insert(Silence { since: now, due: 0 });
+        outside.entry(kind.to_owned()).or_insert(Silence { since: now, waiting: 1 });
     }
 
     /// An effect of a kind had a definite outcome.
@@ -75,10 +75,13 @@ impl Status {
         self.outside.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
     }
 
-    /// How many effects of a kind are due.
-    pub(crate) fn see_due(&self, due: impl Fn(&str) -> u64) {
+    /// How many effects of a kind there are, due or tried again later. Without any, nobody waits for an answer.
+    pub(crate) fn see_waiting(&self, waiting: impl Fn(&str) -> u64) {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        outside.iter_mut().for_each(|(kind, silence)| silence.due = due(kind));
+        outside.retain(|kind, silence| {
+            silence.waiting = waiting(kind);
+            silence.waiting > 0
+        });
     }
 
     /// The kinds of effects whose outside does not answer.

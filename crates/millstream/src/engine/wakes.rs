@@ -79,6 +79,8 @@ pub(crate) struct Sweep {
     pub(crate) meters: Arc<Meters>,
 }
 
+/// After which no wake is due.
+const WHENEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Due timers that are sent to the loop at once.
 const TIMERS: usize = 256;
 
@@ -113,8 +115,14 @@ impl Sweep {
         let now = self.clock.now();
         let due = self.store.wakes_due(now).await?;
         self.meters.wakes_due(&due, now);
-        self.status.see_due(|kind| due.iter().find(|due| due.kind == kind).map_or(0, |due| due.due));
-        self.meters.unanswered(self.kinds.effects.keys(), &self.status.silences(), now);
+        let mut silences = self.status.silences();
+        if !silences.is_empty() {
+            // Another replica may have got the answer, or nobody waits for one any more.
+            let all = self.store.wakes_due(now + WHENEVER).await?;
+            self.status.see_waiting(|kind| all.iter().find(|of| of.kind == kind).map_or(0, |of| of.due));
+            silences = self.status.silences();
+        }
+        self.meters.unanswered(self.kinds.effects.keys(), &silences, now);
         let is_due = |kind: &str| due.iter().any(|due| due.kind == kind && due.due > 0);
         for (kind, timer) in &self.kinds.timers {
             let Some((metric, tolerance)) = timer.overdue() else { continue };

@@ -147,7 +147,7 @@ impl Probe for EngineProbe {
             pending: progress.pending.load(Ordering::Acquire),
             ack_pending: progress.ack_pending.load(Ordering::Acquire),
         };
-        let unanswered = |(effect, Silence { since, due })| Unanswered { effect, since, waiting: due };
+        let unanswered = |(effect, Silence { since, waiting })| Unanswered { effect, since, waiting };
         let refuses = self.status.refuses(&self.timing).is_some();
         Health {
             database: self.status.store_up.load(Ordering::Acquire),

@@ -149,7 +149,9 @@ impl Operator {
                     Err(_) => return Err(away(&format!("no answer within {PATIENCE:?}"))),
                 };
                 asked = Instant::now();
-                match answer.status {
+                // A message of the stream may have been published with a status of its own.
+                let is_message = answer.headers.as_ref().is_some_and(|headers| headers.get("Nats-Sequence").is_some());
+                match answer.status.filter(|_| !is_message) {
                     None | Some(StatusCode::OK) => {}
                     Some(StatusCode::NO_RESPONDERS) => {
                         return Err(OperatorError::NotFound(format!("there is no stream {stream}")));

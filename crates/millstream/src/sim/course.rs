@@ -447,6 +447,7 @@ fn decode(decoder: &Decoder, delivery: &crate::sim::broker::Delivery) -> Option<
     decoder.decode(Incoming {
         seq: message.seq,
         delivered: i64::try_from(delivery.delivered).unwrap_or(i64::MAX),
+        given_before: false,
         published: Timestamp::from_millis(message.time),
         payload: message.payload.clone(),
         wire: Box::new(wire),

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use millstream::engine::timing::Timing;
+use millstream::event::Emitted;
+use millstream::store::{Batch, Entry, State, Store};
 use millstream::telemetry::Metric;
 use millstream::testing::{Bench, eventually};
 use millstream::{
     Command, CommandHandler, Document, Effect, Event, Fault, Handler, Id, Keys, Kind, Meta, Outage, Received, Service,
-    Start, Stream, Timer, Unit, Wake,
+    Start, Stream, Timer, Timestamp, Unit, Wake,
 };
 use serde::{Deserialize, Serialize};
 
@@ -400,4 +402,39 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 pub(crate) async fn notes(bench: &Bench, account: &str) -> Vec<String> {
     let all = bench.events::<Noted>().await;
     all.into_iter().filter(|noted| noted.account == account).map(|noted| noted.body.note).collect()
+}
+
+/// Leaves in the database what a process does that died after its first batch, published or not.
+pub(crate) async fn dead_instance(
+    store: &dyn Store,
+    at: Timestamp,
+    published_through: u64,
+    messages: &[Emitted],
+) -> Id {
+    let (instance, id) = (Id::random(at), Id::random(at));
+    store.insert_instance(instance).await.unwrap();
+    let entry = Entry {
+        id,
+        version: 1,
+        state: State::Done,
+        attempts: 0,
+        started: 0,
+        redrives: 0,
+        error: None,
+        first_failure: None,
+        last_failure: None,
+        emitted: Emitted::pack(messages).into(),
+        reply: None,
+        instance,
+        batch: 1,
+        stream: String::new(),
+        seq: 0,
+        at,
+    };
+    let journal = vec![entry];
+    store
+        .commit(Batch { instance, batch: 1, published_through, docs: vec![], journal, keys: vec![], now: at })
+        .await
+        .unwrap();
+    instance
 }

@@ -211,3 +211,23 @@ async fn an_outside_that_does_not_answer_is_said_with_since_when_and_how_much_wa
     assert_eq!(health().await, ("UP".into(), serde_json::json!([])));
     service.stop().await;
 }
+
+/// One has the outage, and the other may get the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_one_replica_ends_the_silence_of_all() {
+    let bench = bench().await;
+    let world = World::default();
+    let (one, two) = (bench.run(ledger(&world), short()).await, bench.run(ledger(&world), short()).await);
+    let silences = || [&one, &two].map(|of| of.metric("millstream_effects_unanswered_seconds", &[("kind", "charge")]));
+    for round in 0..3 {
+        world.outside().otherwise = Some(Answer::Down);
+        let account = format!("a{round}");
+        publish(&bench, &account, "charge", Act::Charge).await;
+        until("an outage to be seen", async || silences().iter().any(|of| *of > Some(0.0))).await;
+        world.outside().otherwise = Some(Answer::Paid);
+        until_paid(&one, &account).await;
+        until("both to be well", async || silences() == [Some(0.0); 2]).await;
+    }
+    one.stop().await;
+    two.stop().await;
+}

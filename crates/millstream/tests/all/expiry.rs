@@ -5,8 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use millstream::Timestamp;
 use millstream::engine::timing::Timing;
-use millstream::ids::Id;
-use millstream::store::{Batch, Entry, State, open};
+use millstream::store::open;
 use millstream::testing::Bench;
 
 use crate::bank::*;
@@ -35,36 +34,7 @@ const PARKED: i64 = 2;
 /// An old entry of an instance that has ended: the next round of expiry takes it away.
 async fn canary(bench: &Bench) {
     let store = open(&bench.store.url(SERVICE)).unwrap();
-    let instance = Id::random(Timestamp::from_millis(1));
-    store.insert_instance(instance).await.unwrap();
-    let entry = Entry {
-        id: Id::random(Timestamp::from_millis(1)),
-        version: 1,
-        state: State::Done,
-        attempts: 0,
-        started: 0,
-        redrives: 0,
-        error: None,
-        first_failure: None,
-        last_failure: None,
-        emitted: bytes::Bytes::new(),
-        reply: None,
-        instance,
-        batch: 1,
-        stream: String::new(),
-        seq: 0,
-        at: Timestamp::from_millis(1),
-    };
-    let batch = Batch {
-        instance,
-        batch: 1,
-        published_through: 1,
-        docs: vec![],
-        journal: vec![entry],
-        keys: vec![],
-        now: Timestamp::from_millis(1),
-    };
-    store.commit(batch).await.unwrap();
+    let instance = dead_instance(&*store, Timestamp::from_millis(1), 1, &[]).await;
     let row = store.instances().await.unwrap().into_iter().find(|row| row.id == instance).unwrap();
     assert!(store.delete_instance(instance, row.version).await.unwrap());
 }

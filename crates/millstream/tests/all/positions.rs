@@ -185,12 +185,16 @@ impl Handler<Paid> for OnPaid {
         Keys::one::<Account>(&paid.account)
     }
     fn handle(&self, paid: &Received<Paid>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        let account = unit.get::<Account>(&paid.account)?;
-        let mut account = account.unwrap_or_else(|| Account { id: paid.account.clone(), ..Account::default() });
-        account.balance += 100;
-        unit.put(account);
-        Ok(())
+        credit(unit, &paid.account, 100)
     }
+}
+
+fn credit(unit: &mut Unit<'_>, id: &str, amount: i64) -> Result<(), Fault> {
+    let account = unit.get::<Account>(id)?;
+    let mut account = account.unwrap_or_else(|| Account { id: id.into(), ..Account::default() });
+    account.balance += amount;
+    unit.put(account);
+    Ok(())
 }
 
 async fn pay(bench: &Bench, times: usize) {
@@ -231,11 +235,7 @@ impl Handler<Moved> for Count {
         Keys::one::<Account>(&moved.account)
     }
     fn handle(&self, moved: &Received<Moved>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        let account = unit.get::<Account>(&moved.account)?;
-        let mut account = account.unwrap_or_else(|| Account { id: moved.account.clone(), ..Account::default() });
-        account.balance += 1;
-        unit.put(account);
-        Ok(())
+        credit(unit, &moved.account, 1)
     }
 }
 

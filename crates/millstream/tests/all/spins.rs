@@ -75,20 +75,8 @@ impl Store for Cursed {
         load(&'a self, wanted: Wanted) -> Loaded;
         get(&'a self, key: Key) -> Option<StoredDoc>;
         ping(&'a self) -> ();
-        find(&'a self, query: Selection) -> Vec<StoredDoc>;
-        due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
-        wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;
-        insert_instance(&'a self, id: Id) -> ();
-        instances(&'a self) -> Vec<Instance>;
-        delete_instance(&'a self, id: Id, version: u64) -> bool;
-        unpublished(&'a self, instance: Id, after: u64, limit: usize) -> Vec<Entry>;
-        count_unpublished(&'a self) -> u64;
-        init_settled(&'a self, mark: Settled) -> Settled;
-        move_settled(&'a self, from: Settled, to: Settled) -> bool;
-        settled(&'a self, stream: &'a str) -> Option<Settled>;
-        expire(&'a self, expiry: Expiry) -> usize;
-        clear(&'a self) -> ();
     }
+    pass_on!(the rest);
 }
 
 #[tokio::test]

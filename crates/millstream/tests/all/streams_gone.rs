@@ -1,5 +1,8 @@
 //! Streams that are deleted while their owner runs.
 
+use millstream::Timestamp;
+use millstream::event::Emitted;
+use millstream::store::open;
 use millstream::testing::{Bench, TestService, fresh_meta};
 
 use crate::bank::*;
@@ -51,6 +54,32 @@ async fn a_subject_that_the_broker_goes_on_refusing_is_named_and_holds_up_nothin
     letters.max_message_size = -1;
     bench.jetstream().update_stream(letters).await.unwrap();
     assert_eq!(bench.expect_dead_letters(SERVICE, 1).await.len(), 1);
+    service.until_ready().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_dead_instances_have_left_goes_out_whatever_the_others_wait_for() {
+    let bench = bench().await;
+    let service = bench.run(ledger(&World::default()), short()).await;
+    let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
+    letters.max_message_size = 10;
+    bench.jetstream().update_stream(letters.clone()).await.unwrap();
+    publish(&bench, "a", "bad", Act::Reject).await;
+    service.until_waits_for("the broker refuses dlq.ledger.bank-moved.").await;
+
+    let store = open(&bench.store.url(SERVICE)).unwrap();
+    let noted = |note: &str| Emitted::event(SERVICE, &fresh_meta(), &Noted { account: "a".into(), note: note.into() });
+    let refused =
+        Emitted { subject: "dlq.ledger.bank-moved.left".into(), headers: vec![], payload: "too large for it".into() };
+    dead_instance(&*store, Timestamp::system(), 0, &[refused, noted("beside").unwrap()]).await;
+    dead_instance(&*store, Timestamp::system(), 0, &[noted("alone").unwrap()]).await;
+    assert_eq!(bench.expect::<Noted>(2).await.len(), 2);
+    // Its own, and the one with something that is refused.
+    until("the other's row to go", async || store.instances().await.unwrap().len() == 2).await;
+    letters.max_message_size = -1;
+    bench.jetstream().update_stream(letters).await.unwrap();
+    until("the last row to go", async || store.instances().await.unwrap().len() == 1).await;
     service.until_ready().await;
     service.stop().await;
 }

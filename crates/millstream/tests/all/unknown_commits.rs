@@ -49,6 +49,21 @@ macro_rules! pass_on {
             self.store.$name($($arg),*)
         }
     )*};
+    (the rest) => { pass_on! {
+        find(&'a self, query: Selection) -> Vec<StoredDoc>;
+        due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
+        wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;
+        insert_instance(&'a self, id: Id) -> ();
+        instances(&'a self) -> Vec<Instance>;
+        delete_instance(&'a self, id: Id, version: u64) -> bool;
+        unpublished(&'a self, instance: Id, after: u64, limit: usize) -> Vec<Entry>;
+        count_unpublished(&'a self) -> u64;
+        init_settled(&'a self, mark: Settled) -> Settled;
+        move_settled(&'a self, from: Settled, to: Settled) -> bool;
+        settled(&'a self, stream: &'a str) -> Option<Settled>;
+        expire(&'a self, expiry: Expiry) -> usize;
+        clear(&'a self) -> ();
+    } };
 }
 
 pub(crate) use pass_on;
@@ -88,21 +103,7 @@ impl Store for Lossy {
         Box::pin(async move { self.there()?.ping().await })
     }
 
-    pass_on! {
-        find(&'a self, query: Selection) -> Vec<StoredDoc>;
-        due_wakes(&'a self, kinds: &'a [&'static str], now: Timestamp, limit: usize) -> Vec<StoredDoc>;
-        wakes_due(&'a self, now: Timestamp) -> Vec<WakesDue>;
-        insert_instance(&'a self, id: Id) -> ();
-        instances(&'a self) -> Vec<Instance>;
-        delete_instance(&'a self, id: Id, version: u64) -> bool;
-        unpublished(&'a self, instance: Id, after: u64, limit: usize) -> Vec<Entry>;
-        count_unpublished(&'a self) -> u64;
-        init_settled(&'a self, mark: Settled) -> Settled;
-        move_settled(&'a self, from: Settled, to: Settled) -> bool;
-        settled(&'a self, stream: &'a str) -> Option<Settled>;
-        expire(&'a self, expiry: Expiry) -> usize;
-        clear(&'a self) -> ();
-    }
+    pass_on!(the rest);
 }
 
 pub(crate) async fn run(bench: &Bench, world: &World, store: &Arc<Lossy>) -> TestService {

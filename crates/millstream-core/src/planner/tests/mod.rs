@@ -270,6 +270,7 @@ impl Message {
             payload: wire.payload.clone(),
             wire: Box::new(wire),
             delivered: self.delivered,
+            given_before: false,
         }
     }
 }

@@ -47,6 +47,15 @@ fn the_start_of_a_suspect_is_committed_with_its_batch_the_first_time_and_ends_wi
     assert_eq!((entry.started, entry.version), (0, 2));
 }
 
+/// A durable that was made anew counts deliveries from one again.
+#[test]
+fn one_that_an_earlier_durable_has_given_out_is_a_suspect_at_its_first_delivery() {
+    let world = World::new();
+    let given = |given_before| Input::Message(Box::new(Delivery { given_before, ..message(Does::Add).delivery() }));
+    assert!(nothing(&suspects(&world, &[given(false)], &HashSet::default())));
+    assert_eq!(suspects(&world, &[given(true)], &HashSet::default()).starts.len(), 1);
+}
+
 #[test]
 fn one_with_an_open_entry_is_a_suspect_however_often_it_was_delivered() {
     let mut world = World::new();
