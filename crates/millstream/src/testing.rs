@@ -257,14 +257,28 @@ pub fn stop_at(point: &str, nth: u64) {
         for other in others.clone() {
             fail::cfg(other, "pause").expect("`pause` is an action");
         }
-        // A transaction that has begun comes to its end.
-        std::thread::sleep(Duration::from_millis(200));
+        // A transaction that has begun comes to its end: on a busy machine that takes as long as it takes.
+        std::thread::sleep(Duration::from_millis(50));
+        while locks_a_file() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         eprintln!("stopping at crash point `{point}`");
         nats_embedded::signal(std::process::id(), "STOP");
         // The signal may take effect on another thread a moment before this one.
         std::thread::sleep(Duration::from_millis(50));
         others.for_each(fail::remove);
     });
+}
+
+/// Whether this process holds a lock for writing, as SQLite does on its file within a transaction (proc_locks(5)).
+#[cfg(feature = "failpoints")]
+fn locks_a_file() -> bool {
+    let own = std::process::id().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|lock| {
+        let mut fields = lock.split_whitespace().skip(3);
+        fields.next() == Some("WRITE") && fields.next() == Some(own.as_str())
+    })
 }
 
 #[cfg(feature = "failpoints")]

@@ -72,6 +72,7 @@ impl Place {
             folder: self.folder().into(),
             crash: None,
             stop: None,
+            stop_when_told: None,
             silent: false,
             sweeps: true,
             pin_ms: None,

@@ -1,6 +1,6 @@
 //! Processes that run the ledger: this test binary again, with one test selected.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -95,6 +95,11 @@ impl Child {
     /// Waits until it has said this.
     pub(super) async fn says(&self, what: &str) {
         eventually(what, PATIENCE, async || self.said().contains(what)).await;
+    }
+
+    /// Arms the stop that waits for this.
+    pub(super) fn tell_to_stop(&mut self) {
+        self.process.stdin.as_mut().unwrap().write_all(b"!").unwrap();
     }
 
     /// Sends it a signal by its name.

@@ -271,6 +271,8 @@ pub(super) struct Errand {
     pub(super) crash: Option<(String, u64)>,
     /// Where to stop until a SIGCONT comes, and at which time of being there.
     pub(super) stop: Option<(String, u64)>,
+    /// The same, counted from when it is told so.
+    pub(super) stop_when_told: Option<(String, u64)>,
     /// Whether the watermark is written only after something was published, and not also as a sign of life.
     pub(super) silent: bool,
     /// Whether the instance rows of others are swept.
@@ -307,9 +309,14 @@ fn timing(errand: &Errand) -> Timing {
 fn a_ledger_process() {
     let Ok(errand) = std::env::var(ERRAND) else { return };
     let errand: Errand = serde_json::from_str(&errand).unwrap();
-    // The standard input ends with the process of the test, and nothing is left behind by a test that was killed.
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read(&mut [0]);
+    // The standard input ends with the process of the test, and nothing is left behind by a test that was killed. A byte that
+    // comes before arms the stop.
+    let when_told = errand.stop_when_told.clone();
+    std::thread::spawn(move || {
+        if let (Ok(1), Some((point, nth))) = (std::io::stdin().read(&mut [0]), &when_told) {
+            stop_at(point, *nth);
+            let _ = std::io::stdin().read(&mut [0]);
+        }
         std::process::exit(3);
     });
     if let Some((point, nth)) = &errand.crash {

@@ -14,10 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn stopped_at(point: &str, nth: u64) {
     let mut place = Place::new().await;
     let plain = place.errand();
-    let zombie = Child::start(&Errand { stop: Some((point.into(), nth)), ..plain.clone() });
+    let mut zombie = Child::start(&Errand { stop_when_told: Some((point.into(), nth)), ..plain.clone() });
     zombie.ready().await;
     let first = place.instances();
     assert_eq!(first.len(), 1, "the first has its row");
+    zombie.tell_to_stop();
     let stopping = format!("stopping at crash point `{point}`");
     let until = Instant::now() + PATIENCE;
     while !zombie.said().contains(&stopping) {
