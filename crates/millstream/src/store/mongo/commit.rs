@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
 
 use super::abandoned::{ABANDONED, abort};
-use super::rows::{DocRow, EntryRow, KeyRow, binary, date, int, key};
+use super::document::record;
+use super::rows::{EntryRow, KeyRow, binary, date, int, key};
 use super::trouble::{Trouble, answer};
-use super::tx::{Tx, Uncommitted, replace};
+use super::tx::{Tx, Uncommitted, raw, replace};
 use super::{INSTANCES, JOURNAL, KEYS, Link, MongoStore};
 use crate::store::{Batch, CommitError, DocWrite};
 
@@ -66,7 +67,7 @@ impl MongoStore {
         }
         let mut session = self.session.lock().await;
         let mut tx = Tx::begin(link, &mut session).await?;
-        let refused = match write(&mut tx, link, batch).await {
+        let refused = match write(&mut tx, batch).await {
             Ok(()) => return self.finish(tx).await,
             Err(refused) => refused,
         };
@@ -92,19 +93,19 @@ impl MongoStore {
     }
 }
 
-async fn write(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+async fn write(tx: &mut Tx<'_>, batch: &Batch) -> Result<(), Refused> {
     let raise = rawdoc! { "$inc": { "version": 1_i64 }, "$max": { "published": int(batch.published_through) } };
     let row = rawdoc! { "q": { "_id": key(batch.instance) }, "u": raise };
     held(tx.update(INSTANCES, vec![row]).await?, 1, CommitError::Fenced)?;
     for docs in batch.docs.chunk_by(|a, b| a.key.collection == b.key.collection) {
-        documents(tx, link, docs).await?;
+        documents(tx, docs).await?;
     }
-    journal(tx, link, batch).await?;
+    journal(tx, batch).await?;
     let mut puts = Vec::with_capacity(batch.keys.len());
     for held in &batch.keys {
         // One that has not expired is not found, and then the insert that takes the update's place meets it.
         let expired = rawdoc! { "_id": binary(&held.hash), "expires": { "$lte": date(batch.now) } };
-        let mut put = replace(expired, &KeyRow::from(held))?;
+        let mut put = replace(expired, raw(&KeyRow::from(held))?);
         put.append(mongodb::bson::raw::cstr!("upsert"), true);
         puts.push(put);
     }
@@ -112,17 +113,17 @@ async fn write(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refuse
     Ok(())
 }
 
-async fn documents(tx: &mut Tx<'_>, link: &Link, docs: &[DocWrite]) -> Result<(), Refused> {
+async fn documents(tx: &mut Tx<'_>, docs: &[DocWrite]) -> Result<(), Refused> {
     let Some(DocWrite { key, .. }) = docs.first() else { return Ok(()) };
     let (mut inserts, mut updates) = (vec![], vec![]);
     for DocWrite { key, expected, write } in docs {
         let row = write.as_ref().map(|new| {
-            let row = DocRow::new(&key.id, expected.unwrap_or(0) + 1, new);
-            row.ok_or_else(|| Trouble::Away(format!("the document {} of {} is not a string", key.id, key.collection)))
+            let row = record(&key.id, expected.unwrap_or(0) + 1, new);
+            row.map_err(|why| Trouble::Away(format!("the document {} of {}: {why}", key.id, key.collection)))
         });
         match (row.transpose()?, expected) {
             (Some(row), None) => inserts.push(row),
-            (Some(row), Some(version)) => updates.push(replace(at_version(&key.id, *version), &row)?),
+            (Some(row), Some(version)) => updates.push(replace(at_version(&key.id, *version), row)),
             // A write that changes nothing would be in nobody's way.
             (None, Some(version)) => {
                 let touch = rawdoc! { "$inc": { "guarded": 1_i64 } };
@@ -132,7 +133,7 @@ async fn documents(tx: &mut Tx<'_>, link: &Link, docs: &[DocWrite]) -> Result<()
             (None, None) => {}
         }
     }
-    match tx.insert(&link.docs(key.collection), &inserts).await {
+    match tx.insert(key.collection, inserts).await {
         Err(Trouble::Duplicate) => return Err(Refused::Guard(CommitError::Version)),
         other => other?,
     }
@@ -144,18 +145,18 @@ fn at_version(id: &str, version: u64) -> RawDocumentBuf {
     rawdoc! { "_id": id, "version": int(version) }
 }
 
-async fn journal(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+async fn journal(tx: &mut Tx<'_>, batch: &Batch) -> Result<(), Refused> {
     let (mut inserts, mut updates) = (vec![], vec![]);
     for entry in &batch.journal {
-        let row = EntryRow::from(entry);
+        let row = raw(&EntryRow::from(entry))?;
         if entry.version == 1 {
             inserts.push(row);
         } else {
             let last = rawdoc! { "_id": key(entry.id), "version": int(entry.version - 1) };
-            updates.push(replace(last, &row)?);
+            updates.push(replace(last, row));
         }
     }
-    tx.insert(&link.journal(), &inserts).await.map_err(taken)?;
+    tx.insert(JOURNAL, inserts).await.map_err(taken)?;
     let expected = updates.len();
     held(tx.update(JOURNAL, updates).await?, expected, CommitError::Version)
 }
