@@ -26,6 +26,8 @@ pub mod position;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;
+#[doc(hidden)]
+pub mod replicas;
 pub mod retry;
 #[doc(hidden)]
 pub mod stored;
