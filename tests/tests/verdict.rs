@@ -89,6 +89,11 @@ async fn an_incident_is_named_with_its_cause_first_by_the_console_and_the_comman
         said.contains("no answer to `charge` for ") && said.contains("none is lost. See the runbook \"Outside"),
         "{said}"
     );
+    // Each attempt makes the charges due later; that they are overdue for as long as the outage lasts is what an alert needs.
+    let page = watched.shop.metrics("payments").await.text;
+    let overdue =
+        page.lines().find_map(|line| line.strip_prefix(r#"millstream_wake_oldest_overdue_seconds{kind="charge"} "#));
+    assert!(overdue.is_some_and(|overdue| overdue.parse::<f64>().unwrap() >= 10.0), "{overdue:?}");
     watched.shop.start("gateway").await;
     watched.well("the gateway's return").await;
 
