@@ -31,6 +31,8 @@ pub mod position;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;
+#[doc(hidden)]
+pub mod replicas;
 pub mod retry;
 #[doc(hidden)]
 pub mod stored;
