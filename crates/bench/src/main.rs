@@ -122,14 +122,14 @@ async fn measure(args: &Args, shop: &Path) -> Result<Run> {
         };
         (2, of_floor, of_shop)
     } else {
-        let of_floor = floor::Lengths { raw: seconds(1.0), saga: seconds(2.0) };
+        let of_floor = floor::Lengths { raw: seconds(1.0), saga: seconds(1.5) };
         let of_shop = shop::Lengths {
             idle: seconds(10.0),
             warm_up: seconds(2.0),
             in_flight: seconds(3.0),
             probes: 5,
-            probe: seconds(2.5),
-            latency: seconds(4.0),
+            probe: seconds(2.0),
+            latency: seconds(3.0),
         };
         (3, of_floor, of_shop)
     };

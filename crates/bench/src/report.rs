@@ -111,7 +111,7 @@ impl Run {
         // Writing to a string cannot fail.
         writeln!(
             text,
-            "Other processes took more than {FOREIGN_LIMIT} % of the machine in {disturbed} of {} phases (†: in so many rounds of a figure).",
+            "Others took more than {FOREIGN_LIMIT} % of the machine in {disturbed} of {} phases (†: in so many rounds of a figure).",
             phases.len()
         )
         .ok();
