@@ -75,6 +75,9 @@ pub async fn large_values_come_back_whole(subject: Subject) {
     let large = Entry { emitted: emitted.clone().into(), reply: Some(emitted.clone().into()), ..entry(input(1)) };
     writer.commit(vec![put("large", None, body.clone())], vec![large]).await.unwrap();
     assert!(writer.doc("large").await.unwrap().body == body);
+    let larger = body.replace('y', "zz");
+    writer.commit(vec![put("large", Some(1), larger.clone())], vec![]).await.unwrap();
+    assert!(writer.doc("large").await.unwrap().body == larger);
     let large = writer.entry(input(1)).await.unwrap();
     assert!(large.emitted == emitted && large.reply.unwrap() == emitted);
 }

@@ -146,4 +146,49 @@ async fn what_an_earlier_release_wrote_as_text_is_read_found_and_bson_once_it_is
     store.prepare(&[ORDERS]).await.unwrap();
     assert!(!store.seeks_texts(&of_user("ann")), "there are none any more");
     of(found(of_user("ann")).await, &[("d", 1), ("c", 4), ("b", 4), ("a", 4)]);
+
+    // The wake of what can no longer be staged goes on.
+    let odd = r#"{"digits":12345678901234567890123456789012345678}"#;
+    put("e", None, odd).await;
+    let read = store.get(Key { collection: "orders", id: "e".into() }).await.unwrap().unwrap();
+    assert_eq!(read.body, odd);
+}
+
+/// The version is looked at in the transaction's snapshot, and who has changed the record since is in the way.
+#[tokio::test]
+async fn a_record_that_has_changed_since_a_transaction_began_is_a_conflict_and_one_that_had_changed_before_is_left() {
+    let Some(stores) = TestStore::on_mongo() else { return };
+    let (one, other) = (store(&stores).await, store(&stores).await);
+    let instance = Id::random(Timestamp::system());
+    one.insert_instance(instance).await.unwrap();
+    let write = |expected, body: Option<&str>| {
+        let key = Key { collection: "orders", id: "a".into() };
+        DocWrite { key, expected, write: body.map(|body| new(body.to_owned())) }
+    };
+    let commit = async |write| {
+        let (docs, now) = (vec![write], Timestamp::system());
+        let batch = Batch { instance, batch: 1, published_through: 0, docs, journal: vec![], keys: vec![], now };
+        other.commit(batch).await
+    };
+    let there = async || one.get(Key { collection: "orders", id: "a".into() }).await.unwrap().unwrap();
+    commit(write(None, Some("1"))).await.unwrap();
+
+    for late in [write(Some(1), Some("3")), write(Some(1), None)] {
+        let mut session = one.session.lock().await;
+        let mut tx = tx::Tx::begin(one.link().await.unwrap(), &mut session).await.unwrap();
+        // Its snapshot is taken with the first command.
+        tx.delete(SETTLED, doc! {}).await.unwrap();
+        let version = there().await.version;
+        commit(write(Some(version), Some("2"))).await.unwrap();
+        let late = DocWrite { expected: Some(version), ..late };
+        let refused = commit::documents(&mut tx, &[late]).await;
+        assert!(matches!(refused, Err(commit::Refused::Trouble(Trouble::Conflict))), "somebody was in the way");
+        tx.abort().await;
+    }
+    assert_eq!((there().await.version, &*there().await.body), (3, &b"2"[..]));
+
+    for early in [write(Some(1), Some("3")), write(Some(1), None), write(Some(7), Some("3"))] {
+        assert_eq!(commit(early).await, Err(CommitError::Version));
+    }
+    assert_eq!((there().await.version, &*there().await.body), (3, &b"2"[..]));
 }

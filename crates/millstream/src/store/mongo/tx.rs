@@ -29,6 +29,15 @@ pub(super) struct Tx<'a> {
     session: &'a mut ClientSession,
 }
 
+/// What the statements of a command have done.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// How many records they found …
+    pub(super) found: usize,
+    /// … and of these how many they changed.
+    pub(super) changed: usize,
+}
+
 /// How a commit ended that did not simply succeed.
 pub(super) enum Uncommitted {
     /// Nothing was committed.
@@ -61,8 +70,8 @@ impl<'a> Tx<'a> {
         self.run_all(records, insert).await.map(drop)
     }
 
-    /// Runs statements; says how many of them found their record.
-    pub(super) async fn update(&mut self, collection: &str, statements: Vec<RawDocumentBuf>) -> Result<usize, Trouble> {
+    /// Runs statements.
+    pub(super) async fn update(&mut self, collection: &str, statements: Vec<RawDocumentBuf>) -> Result<Done, Trouble> {
         self.run_all(statements, |updates| rawdoc! { "update": collection, "updates": updates }).await
     }
 
@@ -71,8 +80,8 @@ impl<'a> Tx<'a> {
         &mut self,
         parts: Vec<RawDocumentBuf>,
         command: impl Fn(RawArrayBuf) -> RawDocumentBuf,
-    ) -> Result<usize, Trouble> {
-        let mut found = 0;
+    ) -> Result<Done, Trouble> {
+        let mut done = Done::default();
         let mut rest = parts.into_iter().peekable();
         while rest.peek().is_some() {
             let (mut some, mut bytes) = (RawArrayBuf::new(), 0);
@@ -80,9 +89,10 @@ impl<'a> Tx<'a> {
                 bytes += next.as_bytes().len();
                 some.push(next);
             }
-            found += self.run(command(some)).await?;
+            let Done { found, changed } = self.run(command(some)).await?;
+            done = Done { found: done.found + found, changed: done.changed + changed };
         }
-        Ok(found)
+        Ok(done)
     }
 
     /// Deletes the records that a filter finds; says how many.
@@ -90,13 +100,16 @@ impl<'a> Tx<'a> {
         let filter = raw(&filter)?;
         let mut deletes = RawArrayBuf::new();
         deletes.push(rawdoc! { "q": filter, "limit": 0 });
-        self.run(rawdoc! { "delete": collection, "deletes": deletes }).await
+        Ok(self.run(rawdoc! { "delete": collection, "deletes": deletes }).await?.found)
     }
 
-    async fn run(&mut self, command: RawDocumentBuf) -> Result<usize, Trouble> {
+    async fn run(&mut self, command: RawDocumentBuf) -> Result<Done, Trouble> {
         let reply = answer(self.link.db.run_raw_command(command).session(&mut *self.session)).await?;
         match refusal(&reply) {
-            None => Ok(reply.get_i32("n").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)),
+            None => {
+                let count = |name| reply.get_i32(name).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                Ok(Done { found: count("n"), changed: count("nModified") })
+            }
             Some(Refusal { code: DUPLICATE_KEY, .. }) => Err(Trouble::Duplicate),
             Some(Refusal { said, .. }) => Err(Trouble::Away(format!("MongoDB: {said}"))),
         }
@@ -169,11 +182,6 @@ fn refusal(reply: &Document) -> Option<Refusal> {
     let first = reply.get_array("writeErrors").ok()?.first()?.as_document()?;
     let said = first.get_str("errmsg").unwrap_or("a write was refused").to_owned();
     Some(Refusal { code: first.get_i32("code").unwrap_or_default(), said })
-}
-
-/// A statement that puts a record in the place of the one that the filter finds.
-pub(super) fn replace(filter: RawDocumentBuf, record: RawDocumentBuf) -> RawDocumentBuf {
-    rawdoc! { "q": filter, "u": record }
 }
 
 pub(super) fn raw<T: Serialize>(row: &T) -> Result<RawDocumentBuf, Trouble> {
