@@ -12,8 +12,6 @@ mod expire;
 mod json;
 mod read;
 mod rows;
-#[cfg(all(test, feature = "testing"))]
-mod tests;
 mod trouble;
 mod tx;
 mod url;
@@ -407,3 +405,7 @@ impl Store for MongoStore {
         ping.boxed()
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;
