@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Link;
-use super::rows::{DocRow, InstanceRow, binary, date, int, is_field, key};
+use super::rows::{DocRow, InstanceRow, PublishedRow, binary, date, int, is_field, key};
 use super::trouble::{Trouble, answer};
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, StoreError, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Published, Selection, Settled, StoreError, StoredDoc,
+    WakesDue, Wanted,
 };
 
 /// Everything in the first answer, as far as it fits into one.
@@ -192,6 +193,12 @@ pub(super) async fn count_unpublished(link: &Link) -> Result<u64, Trouble> {
 
 pub(super) async fn settled(link: &Link, stream: &str) -> Result<Option<Settled>, Trouble> {
     Ok(answer(link.settled().find_one(doc! { "_id": stream })).await?.map(Settled::from))
+}
+
+pub(super) async fn published(link: &Link, stream: &str) -> Result<Vec<Published>, StoreError> {
+    let of_stream = doc! { "_id.stream": stream };
+    let rows = all(link.published().find(of_stream).sort(doc! { "_id.instance": 1 }).batch_size(AT_ONCE)).await?;
+    rows.into_iter().map(PublishedRow::into_published).collect()
 }
 
 /// All that a query finds.
