@@ -11,10 +11,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::engine::publisher::{Done, Job, Outbox, Watermark};
+use crate::engine::tails::Tail;
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
 use crate::store::{Batch, CommitError, Entry, Store, StoreError};
+
+/// By what id an engine commits, and what it has published under it.
+#[derive(Clone)]
+pub(crate) struct Enrolled {
+    pub(crate) id: Id,
+    pub(crate) watermark: Arc<Watermark>,
+}
 
 /// The instance that this engine commits as.
 pub(crate) struct Current {
@@ -38,6 +46,10 @@ impl Current {
         Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, unresolved: false })
     }
 
+    pub(crate) fn enrolled(&self) -> Enrolled {
+        Enrolled { id: self.id, watermark: self.watermark.clone() }
+    }
+
     /// Whether more is published than is written.
     pub(crate) fn risen(&self) -> bool {
         self.watermark.get() > self.written
@@ -50,6 +62,7 @@ impl Engine {
     pub(crate) async fn take_new_instance(&mut self) -> Result<(), StoreError> {
         tracing::warn!(instance = %self.instance.id, "this instance was considered dead and fenced; continuing under a new id");
         self.instance = Current::insert(&*self.store, self.clock.now()).await?;
+        self.enrolled.send_replace(self.instance.enrolled());
         Ok(())
     }
 
@@ -99,7 +112,23 @@ impl Engine {
 pub(crate) struct InstanceSweep {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
+    pub(crate) tails: Vec<Arc<Tail>>,
     pub(crate) timing: Timing,
+}
+
+/// What an instance has emitted after a batch, as far as it is read at once, and up to which batch that is.
+pub(crate) async fn emitted_after(
+    store: &dyn Store,
+    instance: Id,
+    after: u64,
+) -> Result<Option<(Vec<Emitted>, u64)>, StoreError> {
+    let entries = store.unpublished(instance, after, PAGE).await?;
+    let Some(last) = entries.last() else { return Ok(None) };
+    // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
+    let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
+    let end = last.batch;
+    let emitted = entries.iter().filter(|entry| !full || entry.batch < end).flat_map(messages).collect();
+    Ok(Some((emitted, if full { end - 1 } else { end })))
 }
 
 fn messages(entry: &Entry) -> Vec<Emitted> {
@@ -155,24 +184,25 @@ impl InstanceSweep {
     }
 
     /// Publishes what lies above the watermark, then deletes the row if it still has the version read before the entries.
-    /// A version that has moved means that the owner lives.
+    /// A version that has moved means that the owner lives. What the broker acknowledged shortly before the end may be lost as well,
+    /// so each stream is looked at.
     async fn sweep(&self, id: Id, version: u64, through: u64) -> Result<bool, StoreError> {
+        if let Some(tail) = self.tails.iter().find(|tail| !tail.is_checked()) {
+            return Err(StoreError::new(format!("stream {} has not been looked at yet", tail.stream)));
+        }
         let mut after = through;
         let mut pages = vec![];
-        loop {
-            let entries = self.store.unpublished(id, after, PAGE).await?;
-            let Some(last) = entries.last() else { break };
-            // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
-            let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
-            let end = last.batch;
-            let messages = entries.iter().filter(|entry| !full || entry.batch < end).flat_map(messages).collect();
-            after = if full { end - 1 } else { end };
+        while let Some((messages, end)) = emitted_after(&*self.store, id, after).await? {
+            after = end;
             let (done, out) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
             pages.push(out);
         }
         for out in pages {
             out.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
+        }
+        for tail in &self.tails {
+            tail.settle(id, after).await.map_err(StoreError::new)?;
         }
         fail::fail_point!("before_row_deleted");
         let deleted = self.store.delete_instance(id, version).await;
