@@ -197,7 +197,7 @@ impl<D> Outbox<D> {
     }
 
     /// The unacked messages of jobs that are done in order.
-    pub fn in_order(&self) -> impl Iterator<Item = &Emitted> {
+    pub fn ordered(&self) -> impl Iterator<Item = &Emitted> {
         self.waiting.iter().filter(|sent| sent.apart.is_none()).filter_map(|sent| sent.message.as_ref())
     }
 

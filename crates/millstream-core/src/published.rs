@@ -37,6 +37,15 @@ pub struct Published {
     pub marks: Vec<Mark>,
 }
 
+impl Published {
+    /// The mark of an instance that has published nothing yet: it is written before the instance has its row, so that no entry is
+    /// without one.
+    pub fn enrolled(instance: Id, stream: &str, at: Timestamp) -> Self {
+        let mark = Mark { batch: 0, seq: 0, id: String::new(), at };
+        Self { instance, stream: stream.into(), marks: vec![mark] }
+    }
+}
+
 /// How a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {

@@ -95,7 +95,8 @@ impl Parts {
         let broker = self.connect().await;
         self.rules.max_message = broker.max_message();
         let Basis { store, clock, timing, .. } = &self.basis;
-        let instance = forever(timing.gate_retry, || Current::insert(&**store, clock.now()), |_, _| ()).await;
+        let instance =
+            forever(timing.gate_retry, || Current::insert(&**store, clock.now(), &self.rules), |_, _| ()).await;
         let names = |streams: &mut dyn Iterator<Item = &Stream>| {
             streams.map(|stream| stream.name).collect::<Vec<_>>().join(" ")
         };

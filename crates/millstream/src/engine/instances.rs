@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letter::stream_name;
 use crate::engine::Engine;
 use crate::engine::publisher::{Done, Job, Outbox, Watermark};
 use crate::engine::tails::Tail;
 use crate::engine::timing::Timing;
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Store, StoreError};
+use crate::store::{Batch, CommitError, Entry, Published, Store, StoreError};
+use crate::unit::Rules;
 
 /// By what id an engine commits, and what it has published under it.
 #[derive(Clone)]
@@ -38,9 +40,13 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// Inserts a row under a fresh id.
-    pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
+    /// Inserts a row under a fresh id, after the first marks.
+    pub(crate) async fn insert(store: &dyn Store, now: Timestamp, rules: &Rules) -> Result<Self, StoreError> {
         let id = Id::random(now);
+        let letters = stream_name(rules.service);
+        for stream in rules.streams.iter().map(|stream| stream.name).chain([&*letters]) {
+            store.put_published(Published::enrolled(id, stream, now)).await?;
+        }
         store.insert_instance(id).await?;
         fail::fail_point!("enrolled");
         Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, unresolved: false })
@@ -61,7 +67,7 @@ impl Engine {
     /// watermark.
     pub(crate) async fn take_new_instance(&mut self) -> Result<(), StoreError> {
         tracing::warn!(instance = %self.instance.id, "this instance was considered dead and fenced; continuing under a new id");
-        self.instance = Current::insert(&*self.store, self.clock.now()).await?;
+        self.instance = Current::insert(&*self.store, self.clock.now(), &self.planner.rules).await?;
         self.enrolled.send_replace(self.instance.enrolled());
         Ok(())
     }

@@ -270,7 +270,7 @@ impl Publisher {
                         match done {
                             Done::Swept(_) => waiting.accept_apart(messages, (number, entries, emits, done)),
                             Done::Again { ref stored, .. } => {
-                                let ids: HashSet<_> = waiting.in_order().map(|message| message.header(header::MSG_ID)).collect();
+                                let ids: HashSet<_> = waiting.ordered().map(|message| message.header(header::MSG_ID)).collect();
                                 messages.retain(|message| !ids.contains(&message.header(header::MSG_ID)));
                                 again.extend((waiting.next()..).zip(messages.iter().map(|_| stored.clone())));
                                 waiting.accept_apart(messages, (number, entries, emits, done));

@@ -84,9 +84,10 @@ impl Tail {
     /// Records what is published, at the end of the service. `false`: that cannot be said, and the next instance is to look for it.
     pub(crate) async fn record_last(&self) -> bool {
         let mut own = self.own.lock().await;
-        if self.enrolled.borrow().watermark.get() == 0 && own.newest().is_none_or(|mark| mark.batch == 0) {
+        let Enrolled { id, watermark } = self.enrolled.borrow().clone();
+        if watermark.get() == 0 {
             // It has published nothing that would be looked for.
-            return own.marks.is_empty() || self.store.forget_published(own.instance, &self.stream).await.is_ok();
+            return self.store.forget_published(id, &self.stream).await.is_ok();
         }
         self.record(&mut own).await.unwrap_or_default()
     }
