@@ -261,7 +261,8 @@ impl Basis {
         let letters = (dead_letter::stream_name(self.service), "dlq");
         let streams = owned.streams.iter().map(|stream| (stream.name.to_owned(), stream.domain));
         let tail = |(stream, kind): (String, &'static str)| Tail {
-            own: AsyncMutex::new(Published::new(enrolled.borrow().id, &stream)),
+            own: AsyncMutex::new(Published::enrolled(enrolled.borrow().id, &stream, self.clock.now())),
+            born: broker.client.statistics().connects.load(Ordering::Acquire),
             stream,
             kind,
             broker: broker.clone(),

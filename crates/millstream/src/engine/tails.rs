@@ -45,6 +45,8 @@ pub(crate) struct Tail {
     pub(crate) status: Arc<Status>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) enrolled: watch::Receiver<Enrolled>,
+    /// The connection in which this process began: nothing that it published in it was lost before.
+    pub(crate) born: u64,
     /// The marks of this instance. Whoever looks at the stream holds them.
     pub(crate) own: Mutex<Published>,
 }
@@ -110,7 +112,8 @@ impl Tail {
         // The watermark before the acks: it must not tell of more than they do.
         let batch = watermark.get();
         let Some(mark) = self.mark(connection, batch) else { return Ok(false) };
-        let mut later = if own.instance == id { own.clone() } else { Published::new(id, &self.stream) };
+        let mut later =
+            if own.instance == id { own.clone() } else { Published::enrolled(id, &self.stream, self.clock.now()) };
         if later.push(mark) {
             self.store.put_published(later.clone()).await.map_err(away)?;
             *own = later;
@@ -143,7 +146,7 @@ impl Tail {
             fresh = true;
             self.outbox.acked(&self.stream, Acked::begin);
         }
-        if fresh && !own.marks.is_empty() {
+        if lost || (fresh && connection != self.born) {
             self.fill(own, holding).await?;
             own.marks.truncate(holding);
         }
