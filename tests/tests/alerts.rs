@@ -298,6 +298,19 @@ const CASES: &[Case] = &[
         silent: &[(r#"millstream_stream_trim_held{job="orders",stream_name="ORDERS"}"#, "1x5 0x99")],
     },
     Case {
+        alert: "BrokerForgot",
+        step: "15s",
+        at: "5m",
+        fires: &[
+            (r#"millstream_messages_republished_total{job="orders",stream_name="ORDERS"}"#, "0x8 30x99"),
+            (r#"millstream_stream_losses_unfilled_total{job="orders",stream_name="ORDERS"}"#, "0x99"),
+        ],
+        silent: &[
+            (r#"millstream_messages_republished_total{job="orders",stream_name="ORDERS"}"#, "30x99"),
+            (r#"millstream_stream_losses_unfilled_total{job="orders",stream_name="ORDERS"}"#, "0x99"),
+        ],
+    },
+    Case {
         alert: "EventsUnpublished",
         step: "15s",
         at: "5m",

@@ -133,7 +133,7 @@ const MODULES: [(&str, &[&str]); 39] = [
     ("broker", &["config", "refusals", "release", "retry"]),
     ("operator", &["broker", "protocol", "raw", "release", "terminal"]),
     // The engine and its feeders.
-    ("engine", &["accepted", "broker", "capacity", "progress", "refusals", "store", "telemetry"]),
+    ("engine", &["accepted", "broker", "capacity", "progress", "raw", "refusals", "store", "telemetry"]),
     ("durable", &["broker", "progress", "release", "store"]),
     ("owned", &["broker", "engine", "release", "retry"]),
     ("trim", &["broker", "capacity", "durable", "engine", "raw", "release"]),

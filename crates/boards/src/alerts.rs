@@ -1,8 +1,8 @@
 //! The table of alerts. Rules use fixed windows of at least four scrapes, and an alert waits for at least two evaluations.
 
 use millstream::telemetry::metrics::{
-    BROKER_CONNECTED, DEAD_LETTERED, EFFECTS_UNANSWERED, HTTP_DURATION, REDELIVERIES, REPLICAS_MISSED, SENT, STORE_UP,
-    TRIM_HELD, UNPUBLISHED_AGE, WAKE_OVERDUE,
+    BROKER_CONNECTED, DEAD_LETTERED, EFFECTS_UNANSWERED, HTTP_DURATION, REDELIVERIES, REPLICAS_MISSED, REPUBLISHED,
+    SENT, STORE_UP, TRIM_HELD, UNFILLED, UNPUBLISHED_AGE, WAKE_OVERDUE,
 };
 use millstream_console::metrics::{DEAD_LETTERS, OLDEST_UNACKED, STREAM_RATIO, WAITING};
 use orders::metrics::{DURATION, INVARIANT_VIOLATIONS, ORDERS, OVERDUE};
@@ -218,6 +218,8 @@ pub fn all() -> Vec<Alert> {
             .says("broker", "{{ $labels.stream_name }} is nearly full", "It is at {{ $value | humanizePercentage }} of its limit; from 90 % commands get 503."),
         Alert::new("StreamNotTrimmed", format!("max by (stream_name) ({TRIM_HELD})"), "> 0", "10m", Ticket)
             .says("broker", "{{ $labels.stream_name }} is not trimmed", "Its owner cannot trim it (blocked: {{ $value }}): a reader has no durable on it, or the broker does not answer."),
+        Alert::new("BrokerForgot", format!("max by (job, stream_name) (increase({REPUBLISHED}[15m]) + increase({UNFILLED}[15m]))"), "> 0", "1m", Ticket)
+            .says("broker", "The broker had lost messages of {{ $labels.stream_name }}", "{{ $labels.job }} has published them again (about {{ $value }}), as far as its journal has them; its `/readyz` says whether any are gone."),
         Alert::new("EventsUnpublished", format!("max by (job) ({})", last(UNPUBLISHED_AGE.name, "5m")), "> 60", "1m", Page)
             .says("service", "{{ $labels.job }} cannot publish", "Its oldest committed event has been waiting for {{ $value | humanizeDuration }}."),
         Alert::new("PublishFails", format!(r#"sum by (job, error_type) (rate({SENT}{{error_type!=""}}[5m]))"#), "> 0", "5m", Ticket)

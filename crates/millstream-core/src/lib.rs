@@ -28,6 +28,8 @@ pub mod outbox;
 pub mod planner;
 #[doc(hidden)]
 pub mod position;
+#[doc(hidden)]
+pub mod published;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;

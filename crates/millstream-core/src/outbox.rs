@@ -177,18 +177,28 @@ impl<D> Outbox<D> {
         if messages.is_empty() {
             return self.finished.push(job);
         }
-        let number = self.first + self.waiting.len() as u64;
+        let number = self.next();
         self.apart.insert(number, (messages.len(), job));
         messages.into_iter().for_each(|message| self.push(message, None, Some(number)));
     }
 
     fn push(&mut self, message: Emitted, ends: Option<D>, apart: Option<u64>) {
-        let number = self.first + self.waiting.len() as u64;
+        let number = self.next();
         match self.lanes.get_mut(&message.subject) {
             Some(lane) => drop(lane.held.insert(number)),
             None => self.ready.push_back(number),
         }
         self.waiting.push_back(Sent { message: Some(message), ends, apart });
+    }
+
+    /// The number that the next message gets.
+    pub fn next(&self) -> u64 {
+        self.first + self.waiting.len() as u64
+    }
+
+    /// The unacked messages of jobs that are done in order.
+    pub fn ordered(&self) -> impl Iterator<Item = &Emitted> {
+        self.waiting.iter().filter(|sent| sent.apart.is_none()).filter_map(|sent| sent.message.as_ref())
     }
 
     /// What is to be sent now, in order; it counts as sent.

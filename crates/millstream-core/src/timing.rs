@@ -62,6 +62,8 @@ pub struct Timing {
     pub instance_sweep: Duration,
     /// How long a publish waits for the broker's ack before all that is unacked is sent again.
     pub publish_timeout: Duration,
+    /// How often a stream is looked at that the service publishes to: whether the broker still has what it has acknowledged.
+    pub tail_check: Duration,
     /// How long journal entries are kept.
     pub journal_retention: Duration,
     /// How often old entries are looked for.
@@ -120,6 +122,7 @@ impl Default for Timing {
             dead_after: secs(10),
             instance_sweep: secs(1),
             publish_timeout: secs(5),
+            tail_check: secs(60),
             journal_retention: secs(14 * 24 * 3600),
             expiry_every: secs(10),
             trim_every: secs(2),
@@ -156,6 +159,7 @@ impl Timing {
             heartbeat: ms(300),
             instance_sweep: ms(200),
             publish_timeout: ms(1000),
+            tail_check: ms(1000),
             trim_every: ms(50),
             deadline_patience: Duration::from_secs(10),
             gate_retry: Retry { first: ms(20), longest: ms(200), jitter: 0.2, attempts: u32::MAX },

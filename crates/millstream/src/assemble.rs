@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use millstream_core::planner::{Decoder, Kinds, Leases, Planner, Slots};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::answers::Answers;
@@ -13,19 +14,21 @@ use crate::broker::Broker;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::consumer::Consumer;
+use crate::dead_letter;
 use crate::discovery::Discovery;
 use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, Source};
 use crate::engine::aside::Aside;
-use crate::engine::instances::{Current, InstanceSweep};
+use crate::engine::instances::{Current, Enrolled, InstanceSweep};
 use crate::engine::intake::Intake;
 use crate::engine::levels::Levels;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::{Outbox, Publisher};
 use crate::engine::slots::SharedSlots;
 use crate::engine::status::Status;
+use crate::engine::tails::Tail;
 use crate::engine::timing::{Clock, Timing};
 use crate::engine::wakes::Sweep;
 use crate::event::Stream;
@@ -37,7 +40,7 @@ use crate::release::Release;
 use crate::retry::{forever, once_per_text};
 use crate::service::{Reading, Rebuild};
 use crate::stopping::Tasks;
-use crate::store::{Collection, PrepareError, Store, StoreError};
+use crate::store::{Collection, PrepareError, Published, Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::trim::Trimmer;
 use crate::unit::Rules;
@@ -93,7 +96,8 @@ impl Parts {
         let broker = self.connect().await;
         self.rules.max_message = broker.max_message();
         let Basis { store, clock, timing, .. } = &self.basis;
-        let instance = forever(timing.gate_retry, || Current::insert(&**store, clock.now()), |_, _| ()).await;
+        let instance =
+            forever(timing.gate_retry, || Current::insert(&**store, clock.now(), &self.rules), |_, _| ()).await;
         let names = |streams: &mut dyn Iterator<Item = &Stream>| {
             streams.map(|stream| stream.name).collect::<Vec<_>>().join(" ")
         };
@@ -150,7 +154,7 @@ impl Parts {
         let missing = Arc::new(Notify::new());
         let publishing = publisher.run(broker.clone(), timing.clone(), meters.clone(), missing.clone());
         supervisor.spawn(&mut tasks.publisher, "publisher", publishing);
-        let keeping = owned.keep(broker.clone(), missing.clone(), status.clone(), timing.gate_retry);
+        let keeping = owned.clone().keep(broker.clone(), missing.clone(), status.clone(), timing.gate_retry);
         supervisor.spawn(&mut tasks.helpers, "streams", keeping);
 
         let discovery = Discovery {
@@ -181,6 +185,8 @@ impl Parts {
         let slots = SharedSlots::new(Slots::new(timing.effect_slots, timing.effect_gate));
         let (due_in, due) = mpsc::channel(timing.batch_inputs);
         basis.trim(&broker, &missing, &mut tasks, supervisor);
+        let (enrolled, of_tails) = watch::channel(instance.enrolled());
+        tasks.tails = basis.tails(&broker, &outbox, &owned, &of_tails, &mut tasks.helpers, supervisor);
         basis.sweep(&slots, due_in, outbox.clone(), &mut tasks, supervisor);
 
         let (ends_in, ends) = mpsc::unbounded_channel();
@@ -200,6 +206,7 @@ impl Parts {
             gate,
             stop: supervisor.stop().clone(),
             instance,
+            enrolled,
             distrust: (0, Instant::now()),
             expire_at: Instant::now(),
             aside: Aside::default(),
@@ -248,6 +255,39 @@ impl Basis {
         }
     }
 
+    /// Starts what looks whether the streams that the service publishes to still have what they had.
+    fn tails(
+        &self,
+        broker: &Broker,
+        outbox: &Outbox,
+        owned: &Owned,
+        enrolled: &watch::Receiver<Enrolled>,
+        helpers: &mut JoinSet<()>,
+        supervisor: &Supervisor,
+    ) -> Vec<Arc<Tail>> {
+        let letters = (dead_letter::stream_name(self.service), "dlq");
+        let streams = owned.streams.iter().map(|stream| (stream.name.to_owned(), stream.domain));
+        let tail = |(stream, kind): (String, &'static str)| Tail {
+            own: AsyncMutex::new(Published::enrolled(enrolled.borrow().id, &stream, self.clock.now())),
+            born: broker.client.statistics().connects.load(Ordering::Acquire),
+            stream,
+            kind,
+            broker: broker.clone(),
+            store: self.store.clone(),
+            outbox: outbox.clone(),
+            clock: self.clock.clone(),
+            timing: self.timing.clone(),
+            status: self.status.clone(),
+            meters: self.meters.clone(),
+            enrolled: enrolled.clone(),
+        };
+        let tails: Vec<_> = streams.chain([letters]).map(|of| Arc::new(tail(of))).collect();
+        for tail in &tails {
+            supervisor.spawn(helpers, format!("tail of {}", tail.stream), tail.clone().run());
+        }
+        tails
+    }
+
     /// Starts what looks after due wakes and dead instances from time to time.
     fn sweep(
         &self,
@@ -274,6 +314,7 @@ impl Basis {
         let instances = InstanceSweep {
             store: self.store.clone(),
             outbox,
+            tails: tasks.tails.clone(),
             clock: self.clock.clone(),
             timing: self.timing.clone(),
             status: self.status.clone(),

@@ -2,7 +2,8 @@
 //!
 //! [`Sim`] runs any number of services with any number of replicas each. It delivers, repeats and reorders messages, loses acks and
 //! answers, lets commits fail, conflict, or succeed unseen, kills processes between any two of their actions and starts them again,
-//! leaves some alone for so long that others take them for dead, lets clocks differ, and puts consumers back. Whatever happens is
+//! leaves some alone for so long that others take them for dead, lets clocks differ, puts consumers back, and lets the broker forget
+//! the last messages that it had acknowledged. Whatever happens is
 //! determined by the seed, so what fails once fails again.
 //!
 //! What decides is the planner that services run with in production; around it is a shell of the simulator's own, which does step
@@ -15,6 +16,7 @@ mod faults;
 mod hunt;
 mod random;
 mod replica;
+mod tails;
 mod world;
 
 pub use faults::Faults;

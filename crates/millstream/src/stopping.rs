@@ -12,6 +12,7 @@ use crate::durable::Declared;
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt};
 use crate::engine::publisher::Outbox;
+use crate::engine::tails::Tail;
 use crate::handler::{Key, Wake};
 use crate::unit::outcome_meta;
 
@@ -24,6 +25,8 @@ pub(crate) struct Tasks {
     pub(crate) acker: JoinSet<()>,
     /// The durables that are read, to record in the end how far they are.
     pub(crate) durables: Vec<Arc<Declared>>,
+    /// Each records last what the service has published.
+    pub(crate) tails: Vec<Arc<Tail>>,
 }
 
 /// How long a stop waits for the next message to be published.
@@ -35,7 +38,7 @@ const REFUSED: Duration = Duration::from_secs(2);
 /// instance.
 pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker, tasks: Tasks) {
     fail::fail_point!("stopping");
-    let Tasks { mut consumers, mut helpers, mut publisher, mut acker, durables } = tasks;
+    let Tasks { mut consumers, mut helpers, mut publisher, mut acker, durables, tails } = tasks;
     let engine = match engine {
         Some(engine) => Some(finish(engine, &mut consumers).await),
         None => {
@@ -60,7 +63,15 @@ pub(crate) async fn stop(engine: Option<Engine>, outbox: Outbox, broker: &Broker
     }
     if let Some(mut engine) = engine {
         engine.write_watermark().await;
-        if let Err(error) = engine.delete_own_row().await {
+        let mut recorded = true;
+        for tail in tails {
+            recorded &= tail.record_last().await;
+        }
+        if !recorded {
+            tracing::debug!(
+                "the broker has not been looked at; the instance row stays, and the next instance sweeps it"
+            );
+        } else if let Err(error) = engine.delete_own_row().await {
             tracing::debug!(%error, "the instance row stays; the next instance sweeps it");
         }
     }

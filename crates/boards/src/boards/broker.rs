@@ -1,6 +1,6 @@
 //! Broker: streams, consumers, dead letter streams and instances, as the observer sees them.
 
-use millstream::telemetry::metrics::{BROKER_CONNECTED, GONE, RECOVERED, TRIM_HELD, TRIMMED};
+use millstream::telemetry::metrics::{BROKER_CONNECTED, GONE, RECOVERED, REPUBLISHED, TRIM_HELD, TRIMMED, UNFILLED};
 use millstream_console::metrics::{
     ACK_PENDING, DEAD_LETTER_AGE, DEAD_LETTERS, INSTANCES, OLDEST_UNACKED, PENDING, REDELIVERED, STREAM_BYTES,
     STREAM_LAST, STREAM_MESSAGES, STREAM_RATIO, WAITING,
@@ -225,6 +225,22 @@ fn streams() -> Vec<Panel> {
             "0.",
             "Gone: the service lacks them. Handled again: its database was older than its consumer.",
             "restore",
+        ),
+        Panel::lines(
+            "Messages the broker lost",
+            Unit::Count,
+            format!("sum by (job, stream_name) (increase({REPUBLISHED}[{RATE}]))"),
+            "{{job}} on {{stream_name}}: published again",
+        )
+        .and(
+            format!("sum by (job, stream_name) (increase({UNFILLED}[{RATE}]))"),
+            "{{job}} on {{stream_name}}: not all in the journal",
+        )
+        .says(
+            "Messages that the broker had acknowledged and lost, published again by their service.",
+            "0.",
+            "After a power failure or a restored backup; `/readyz` says whether any are gone for good.",
+            "brokerforgot",
         ),
     ]
 }

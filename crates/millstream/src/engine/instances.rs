@@ -10,13 +10,23 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letter::stream_name;
 use crate::engine::Engine;
 use crate::engine::publisher::{Done, Job, Outbox, Watermark};
 use crate::engine::status::Status;
+use crate::engine::tails::Tail;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Store, StoreError};
+use crate::store::{Batch, CommitError, Entry, Published, Store, StoreError};
+use crate::unit::Rules;
+
+/// By what id an engine commits, and what it has published under it.
+#[derive(Clone)]
+pub(crate) struct Enrolled {
+    pub(crate) id: Id,
+    pub(crate) watermark: Arc<Watermark>,
+}
 
 /// The instance that this engine commits as.
 pub(crate) struct Current {
@@ -32,12 +42,20 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// Inserts a row under a fresh id.
-    pub(crate) async fn insert(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
+    /// Inserts a row under a fresh id, after the first marks.
+    pub(crate) async fn insert(store: &dyn Store, now: Timestamp, rules: &Rules) -> Result<Self, StoreError> {
         let id = Id::random(now);
+        let letters = stream_name(rules.service);
+        for stream in rules.streams.iter().map(|stream| stream.name).chain([&*letters]) {
+            store.put_published(Published::enrolled(id, stream, now)).await?;
+        }
         store.insert_instance(id).await?;
         fail::fail_point!("enrolled");
         Ok(Self { id, batch: 0, watermark: Arc::default(), written: 0, unresolved: false })
+    }
+
+    pub(crate) fn enrolled(&self) -> Enrolled {
+        Enrolled { id: self.id, watermark: self.watermark.clone() }
     }
 
     /// Whether more is published than is written.
@@ -51,7 +69,8 @@ impl Engine {
     /// watermark.
     pub(crate) async fn take_new_instance(&mut self) -> Result<(), StoreError> {
         tracing::warn!(instance = %self.instance.id, "this instance was considered dead and fenced; continuing under a new id");
-        self.instance = Current::insert(&*self.store, self.clock.now()).await?;
+        self.instance = Current::insert(&*self.store, self.clock.now(), &self.planner.rules).await?;
+        self.enrolled.send_replace(self.instance.enrolled());
         Ok(())
     }
 
@@ -102,8 +121,24 @@ pub(crate) struct InstanceSweep {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
     pub(crate) clock: Clock,
+    pub(crate) tails: Vec<Arc<Tail>>,
     pub(crate) timing: Timing,
     pub(crate) status: Arc<Status>,
+}
+
+/// What an instance has emitted after a batch, as far as it is read at once, and up to which batch that is.
+pub(crate) async fn emitted_after(
+    store: &dyn Store,
+    instance: Id,
+    after: u64,
+) -> Result<Option<(Vec<Emitted>, u64)>, StoreError> {
+    let entries = store.unpublished(instance, after, PAGE).await?;
+    let Some(last) = entries.last() else { return Ok(None) };
+    // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
+    let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
+    let end = last.batch;
+    let emitted = entries.iter().filter(|entry| !full || entry.batch < end).flat_map(messages).collect();
+    Ok(Some((emitted, if full { end - 1 } else { end })))
 }
 
 fn messages(entry: &Entry) -> Vec<Emitted> {
@@ -164,24 +199,25 @@ impl InstanceSweep {
     }
 
     /// Publishes what lies above the watermark, then deletes the row if it still has the version read before the entries.
-    /// A version that has moved means that the owner lives.
+    /// A version that has moved means that the owner lives. What the broker acknowledged shortly before the end may be lost as well,
+    /// so each stream is looked at.
     async fn sweep(&self, id: Id, version: u64, through: u64) -> Result<bool, StoreError> {
+        if let Some(tail) = self.tails.iter().find(|tail| !tail.is_checked()) {
+            return Err(StoreError::new(format!("stream {} has not been looked at yet", tail.stream)));
+        }
         let mut after = through;
         let mut pages = vec![];
-        loop {
-            let entries = self.store.unpublished(id, after, PAGE).await?;
-            let Some(last) = entries.last() else { break };
-            // A page may end within a batch; its entries are read again with the next page unless it fills a page alone.
-            let full = entries.len() == PAGE && entries.first().is_some_and(|first| first.batch < last.batch);
-            let end = last.batch;
-            let messages = entries.iter().filter(|entry| !full || entry.batch < end).flat_map(messages).collect();
-            after = if full { end - 1 } else { end };
+        while let Some((messages, end)) = emitted_after(&*self.store, id, after).await? {
+            after = end;
             let (done, out) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
             pages.push(out);
         }
         for out in pages {
             out.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
+        }
+        for tail in &self.tails {
+            tail.settle(id, after).await.map_err(StoreError::new)?;
         }
         fail::fail_point!("before_row_deleted");
         let deleted = self.store.delete_instance(id, version).await;

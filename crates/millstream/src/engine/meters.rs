@@ -181,6 +181,16 @@ impl Meters {
         self.telemetry.counter(&table::GONE, &[stream]).increment(messages);
     }
 
+    /// A message that the broker had lost was published again.
+    pub(crate) fn republished(&self, stream: &str) {
+        self.telemetry.counter(&table::REPUBLISHED, &[stream]).increment(1);
+    }
+
+    /// A stream has lost more than the journal can fill.
+    pub(crate) fn unfilled(&self, stream: &str) {
+        self.telemetry.counter(&table::UNFILLED, &[stream]).increment(1);
+    }
+
     /// A message that had been acked was read again and handled.
     pub(crate) fn recovered(&self, stream: &str) {
         self.telemetry.counter(&table::RECOVERED, &[stream]).increment(1);

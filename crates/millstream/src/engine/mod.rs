@@ -16,6 +16,7 @@ pub(crate) mod meters;
 pub(crate) mod publisher;
 pub(crate) mod slots;
 pub(crate) mod status;
+pub(crate) mod tails;
 pub(crate) mod wakes;
 
 pub use millstream_core::timing;
@@ -33,7 +34,7 @@ use crate::broker::Link;
 use crate::engine::acker::Acker;
 use crate::engine::arrival::{Arrival, Source};
 use crate::engine::aside::Aside;
-use crate::engine::instances::Current;
+use crate::engine::instances::{Current, Enrolled};
 use crate::engine::intake::Intake;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::Outbox;
@@ -75,6 +76,8 @@ pub(crate) struct Engine {
     pub(crate) stop: CancellationToken,
     /// The row that this engine commits under.
     pub(crate) instance: Current,
+    /// Tells whom that is.
+    pub(crate) enrolled: watch::Sender<Enrolled>,
     /// Until when the journal is asked for every delivery, and in which connection.
     pub(crate) distrust: (u64, Instant),
     /// When old journal entries are looked for next.

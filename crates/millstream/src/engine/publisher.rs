@@ -1,7 +1,7 @@
 //! The publisher: a task of its own that sends committed batches in order, pipelined, until the broker has acked each
 //! message. What it has published is a watermark, which the loop writes with its next commit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use async_nats::header::{HeaderName, HeaderValue, IntoHeaderName};
 use fail::fail_point;
 use futures_util::StreamExt;
 use millstream_core::outbox::{self as core, Again, Answered, Held, Limits, News};
+use millstream_core::published::Acked;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -46,6 +47,8 @@ pub(crate) enum Done {
     Batch { watermark: Arc<Watermark>, batch: u64 },
     /// A sweep of a dead instance's entries: whatever this engine's own wait for, they are done with when they are out.
     Swept(oneshot::Sender<()>),
+    /// What a stream lacks although it was published: told is how much of it was stored.
+    Again { told: oneshot::Sender<u64>, stored: Arc<AtomicU64> },
 }
 
 /// The loop's end of the publisher.
@@ -63,6 +66,8 @@ struct Shared {
     numbers: AtomicU64,
     /// What the broker goes on refusing.
     held: Mutex<Vec<Held>>,
+    /// What the broker has acknowledged, for each stream.
+    acked: Mutex<BTreeMap<String, Acked>>,
     progress: Notify,
     /// Messages that are out.
     out: AtomicU64,
@@ -71,6 +76,14 @@ struct Shared {
 impl Shared {
     fn since(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn acked<T>(&self, stream: &str, act: impl FnOnce(&mut Acked) -> T) -> T {
+        let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_stream) = acked.get_mut(stream) {
+            return act(of_stream);
+        }
+        act(acked.entry(stream.into()).or_default())
     }
 }
 
@@ -112,6 +125,11 @@ impl Outbox {
         held.iter().map(say).collect()
     }
 
+    /// What the broker has acknowledged of a stream.
+    pub(crate) fn acked<T>(&self, stream: &str, act: impl FnOnce(&mut Acked) -> T) -> T {
+        self.shared.acked(stream, act)
+    }
+
     /// How many messages this process has published.
     pub(crate) fn published(&self) -> u64 {
         self.shared.out.load(Ordering::Relaxed)
@@ -130,12 +148,19 @@ pub(crate) struct Publisher {
     shared: Arc<Shared>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 struct PubAck {
+    #[serde(default)]
+    stream: String,
+    /// Of a duplicate that of the first.
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
     error: Option<PubError>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 struct PubError {
     #[serde(default)]
     err_code: u64,
@@ -146,7 +171,7 @@ struct PubError {
 /// What the broker answers to a message.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Stored,
+    Stored(PubAck),
     /// The record that it replaces was replaced by an operator, or by this very message: it is out.
     Superseded,
     /// The record that it replaces is gone.
@@ -176,6 +201,8 @@ impl Publisher {
         let now = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Outcomes whose record is gone, which are stored without one.
         let mut forgotten = HashSet::new();
+        // Messages that were published before, with the counts of those that are stored again.
+        let mut again: HashMap<u64, Arc<AtomicU64>> = HashMap::new();
         let mut open = true;
         while open || !waiting.is_empty() {
             if broker.is_up() {
@@ -188,8 +215,13 @@ impl Publisher {
                 Some(ack) = acks.next() => {
                     let number = ack.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
                     let Some(number) = number else { continue };
+                    let mut stored = None;
                     let answer = match verdict(&ack) {
-                        Verdict::Stored | Verdict::Superseded => Ok(()),
+                        Verdict::Stored(ack) => {
+                            stored = Some(ack);
+                            Ok(())
+                        }
+                        Verdict::Superseded => Ok(()),
                         Verdict::Gone if forgotten.insert(number) => {
                             send(&broker, &inbox, &waiting, &forgotten, [number]).await;
                             continue;
@@ -203,6 +235,10 @@ impl Publisher {
                         meters.published(&message.subject);
                         self.shared.out.fetch_add(1, Ordering::Relaxed);
                         forgotten.remove(&number);
+                        let again = again.remove(&number);
+                        if let Some(ack) = &stored {
+                            self.note(ack, message, again.as_deref(), &meters);
+                        }
                     }
                     self.done(done, &meters);
                     if let Some(news) = news {
@@ -228,11 +264,17 @@ impl Publisher {
                     self.show(waiting.held());
                 }
                 job = self.queue.recv(), if open && waiting.has_room() => match job {
-                    Some((number, Job { messages, entries, done })) => {
+                    Some((number, Job { mut messages, entries, done })) => {
                         let started = Instant::now();
                         let emits = !messages.is_empty();
                         match done {
                             Done::Swept(_) => waiting.accept_apart(messages, (number, entries, emits, done)),
+                            Done::Again { ref stored, .. } => {
+                                let ids: HashSet<_> = waiting.ordered().map(|message| message.header(header::MSG_ID)).collect();
+                                messages.retain(|message| !ids.contains(&message.header(header::MSG_ID)));
+                                again.extend((waiting.next()..).zip(messages.iter().map(|_| stored.clone())));
+                                waiting.accept_apart(messages, (number, entries, emits, done));
+                            }
                             Done::Batch { .. } => waiting.accept(messages, (number, entries, emits, done)),
                         }
                         if broker.is_up() {
@@ -255,12 +297,26 @@ impl Publisher {
             match done {
                 Done::Batch { watermark, batch } => watermark.0.store(batch, Ordering::Release),
                 Done::Swept(done) => drop(done.send(())),
+                Done::Again { told, stored } => drop(told.send(stored.load(Ordering::Relaxed))),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
             if let (Some(since), true) = (self.shared.since().remove(&number), emits) {
                 meters.exchanged("publish", since);
             }
             self.shared.progress.notify_one();
+        }
+    }
+
+    /// A message is out, of which it may have been thought before that it was.
+    fn note(&self, ack: &PubAck, message: &Emitted, again: Option<&AtomicU64>, meters: &Meters) {
+        let id = message.header(header::MSG_ID).unwrap_or_default();
+        let went_back = self.shared.acked(&ack.stream, |acked| acked.note(ack.seq, &id, ack.duplicate));
+        if went_back {
+            tracing::warn!(stream = ack.stream, sequence = ack.seq, "the stream gives sequences again");
+        }
+        if let Some(stored) = again.filter(|_| !ack.duplicate) {
+            stored.fetch_add(1, Ordering::Relaxed);
+            meters.republished(&ack.stream);
         }
     }
 
@@ -300,11 +356,11 @@ fn verdict(ack: &async_nats::Message) -> Verdict {
         return Verdict::Refused("no stream takes the subject, or JetStream is down".into());
     }
     match serde_json::from_slice::<PubAck>(&ack.payload) {
-        Ok(PubAck { error: None }) => Verdict::Stored,
-        Ok(PubAck { error: Some(error) }) if error.err_code == WRONG_LAST_SEQUENCE => {
+        Ok(ack @ PubAck { error: None, .. }) => Verdict::Stored(ack),
+        Ok(PubAck { error: Some(error), .. }) if error.err_code == WRONG_LAST_SEQUENCE => {
             if error.description.ends_with(": 0") { Verdict::Gone } else { Verdict::Superseded }
         }
-        Ok(PubAck { error: Some(error) }) => Verdict::Refused(error.description),
+        Ok(PubAck { error: Some(error), .. }) => Verdict::Refused(error.description),
         Err(error) => Verdict::Refused(error.to_string()),
     }
 }

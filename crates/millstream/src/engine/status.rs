@@ -30,6 +30,8 @@ pub(crate) struct Status {
     refusals: OnceLock<Arc<Refusals>>,
     /// A sentence that says what start-up waits for.
     waits_for: Mutex<Option<String>>,
+    /// What is to be known of the streams that it publishes to, the latest of each.
+    lost: Mutex<BTreeMap<String, String>>,
     /// Kinds of effects whose outside does not answer.
     outside: Mutex<BTreeMap<String, Silence>>,
     /// Kinds of wakes that are due, and since when the earliest of each is.
@@ -66,6 +68,7 @@ impl Status {
             capacities,
             online: OnceLock::new(),
             refusals: OnceLock::new(),
+            lost: Mutex::default(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
             outside: Mutex::default(),
             due: Mutex::default(),
@@ -144,6 +147,11 @@ impl Status {
         // An engine starts once.
         let _ = self.online.set(Online { broker, consumers, since });
         self.set_waits_for(None);
+    }
+
+    /// The broker had lost something of a stream.
+    pub(crate) fn note_lost(&self, stream: &str, note: String) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.into(), note);
     }
 
     pub(crate) fn set_waits_for(&self, what: Option<String>) {
@@ -226,7 +234,8 @@ impl Status {
             });
             progress.notes().into_iter().chain(recovered)
         };
-        self.consumers().into_iter().flat_map(of).collect()
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.consumers().into_iter().flat_map(of).chain(lost.into_values()).collect()
     }
 
     pub(crate) fn capacities(&self) -> &[Arc<Capacity>] {

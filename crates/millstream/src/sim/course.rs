@@ -8,12 +8,13 @@ use millstream_core::planner::{
 use millstream_core::position::{Decision, Durable, Found, Known, Place, decide};
 use sha2::{Digest, Sha256};
 
-use crate::event::{Emitted, Meta};
+use crate::event::{Emitted, Meta, header};
 use crate::ids::Timestamp;
 use crate::sim::app::App;
 use crate::sim::broker::{Ack, ConsumerConfig, Deliver, Pull, SimBroker};
 use crate::sim::faults::Faults;
 use crate::sim::replica::{Arrival, Done, Fortune, Receipt, Replica, millis};
+use crate::sim::tails::streams;
 use crate::sim::world::Sim;
 use crate::store::{Expiry, Floor, Settled};
 
@@ -146,6 +147,7 @@ impl Sim {
         let app = &mut self.apps[index];
         let mut state = Replica::start(app, self.now, id, skew);
         declare(app, &mut self.broker, self.now, &mut state);
+        state.connection = self.connection;
         app.replicas[replica] = Some(state);
     }
 
@@ -171,6 +173,9 @@ impl Sim {
         }
         if self.random.per_mille(self.faults.consumer) {
             self.disturb(app);
+        }
+        if self.random.per_mille(self.faults.lost_tail) {
+            self.forget(app);
         }
         if self.apps[app].replicas[replica].is_none() {
             return self.start(app, replica);
@@ -224,7 +229,8 @@ impl Sim {
         }
         match done {
             Done::Nothing => {}
-            Done::Acked(token, ack) => {
+            Done::Acked(_, connection, _) if connection != self.connection => {}
+            Done::Acked(token, _, ack) => {
                 if lost {
                     self.note(app, replica, "an ack is lost");
                 } else {
@@ -286,6 +292,10 @@ impl Sim {
         let Some(mut state) = app.replicas[replica].take() else { return 0 };
         let mut came = 0;
         let mut lost = false;
+        if state.connection != self.connection {
+            declare(app, &mut self.broker, self.now, &mut state);
+            state.connection = self.connection;
+        }
         for feed in &app.feeds {
             let pull = Pull::of(batch.min(64));
             let Ok(deliveries) = self.broker.fetch(self.now, feed.decoder.stream, app.name, pull) else {
@@ -299,7 +309,7 @@ impl Sim {
                 };
                 came += 1;
                 let input = Input::Message(Box::new(decoded));
-                state.inbox.push_back(Arrival { input, receipt: Receipt::Message(delivery.token) });
+                state.inbox.push_back(Arrival { input, receipt: Receipt::Message(delivery.token, self.connection) });
             }
         }
         if lost {
@@ -312,7 +322,7 @@ impl Sim {
     fn publish_step(&mut self, app: usize, replica: usize) {
         let lost = self.random.per_mille(self.faults.lost_publish_ack);
         let Some(mut state) = self.apps[app].replicas[replica].take() else { return };
-        state.publish(&mut self.apps[app], &mut self.broker, self.now, lost);
+        state.publish(&mut self.apps[app], &mut self.broker, self.now, lost, self.connection);
         self.apps[app].replicas[replica] = Some(state);
     }
 
@@ -331,6 +341,7 @@ impl Sim {
         if !state.is_busy() {
             state.heartbeat(&mut self.apps[app], self.now);
         }
+        state.look_at_tails(&mut self.apps[app], &mut self.broker, self.now, self.connection);
         let App { name, feeds, store, .. } = &mut self.apps[app];
         for stream in feeds.iter().map(|feed| feed.decoder.stream) {
             if let (Ok(info), Some(mark)) = (self.broker.consumer_info(self.now, stream, name), store.settled(stream)) {
@@ -382,6 +393,26 @@ impl Sim {
                 }
             }
         }
+    }
+
+    /// Lets the broker come back without some of the last messages that a service has published to a stream.
+    fn forget(&mut self, index: usize) {
+        let app = &self.apps[index];
+        let streams = streams(app);
+        let (stream, _) = &streams[self.random.below(streams.len())];
+        let most = 1 + self.random.below(8) as u64;
+        let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
+        let mut messages = 0;
+        // What others have published there nobody would publish again.
+        while messages < most.min(last)
+            && let Ok(message) = self.broker.get(self.now, stream, last - messages)
+            && message.header(header::SOURCE) != Some("sim")
+        {
+            messages += 1;
+        }
+        let stream = stream.clone();
+        self.lose_tail(&stream, messages);
+        self.note(index, 0, &format!("the broker forgets {messages} of {stream}"));
     }
 
     /// Deletes a durable: made anew, it begins after the mark again.

@@ -1,7 +1,7 @@
 //! One process of a service in the simulation: the shell around the planner, a step at a time, so that it can be killed between
 //! any two.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,12 +11,13 @@ use millstream_core::planner::{
     Write,
 };
 
-use crate::event::Emitted;
+use crate::event::{Emitted, header};
 use crate::handler::Outage;
 use crate::ids::{Id, Timestamp};
 use crate::sim::app::App;
 use crate::sim::broker::{Ack, AckToken, PublishError, SimBroker};
-use crate::store::{Batch, CommitError, Settled, Wanted};
+use crate::sim::tails::{Place, Tails, streams};
+use crate::store::{Batch, CommitError, Published, Settled, Wanted};
 use crate::unit::{outcome_meta, panic_text};
 use millstream_core::hash::{HashMap, HashSet};
 
@@ -46,6 +47,9 @@ pub(super) struct Replica {
     begun: HashSet<Id>,
     /// Rows of other instances as last seen, and since when.
     pub(super) seen: HashMap<Id, (u64, u64)>,
+    tails: Tails,
+    /// In which connection its durables were declared.
+    pub(super) connection: u64,
 }
 
 pub(super) struct Arrival {
@@ -55,7 +59,9 @@ pub(super) struct Arrival {
 
 /// Whom the end of an input concerns.
 pub(super) enum Receipt {
-    Message(AckToken),
+    /// By what it is acked, and in which connection it came: a later one may be to an earlier state of the broker, where the ack
+    /// would be of another message.
+    Message(AckToken, u64),
     /// A call by its number.
     Call(usize),
     Effect,
@@ -87,7 +93,7 @@ enum Stage {
 /// What is carried out one by one after a commit.
 enum Step {
     Publish(Job),
-    Ack(AckToken, Ack),
+    Ack(AckToken, u64, Ack),
     Answer(usize, End),
     Run(Claimed),
 }
@@ -97,8 +103,8 @@ pub(super) struct Job {
     messages: VecDeque<Emitted>,
     instance: Id,
     batch: u64,
-    /// Set for what a dead instance has left: its row, deleted in the end.
-    sweeps: Option<(Id, u64)>,
+    /// Set for what a dead instance has left: its row, deleted in the end, and up to which batch that is.
+    sweeps: Option<(Id, u64, u64)>,
 }
 
 /// How the next commit goes.
@@ -117,13 +123,14 @@ pub(super) enum Fortune {
 /// What a step has come to, for the world.
 pub(super) enum Done {
     Nothing,
-    Acked(AckToken, Ack),
+    Acked(AckToken, u64, Ack),
     Answered(usize, End),
 }
 
 impl Replica {
     pub(super) fn start(app: &mut App, now: u64, id: Id, skew_ms: i64) -> Self {
-        app.store.insert_instance(id);
+        let skewed = Timestamp::from_millis(now.saturating_add_signed(skew_ms));
+        insert(app, id, skewed);
         let timing = &app.planner.timing;
         Self {
             instance: id,
@@ -142,6 +149,8 @@ impl Replica {
             leases: Leases::default(),
             begun: HashSet::default(),
             seen: HashMap::default(),
+            tails: Tails::default(),
+            connection: 0,
         }
     }
 
@@ -161,7 +170,7 @@ impl Replica {
 
     /// Deliveries that it holds.
     pub(super) fn holds_messages(&self) -> bool {
-        self.inbox.iter().any(|arrival| matches!(arrival.receipt, Receipt::Message(_))) || self.is_busy()
+        self.inbox.iter().any(|arrival| matches!(arrival.receipt, Receipt::Message(..))) || self.is_busy()
     }
 
     /// One step of the loop. `take` says how many inputs a fresh batch takes at most.
@@ -194,7 +203,7 @@ impl Replica {
     fn carry_out(&mut self, step: Step) -> Done {
         match step {
             Step::Publish(job) => self.outbox.push_back(job),
-            Step::Ack(token, ack) => return Done::Acked(token, ack),
+            Step::Ack(token, connection, ack) => return Done::Acked(token, connection, ack),
             Step::Answer(call, end) => return Done::Answered(call, end),
             Step::Run(claimed) => self.running.push(claimed),
         }
@@ -312,7 +321,7 @@ impl Replica {
     /// Takes a new id after the row was swept.
     fn enroll(&mut self, app: &mut App, now: u64) {
         let id = Id::derived(self.clock(now), "sim", self.instance.bytes(), 1);
-        app.store.insert_instance(id);
+        insert(app, id, self.clock(now));
         (self.instance, self.batch, self.watermark) = (id, 0, 0);
     }
 
@@ -358,13 +367,13 @@ impl Replica {
         }
         for (Arrival { input, receipt }, end) in hand.batch.into_iter().zip(ends) {
             match (receipt, &input) {
-                (Receipt::Message(token), _) => {
+                (Receipt::Message(token, connection), _) => {
                     let ack = match end {
                         End::Nak { delay, .. } => nak(delay),
                         End::Ahead { .. } => nak(app.planner.timing.ahead_every),
                         _ => Ack::Ack,
                     };
-                    self.after.push_back(Step::Ack(token, ack));
+                    self.after.push_back(Step::Ack(token, connection, ack));
                 }
                 (Receipt::Call(call), _) => self.after.push_back(Step::Answer(call, end)),
                 (Receipt::Effect, Input::Outcome(outcome)) => match end {
@@ -382,14 +391,19 @@ impl Replica {
     }
 
     /// Publishes the next message, or finishes a job. `lost` says that the broker's ack does not arrive: the message is sent again.
-    pub(super) fn publish(&mut self, app: &mut App, broker: &mut SimBroker, now: u64, lost: bool) {
+    pub(super) fn publish(&mut self, app: &mut App, broker: &mut SimBroker, now: u64, lost: bool, connection: u64) {
+        let at = self.clock(now);
         let Some(job) = self.outbox.front_mut() else { return };
         if let Some(message) = job.messages.front() {
             let Emitted { subject, headers, payload } = message.clone();
             let out = match broker.publish(now, &subject, headers, payload) {
                 // Its place in the record was taken by an operator.
                 Err(PublishError::WrongLastSequence(last)) => last > 0,
-                answer => answer.is_ok() && !lost,
+                Ok(ack) if !lost => {
+                    self.tails.note(&ack, &message.header(header::MSG_ID).unwrap_or_default());
+                    true
+                }
+                _ => false,
             };
             if out {
                 job.messages.pop_front();
@@ -399,7 +413,11 @@ impl Replica {
             return;
         }
         match job.sweeps {
-            Some((row, version)) => drop(app.store.delete_instance(row, version)),
+            Some((row, version, through)) => {
+                if self.tails.settle(&mut Place { app, broker, now, at, connection }, row, through) {
+                    app.store.delete_instance(row, version);
+                }
+            }
             None if job.instance == self.instance => self.watermark = job.batch,
             None => {}
         }
@@ -422,6 +440,14 @@ impl Replica {
         }
     }
 
+    /// Looks whether the broker still has what it has acknowledged.
+    pub(super) fn look_at_tails(&mut self, app: &mut App, broker: &mut SimBroker, now: u64, connection: u64) {
+        let own = self.outbox.iter().filter(|job| job.sweeps.is_none()).flat_map(|job| &job.messages);
+        let waiting: BTreeSet<_> = own.filter_map(|message| message.header(header::MSG_ID)).collect();
+        let mut place = Place { app, broker, now, at: self.clock(now), connection };
+        self.tails.tick(&mut place, self.instance, self.watermark, &waiting);
+    }
+
     /// Looks for instances that have died, and publishes what they have left.
     pub(super) fn sweep_instances(&mut self, app: &App, now: u64) {
         let dead_after = millis(app.planner.timing.dead_after);
@@ -432,11 +458,12 @@ impl Replica {
             if version != row.version {
                 self.seen.insert(row.id, (row.version, now));
             } else if now.saturating_sub(since) >= dead_after
-                && !self.outbox.iter().any(|job| job.sweeps.is_some_and(|(id, _)| id == row.id))
+                && !self.outbox.iter().any(|job| job.sweeps.is_some_and(|(id, ..)| id == row.id))
             {
                 let left = app.store.unpublished(row.id, row.published_through, usize::MAX);
                 let messages = left.iter().flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default());
-                let sweeps = Some((row.id, row.version));
+                let through = left.last().map_or(row.published_through, |entry| entry.batch);
+                let sweeps = Some((row.id, row.version, through));
                 self.outbox.push_back(Job { sweeps, ..self.job(messages.collect()) });
             }
         }
@@ -497,6 +524,14 @@ impl Replica {
         let input = Input::Outcome(Box::new(OutcomeInput { key, wake, meta, ended }));
         self.inbox.push_back(Arrival { input, receipt: Receipt::Effect });
     }
+}
+
+/// Inserts an instance row, after the first marks.
+fn insert(app: &mut App, id: Id, at: Timestamp) {
+    for (stream, _) in streams(app) {
+        app.store.put_published(Published::enrolled(id, &stream, at));
+    }
+    app.store.insert_instance(id);
 }
 
 fn nak(delay: Duration) -> Ack {

@@ -52,6 +52,8 @@ pub struct Sim {
     pub(super) broker: SimBroker,
     pub(super) apps: Vec<App>,
     pub(super) calls: Vec<Asked>,
+    /// How often the broker has come back, from 1 on.
+    pub(super) connection: u64,
     pub(super) frozen: Vec<(usize, usize, u64)>,
     /// What is done after so many actions.
     pub(super) acts: Vec<(usize, Act)>,
@@ -87,6 +89,7 @@ impl Sim {
             broker: SimBroker::new(),
             apps: vec![],
             calls: vec![],
+            connection: 1,
             frozen: vec![],
             acts: vec![],
             log: vec![],
@@ -278,9 +281,11 @@ impl Sim {
     }
 
     /// Takes the last messages of a stream away, as a broker does that has acknowledged them and lost power before they were on disk.
+    /// Their services publish theirs again; what [`Sim::publish`] has published is lost.
     pub fn lose_tail(&mut self, stream: &str, messages: u64) {
         let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
         // A stream that is not there has no tail.
         let _ = self.broker.forget_after(self.now, stream, last.saturating_sub(messages));
+        self.connection += 1;
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::ids::{Id, Timestamp};
+pub use millstream_core::published::{Mark, Published};
 pub use millstream_core::record::{
     Batch, Collection, CommitError, DocWrite, Entry, Expiry, Floor, IdempotencyKey, Instance, Key, KeyHash, Loaded,
     NewDoc, Settled, State, StoredDoc, WakesDue, Wanted,
@@ -118,12 +119,22 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the mark for a stream.
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>>;
 
+    /// Writes the marks of an instance for a stream, in place of those that are there. The instance need not have a row: its marks
+    /// outlive it.
+    fn put_published(&self, published: Published) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The marks of all instances for a stream, sorted by instance.
+    fn published<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Vec<Published>, StoreError>>;
+
+    /// Deletes the marks of an instance for a stream, if there are any.
+    fn forget_published<'a>(&'a self, instance: Id, stream: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// Deletes old journal entries, at most `limit` of them, and expired idempotency keys; see [`Expiry`]. In the same
     /// transaction raises each stream's mark to the highest sequence that it deletes, and to its floor's `until`. Returns how many
     /// entries went.
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>>;
 
-    /// Forgets everything: marks, instance rows, keys, the journal and all documents. Collections and indexes stay.
+    /// Forgets everything: marks of both kinds, instance rows, keys, the journal and all documents. Collections and indexes stay.
     ///
     /// In one transaction if the database can; otherwise the marks go first and the documents last, so that a service which starts
     /// after half of it has no mark and, beside its durable, refuses to go on (calling this again finishes it). Its caller has

@@ -217,6 +217,18 @@ pub static RECOVERED: Metric = Metric::counter(
     "Messages that had been acked and were not in the database, which was older than the durable: read again and handled.",
     &["stream_name"],
 );
+/// What the broker had lost.
+pub static REPUBLISHED: Metric = Metric::counter(
+    "millstream_messages_republished_total",
+    "Messages that the broker had acknowledged and lost, published again from the journal.",
+    &["stream_name"],
+);
+/// What the broker had lost for good.
+pub static UNFILLED: Metric = Metric::counter(
+    "millstream_stream_losses_unfilled_total",
+    "How often a stream had lost acknowledged messages that may be too old to be in the journal.",
+    &["stream_name"],
+);
 /// Whether trimming is held up.
 pub static TRIM_HELD: Metric = Metric::gauge(
     "millstream_stream_trim_held",
@@ -265,6 +277,8 @@ pub static ALL: &[&Metric] = &[
     &TRIMMED,
     &GONE,
     &RECOVERED,
+    &REPUBLISHED,
+    &UNFILLED,
     &TRIM_HELD,
     &BROKER_CONNECTED,
     &STORE_UP,

@@ -170,6 +170,11 @@ impl Telemetry {
             self.declare_all(&metrics::TRIMMED, &[&[stream]]);
             self.declare_all(&metrics::TRIM_HELD, &[&[stream]]);
         }
+        let letters = crate::dead_letter::stream_name(labels.group);
+        for stream in labels.publishes.iter().map(|(stream, _)| *stream).chain([&*letters]) {
+            self.declare_all(&metrics::REPUBLISHED, &[&[stream]]);
+            self.declare_all(&metrics::UNFILLED, &[&[stream]]);
+        }
         for (stream, domain) in labels.reads {
             let template = metrics::stream_template(domain);
             let values: &[&[&str]] = &[&[metrics::SYSTEM], &["fetch"], &[stream], &[&template], group, &[""]];

@@ -12,6 +12,7 @@ mod effects;
 mod examples;
 mod expiry;
 mod intents;
+mod lost_tails;
 mod memory;
 mod metrics;
 #[cfg(feature = "mongodb")]

@@ -276,7 +276,7 @@ async fn an_onlooker_reads_a_stream_that_was_made_anew_from_its_beginning_and_on
     service.stop().await;
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());

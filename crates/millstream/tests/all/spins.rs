@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, DocWrite, Entry, Expiry, Instance, Key, Loaded, NewDoc, PrepareError, Selection,
-    Settled, Store, StoreError, StoredDoc, WakesDue, Wanted, open,
+    Batch, Collection, CommitError, DocWrite, Entry, Expiry, Instance, Key, Loaded, NewDoc, PrepareError, Published,
+    Selection, Settled, Store, StoreError, StoredDoc, WakesDue, Wanted, open,
 };
 use millstream::{Document, Id, Timestamp};
 

@@ -8,8 +8,8 @@ use millstream::commands::CommandError;
 use millstream::engine::timing::Timing;
 use millstream::service::Options;
 use millstream::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Selection, Settled, Store,
-    StoreError, StoredDoc, WakesDue, Wanted, open,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Published, Selection, Settled,
+    Store, StoreError, StoredDoc, WakesDue, Wanted, open,
 };
 use millstream::testing::{Bench, TestService};
 use millstream::{Id, Timestamp};
@@ -61,6 +61,9 @@ macro_rules! pass_on {
         init_settled(&'a self, mark: Settled) -> Settled;
         move_settled(&'a self, from: Settled, to: Settled) -> bool;
         settled(&'a self, stream: &'a str) -> Option<Settled>;
+        put_published(&'a self, published: Published) -> ();
+        published(&'a self, stream: &'a str) -> Vec<Published>;
+        forget_published(&'a self, instance: Id, stream: &'a str) -> ();
         expire(&'a self, expiry: Expiry) -> usize;
         clear(&'a self) -> ();
     } };

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{ACCOUNTS, NOW, Subject, Writer, entry, input, put, put_with_wake};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Batch, CommitError, Entry, Expiry, Floor, IdempotencyKey, Selection, Settled, State, Wanted};
+use crate::store::{
+    Batch, CommitError, Entry, Expiry, Floor, IdempotencyKey, Published, Selection, Settled, State, Wanted,
+};
 
 const OLD: Timestamp = Timestamp::from_millis(NOW.millis() - 1);
 
@@ -202,6 +204,7 @@ pub async fn expired_keys_go(subject: Subject) {
 pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
     let mut before = subject.writer().await;
     before.store.init_settled(mark("S", 5, "monday")).await.unwrap();
+    before.store.put_published(Published::new(before.instance, "S")).await.unwrap();
     let key = || IdempotencyKey { hash: [1; 32], command: input(1), fingerprint: [0; 32], expires: NOW };
     let everything = |batch: &mut Batch| {
         batch.docs = vec![put("a", None, r#"{"owner":"ann"}"#), put_with_wake("b", None, "look", 1)];
@@ -218,6 +221,7 @@ pub async fn a_cleared_database_is_as_a_new_one(subject: Subject) {
         let left = before.store.load(wanted).await.unwrap();
         assert_eq!((left.docs, left.journal, left.keys.len()), (vec![], vec![], 0));
         assert_eq!(before.store.settled("S").await.unwrap(), None);
+        assert_eq!(before.store.published("S").await.unwrap(), []);
         assert_eq!(before.store.instances().await.unwrap(), []);
         assert_eq!(before.store.due_wakes(&["look"], NOW, 10).await.unwrap(), []);
         assert_eq!(before.store.count_unpublished().await.unwrap(), 0);

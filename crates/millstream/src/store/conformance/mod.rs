@@ -77,6 +77,7 @@ macro_rules! conformance_suite {
             unpublished_entries_come_in_order_of_batch,
             an_entry_belongs_to_the_batch_of_its_last_commit,
             only_entries_above_the_watermarks_of_rows_there_are_count_as_unpublished,
+            marks_of_instances_for_streams_are_kept_apart_and_replaced,
             a_query_filters_by_fields_and_pages_both_ways,
             due_wakes_come_earliest_first_and_only_of_the_kinds_asked_for,
             a_wake_that_was_moved_or_cleared_is_no_longer_due,

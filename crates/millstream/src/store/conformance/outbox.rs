@@ -1,7 +1,7 @@
 //! Instance rows, the fence, and what is unpublished.
 
-use super::{Subject, Writer, entry, input, put};
-use crate::store::{CommitError, Entry, Instance};
+use super::{NOW, Subject, Writer, entry, input, put};
+use crate::store::{CommitError, Entry, Instance, Mark, Published};
 
 async fn row(writer: &Writer) -> Option<Instance> {
     writer.store.instances().await.unwrap().into_iter().find(|row| row.id == writer.instance)
@@ -75,6 +75,29 @@ pub async fn an_entry_belongs_to_the_batch_of_its_last_commit(subject: Subject) 
     assert_eq!(first.store.unpublished(first.instance, 0, 10).await.unwrap(), []);
     let moved = second.store.unpublished(second.instance, 0, 10).await.unwrap();
     assert_eq!(moved.iter().map(|entry| (entry.id, &*entry.emitted)).collect::<Vec<_>>(), [(input(1), &b"other"[..])]);
+}
+
+/// They need no row, and outlive one.
+pub async fn marks_of_instances_for_streams_are_kept_apart_and_replaced(subject: Subject) {
+    let (store, other) = (subject.store().await, subject.store().await);
+    let record = |n, stream: &str, seqs: &[u64]| {
+        let mark = |seq: &u64| Mark { batch: seq / 2, seq: *seq, id: format!("m{seq}"), at: NOW };
+        Published { marks: seqs.iter().map(mark).collect(), ..Published::new(input(n), stream) }
+    };
+    assert_eq!(store.published("S").await.unwrap(), []);
+    let (first, second) = (record(1, "S", &[7, u64::MAX >> 1]), record(2, "S", &[]));
+    for record in [&second, &first, &record(1, "T", &[1])] {
+        store.put_published(record.clone()).await.unwrap();
+    }
+    assert_eq!(other.published("S").await.unwrap(), [first.clone(), second]);
+    let later = record(2, "S", &[3]);
+    other.put_published(later.clone()).await.unwrap();
+    assert_eq!(store.published("S").await.unwrap(), [first, later.clone()]);
+    for _ in 0..2 {
+        store.forget_published(input(1), "S").await.unwrap();
+        assert_eq!(store.published("S").await.unwrap(), [later.clone()]);
+    }
+    assert_eq!(store.published("T").await.unwrap(), [record(1, "T", &[1])]);
 }
 
 /// A missing row says that all of its entries are published.

@@ -9,8 +9,8 @@ use super::Memory;
 use crate::ids::{Id, Timestamp};
 use crate::store::query::check_field;
 use crate::store::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Selection, Settled, Store,
-    StoreError, StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Published, Selection, Settled,
+    Store, StoreError, StoredDoc, WakesDue, Wanted,
 };
 
 /// A store over a [`Memory`]; its clones share it. It lives as long as the last of them, and in this process alone.
@@ -102,6 +102,18 @@ impl Store for MemoryStore {
 
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
         self.ask(move |memory| memory.settled(stream))
+    }
+
+    fn put_published(&self, published: Published) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.ask(move |memory| memory.put_published(published))
+    }
+
+    fn published<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Vec<Published>, StoreError>> {
+        self.ask(move |memory| memory.published(stream))
+    }
+
+    fn forget_published<'a>(&'a self, instance: Id, stream: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.ask(move |memory| memory.forget_published(instance, stream))
     }
 
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>> {

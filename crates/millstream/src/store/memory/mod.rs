@@ -25,7 +25,8 @@ use serde_json::Value;
 pub use self::adapter::MemoryStore;
 use self::table::Table;
 use super::{
-    Collection, Entry, IdempotencyKey, Instance, Key, KeyHash, Loaded, Selection, Settled, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Key, KeyHash, Loaded, Published, Selection, Settled, StoredDoc,
+    WakesDue, Wanted,
 };
 use crate::ids::{Id, Timestamp};
 
@@ -42,6 +43,7 @@ pub struct Memory {
     keys: Table<KeyHash, IdempotencyKey>,
     instances: BTreeMap<Id, Instance>,
     settled: BTreeMap<String, Settled>,
+    published: BTreeMap<(String, Id), Published>,
     /// Where the next search for expired entries goes on.
     expired_to: Option<Id>,
 }
@@ -170,6 +172,21 @@ impl Memory {
     /// The mark for a stream.
     pub fn settled(&self, stream: &str) -> Option<Settled> {
         self.settled.get(stream).cloned()
+    }
+
+    /// Writes the marks of an instance for a stream.
+    pub fn put_published(&mut self, published: Published) {
+        self.published.insert((published.stream.clone(), published.instance), published);
+    }
+
+    /// The marks of all instances for a stream, sorted by instance.
+    pub fn published(&self, stream: &str) -> Vec<Published> {
+        self.published.values().filter(|published| published.stream == stream).cloned().collect()
+    }
+
+    /// Deletes the marks of an instance for a stream.
+    pub fn forget_published(&mut self, instance: Id, stream: &str) {
+        self.published.remove(&(stream.to_owned(), instance));
     }
 
     /// Forgets everything; the collections stay.

@@ -2,8 +2,8 @@
 //!
 //! What is written is acknowledged once a majority of the members has it in its journal on the disk (`w: majority, j: true`),
 //! and what is read is what a majority has: an answer is never taken back by an election. Documents are in collections of
-//! their own names, the toolkit's own records in `millstream.journal`, `millstream.keys`, `millstream.instances` and
-//! `millstream.settled`.
+//! their own names, the toolkit's own records in `millstream.journal`, `millstream.keys`, `millstream.instances`,
+//! `millstream.settled` and `millstream.published`.
 
 mod abandoned;
 mod commit;
@@ -33,13 +33,13 @@ use mongodb::{Client, ClientSession, Database, IndexModel};
 use tokio::sync::{Mutex, OnceCell};
 
 use self::document::BODY;
-use self::rows::{EntryRow, InstanceRow, KeyRow, SettledRow, int, key};
+use self::rows::{EntryRow, InstanceRow, KeyRow, PublishedRow, SettledRow, int, key};
 use self::trouble::{Trouble, answer, code, said};
 pub use self::url::MongoUrl;
 use super::query::check_field;
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Selection, Settled, Store,
-    StoreError, StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Published, Selection, Settled,
+    Store, StoreError, StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -48,6 +48,7 @@ const JOURNAL: &str = "millstream.journal";
 const KEYS: &str = "millstream.keys";
 const INSTANCES: &str = "millstream.instances";
 const SETTLED: &str = "millstream.settled";
+const PUBLISHED: &str = "millstream.published";
 
 /// The index of what an earlier release has written.
 const TEXTS: &str = "texts";
@@ -111,6 +112,10 @@ impl Link {
 
     fn settled(&self) -> mongodb::Collection<SettledRow> {
         self.db.collection(SETTLED)
+    }
+
+    fn published(&self) -> mongodb::Collection<PublishedRow> {
+        self.db.collection(PUBLISHED)
     }
 }
 
@@ -225,7 +230,7 @@ impl MongoStore {
             let texts = answer(docs.find_one(text).hint(Hint::Name(TEXTS.into()))).await?.is_some();
             kept.push(Kept { collection: *collection, texts });
         }
-        for name in [INSTANCES, SETTLED] {
+        for name in [INSTANCES, SETTLED, PUBLISHED] {
             match link.db.create_collection(name).await {
                 Err(error) if code(&error) != Some(NAMESPACE_EXISTS) => return Err(Trouble::from(error).into()),
                 _ => {}
@@ -374,6 +379,29 @@ impl Store for MongoStore {
         async move { Ok(read::settled(self.link().await?, stream).await?) }.boxed()
     }
 
+    fn put_published(&self, published: Published) -> BoxFuture<'_, Result<(), StoreError>> {
+        let put = async move {
+            let row = PublishedRow::new(&published)?;
+            let all = self.link().await?.published();
+            answer(all.replace_one(doc! { "_id": row.id() }, &row).upsert(true)).await?;
+            Ok(())
+        };
+        put.boxed()
+    }
+
+    fn published<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Vec<Published>, StoreError>> {
+        async move { read::published(self.link().await?, stream).await }.boxed()
+    }
+
+    fn forget_published<'a>(&'a self, instance: Id, stream: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        let forget = async move {
+            let id = rows::published_id(instance, stream);
+            answer(self.link().await?.published().delete_one(doc! { "_id": id })).await?;
+            Ok(())
+        };
+        forget.boxed()
+    }
+
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>> {
         async move { expire::expire(self.settled_link().await?, &mut *self.session.lock().await, &expiry).await }
             .boxed()
@@ -385,7 +413,7 @@ impl Store for MongoStore {
             let mut names = answer(db.list_collection_names()).await?;
             names.retain(|name| !name.starts_with("system."));
             // The marks first, and what they are of last.
-            let own = [SETTLED, INSTANCES, KEYS, JOURNAL];
+            let own = [SETTLED, INSTANCES, KEYS, PUBLISHED, JOURNAL];
             names.sort_by_key(|name| own.iter().position(|own| own == name).unwrap_or(own.len()));
             for name in names {
                 // As long as it takes: a large one takes minutes.

@@ -13,13 +13,14 @@ use serde::de::DeserializeOwned;
 
 use super::Link;
 use super::document::{FIELDS, stored};
-use super::rows::{InstanceRow, binary, date, int, key};
+use super::rows::{InstanceRow, PublishedRow, binary, date, int, key};
 use super::trouble::{Trouble, answer};
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
 use crate::store::query::check_field;
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, StoreError, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Published, Selection, Settled, StoreError, StoredDoc,
+    WakesDue, Wanted,
 };
 
 /// Everything in the first answer, as far as it fits into one.
@@ -211,6 +212,12 @@ pub(super) async fn count_unpublished(link: &Link) -> Result<u64, Trouble> {
 
 pub(super) async fn settled(link: &Link, stream: &str) -> Result<Option<Settled>, Trouble> {
     Ok(answer(link.settled().find_one(doc! { "_id": stream })).await?.map(Settled::from))
+}
+
+pub(super) async fn published(link: &Link, stream: &str) -> Result<Vec<Published>, StoreError> {
+    let of_stream = doc! { "_id.stream": stream };
+    let rows = all(link.published().find(of_stream).sort(doc! { "_id.instance": 1 }).batch_size(AT_ONCE)).await?;
+    rows.into_iter().map(PublishedRow::into_published).collect()
 }
 
 /// All that a query finds.

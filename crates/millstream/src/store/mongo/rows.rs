@@ -6,7 +6,7 @@ use mongodb::bson::{Binary, DateTime, Document, Uuid, doc};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Id, Timestamp};
-use crate::store::{Entry, IdempotencyKey, Instance, Settled, State};
+use crate::store::{Entry, IdempotencyKey, Instance, Published, Settled, State, StoreError};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,6 +170,42 @@ impl From<SettledRow> for Settled {
             seen: row.seen.map(i64::unsigned_abs),
         }
     }
+}
+
+/// Whose marks for which stream. There are few, for a restart makes one: they are found without an index.
+#[derive(Serialize, Deserialize)]
+struct PublishedId {
+    stream: String,
+    instance: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PublishedRow {
+    #[serde(rename = "_id")]
+    id: PublishedId,
+    /// As JSON.
+    marks: String,
+}
+
+impl PublishedRow {
+    pub(super) fn new(published: &Published) -> Result<Self, StoreError> {
+        let marks = serde_json::to_string(&published.marks).map_err(|error| StoreError::new(error.to_string()))?;
+        let id = PublishedId { stream: published.stream.clone(), instance: uuid(published.instance) };
+        Ok(Self { id, marks })
+    }
+
+    pub(super) fn id(&self) -> Document {
+        doc! { "stream": &self.id.stream, "instance": self.id.instance }
+    }
+
+    pub(super) fn into_published(self) -> Result<Published, StoreError> {
+        let marks = serde_json::from_str(&self.marks).map_err(|error| StoreError::new(error.to_string()))?;
+        Ok(Published { instance: id(self.id.instance), stream: self.id.stream, marks })
+    }
+}
+
+pub(super) fn published_id(instance: Id, stream: &str) -> Document {
+    doc! { "stream": stream, "instance": uuid(instance) }
 }
 
 /// The fields of a mark. One that is not there is null, which in a filter finds those without it as well.

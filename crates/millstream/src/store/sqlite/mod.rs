@@ -18,8 +18,8 @@ use rusqlite::{OptionalExtension, params};
 
 use self::session::{Failure, Session, Thread, write};
 use super::{
-    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Selection, Settled, Store,
-    StoreError, StoreUrl, StoredDoc, WakesDue, Wanted,
+    Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Published, Selection, Settled,
+    Store, StoreError, StoreUrl, StoredDoc, WakesDue, Wanted,
 };
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
@@ -221,6 +221,43 @@ impl Store for SqliteStore {
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
         let stream = stream.to_owned();
         self.writer.ask(move |session| session.patient(|conn| Ok(read::settled(conn, &stream)?))).boxed()
+    }
+
+    fn put_published(&self, published: Published) -> BoxFuture<'_, Result<(), StoreError>> {
+        let put = move |session: &mut Session| {
+            session.patient(|conn| {
+                write(conn, |tx| {
+                    let mut put = tx.prepare_cached(
+                        "INSERT INTO published (stream, instance, marks) VALUES (?, ?, ?) \
+                         ON CONFLICT (stream, instance) DO UPDATE SET marks = excluded.marks",
+                    )?;
+                    let marks = serde_json::to_string(&published.marks)
+                        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                    put.execute(params![published.stream, published.instance.bytes(), marks])?;
+                    Ok(())
+                })
+            })
+        };
+        self.writer.ask(put).boxed()
+    }
+
+    fn published<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Vec<Published>, StoreError>> {
+        let stream = stream.to_owned();
+        self.writer.ask(move |session| session.patient(|conn| read::published(conn, &stream))).boxed()
+    }
+
+    fn forget_published<'a>(&'a self, instance: Id, stream: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        let stream = stream.to_owned();
+        let forget = move |session: &mut Session| {
+            session.patient(|conn| {
+                write(conn, |tx| {
+                    let mut forget = tx.prepare_cached("DELETE FROM published WHERE stream = ? AND instance = ?")?;
+                    forget.execute(params![stream, instance.bytes()])?;
+                    Ok(())
+                })
+            })
+        };
+        self.writer.ask(forget).boxed()
     }
 
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>> {

@@ -12,7 +12,8 @@ use super::session::Failure;
 use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::store::{
-    Collection, Entry, IdempotencyKey, Instance, Loaded, Selection, Settled, State, StoredDoc, WakesDue, Wanted,
+    Collection, Entry, IdempotencyKey, Instance, Loaded, Published, Selection, Settled, State, StoredDoc, WakesDue,
+    Wanted,
 };
 
 const DOC: &str = "id, version, shape, body, wake";
@@ -159,6 +160,16 @@ pub(super) fn settled(conn: &Connection, stream: &str) -> rusqlite::Result<Optio
     conn.prepare_cached("SELECT stream, through, created, until, seen FROM settled WHERE stream = ?")?
         .query_row([stream], mark)
         .optional()
+}
+
+pub(super) fn published(conn: &mut Connection, stream: &str) -> Result<Vec<Published>, Failure> {
+    let marks = |row: &Row<'_>| {
+        let text = row.get_ref(1)?.as_str()?;
+        let marks = serde_json::from_str(text)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, error.into()))?;
+        Ok(Published { instance: id_at(row, 0)?, stream: stream.into(), marks })
+    };
+    collect(conn, "SELECT instance, marks FROM published WHERE stream = ? ORDER BY instance", [stream], marks)
 }
 
 fn collect<T>(

@@ -48,6 +48,13 @@ CREATE TABLE IF NOT EXISTS settled (
 ) WITHOUT ROWID;
 ";
 
+/// A table that earlier releases of the toolkit did not have, and leave alone.
+const PUBLISHED: &str = "
+CREATE TABLE IF NOT EXISTS published (
+    stream TEXT NOT NULL, instance BLOB NOT NULL, marks TEXT NOT NULL, PRIMARY KEY (stream, instance)
+) WITHOUT ROWID;
+";
+
 /// Columns that earlier releases of the toolkit did not have. They may be NULL, and those releases leave them so.
 const LATER: [(&str, &str, &str); 2] = [("settled", "until", "INTEGER"), ("settled", "seen", "INTEGER")];
 
@@ -70,11 +77,16 @@ pub(super) fn create(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Adds the columns that a file of an earlier release lacks.
+/// Adds what a file of an earlier release lacks.
 fn complete(conn: &mut Connection) -> rusqlite::Result<()> {
     let lacks = |conn: &Connection, table: &str, column: &str| -> rusqlite::Result<bool> {
         Ok(!conn.prepare(&format!("SELECT 1 FROM pragma_table_info('{table}') WHERE name = ?"))?.exists([column])?)
     };
+    if conn.prepare("SELECT 1 FROM pragma_table_info('published')")?.query([])?.next()?.is_none() {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(PUBLISHED)?;
+        tx.commit()?;
+    }
     for (table, column, kind) in LATER {
         if lacks(conn, table, column)? {
             // Another process may be doing the same.

@@ -1,0 +1,157 @@
+//! The ends of streams in the simulation: the marks of a replica, and what it does when the broker has lost something.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_core::published::{Acked, Extent, Look, Mark, missing, outdated};
+
+use crate::dead_letter::stream_name;
+use crate::event::{Emitted, header};
+use crate::ids::{Id, Timestamp};
+use crate::sim::app::App;
+use crate::sim::broker::{PubAck, SimBroker};
+use crate::store::Published;
+use crate::telemetry::metrics::REPUBLISHED;
+
+/// What a replica knows of the streams that its service publishes to.
+#[derive(Default)]
+pub(super) struct Tails {
+    own: BTreeMap<String, Published>,
+    acked: BTreeMap<String, Acked>,
+}
+
+/// Where a replica looks.
+pub(super) struct Place<'a> {
+    pub(super) app: &'a mut App,
+    pub(super) broker: &'a mut SimBroker,
+    pub(super) now: u64,
+    /// The replica's own time.
+    pub(super) at: Timestamp,
+    /// How often the broker has come back.
+    pub(super) connection: u64,
+}
+
+/// The streams that a service publishes to, with the word that their subjects begin with.
+pub(super) fn streams(app: &App) -> Vec<(String, &'static str)> {
+    let own = app.publishes.iter().map(|stream| (stream.name.to_owned(), stream.domain));
+    own.chain([(stream_name(app.name), "dlq")]).collect()
+}
+
+impl Tails {
+    /// A message of this replica is out.
+    pub(super) fn note(&mut self, ack: &PubAck, id: &str) {
+        self.acked.entry(ack.stream.clone()).or_default().note(ack.seq, id, ack.duplicate);
+    }
+
+    /// Looks at what was not looked at in this connection, and records how far it is. `waiting` are the ids of what is still to be
+    /// published.
+    pub(super) fn tick(&mut self, place: &mut Place<'_>, instance: Id, watermark: u64, waiting: &BTreeSet<String>) {
+        for (stream, kind) in streams(place.app) {
+            let acked = self.acked.entry(stream.clone()).or_default();
+            let own =
+                self.own.entry(stream.clone()).or_insert_with(|| Published::enrolled(instance, &stream, place.at));
+            if !acked.is_checked(place.connection) {
+                acked.begin();
+                place.look(own, kind, waiting);
+                let (seq, id) = place.end(&stream);
+                acked.end(place.connection, seq, &id);
+            }
+            if own.instance != instance {
+                *own = Published::enrolled(instance, &stream, place.at);
+            }
+            if let Some(mark) = acked.mark(place.connection, watermark, place.at)
+                && own.push(mark)
+            {
+                place.app.store.put_published(own.clone());
+            }
+        }
+    }
+
+    /// Looks for what a dead instance had published; `false` if it cannot be said yet.
+    pub(super) fn settle(&self, place: &mut Place<'_>, instance: Id, through: u64) -> bool {
+        for (stream, kind) in streams(place.app) {
+            let mark = self.acked.get(&stream).and_then(|acked| acked.mark(place.connection, through, place.at));
+            let Some(mark) = mark else { return false };
+            let known = place.app.store.published(&stream).into_iter().find(|record| record.instance == instance);
+            let mut record = known.unwrap_or_else(|| Published::new(instance, &stream));
+            if !record.marks.is_empty() {
+                let holding = place.holding(&record);
+                place.fill(&record, kind, holding, &BTreeSet::new());
+                record.marks.truncate(holding);
+            }
+            record.push(mark);
+            place.app.store.put_published(record);
+        }
+        true
+    }
+}
+
+impl Place<'_> {
+    fn look(&mut self, own: &mut Published, kind: &str, waiting: &BTreeSet<String>) {
+        let rows = self.app.store.instances();
+        let mut gone = self.app.store.published(&own.stream);
+        gone.retain(|record| record.instance != own.instance && rows.iter().all(|row| row.id != record.instance));
+        if !own.marks.is_empty() {
+            let holding = self.holding(own);
+            self.fill(own, kind, holding, waiting);
+            own.marks.truncate(holding);
+        }
+        for record in &mut gone {
+            let holding = self.holding(record);
+            if holding < record.marks.len() {
+                let batch = self.fill(record, kind, holding, waiting);
+                let (seq, id) = self.end(&record.stream);
+                record.marks.truncate(holding);
+                record.push(Mark { batch, seq, id, at: self.at });
+                self.app.store.put_published(record.clone());
+            }
+        }
+        for old in outdated(&gone, &rows, self.at - self.app.planner.timing.journal_retention) {
+            self.app.store.forget_published(old.instance, &old.stream);
+        }
+    }
+
+    /// How many of the oldest marks hold.
+    fn holding(&mut self, record: &Published) -> usize {
+        let Ok(info) = self.broker.stream_info(self.now, &record.stream) else { return 0 };
+        let extent = Extent { first: info.first_seq, last: info.last_seq };
+        for (at, mark) in record.marks.iter().enumerate().rev() {
+            let holds = match mark.look(extent) {
+                Look::Holds => true,
+                Look::Lost => false,
+                Look::Ask => mark.is_met_by(self.id_at(&record.stream, mark.seq).as_deref()),
+            };
+            if holds {
+                return at + 1;
+            }
+        }
+        0
+    }
+
+    /// Publishes again what a stream lacks of what an instance has emitted since the last of its marks that holds.
+    fn fill(&mut self, record: &Published, kind: &str, holding: usize, waiting: &BTreeSet<String>) -> u64 {
+        let base = record.base(holding);
+        let entries = self.app.store.unpublished(record.instance, base.batch, usize::MAX);
+        let last = self.end(&record.stream).0;
+        let mut present = waiting.clone();
+        present.extend((base.seq + 1..=last).filter_map(|seq| self.id_at(&record.stream, seq)));
+        let emitted = entries.iter().flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default()).collect();
+        for Emitted { subject, headers, payload } in missing(emitted, kind, &present) {
+            // A record in whose place there is another one stays as it is.
+            if self.broker.publish(self.now, &subject, headers, payload).is_ok_and(|ack| !ack.duplicate) {
+                *self.app.counts.entry((REPUBLISHED.name, &[])).or_default() += 1.0;
+            }
+        }
+        entries.last().map_or(0, |entry| entry.batch).max(record.newest().map_or(0, |mark| mark.batch))
+    }
+
+    /// The stream's last message: its sequence, and its id if it is still there.
+    fn end(&mut self, stream: &str) -> (u64, String) {
+        let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
+        (last, self.id_at(stream, last).unwrap_or_default())
+    }
+
+    fn id_at(&mut self, stream: &str, seq: u64) -> Option<String> {
+        let message = self.broker.get(self.now, stream, seq).ok()?;
+        Some(message.header(header::MSG_ID).unwrap_or_default().to_owned())
+    }
+}
