@@ -44,10 +44,13 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Takes `--long` out, and in its place has the tests' own arguments include what is ignored.
+/// Takes `--long` out, and in its place has the tests' own arguments include what is ignored. Says whether that is run: also if it
+/// is asked for by the tests' own argument, alone.
 fn with_long(mut args: Vec<OsString>) -> (bool, Vec<OsString>) {
     let of_cargo = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-    let Some(long) = args[..of_cargo].iter().position(|arg| arg == "--long") else { return (false, args) };
+    let Some(long) = args[..of_cargo].iter().position(|arg| arg == "--long") else {
+        return (args[of_cargo..].iter().any(|arg| arg == "--ignored"), args);
+    };
     args.remove(long);
     if !args.iter().any(|arg| arg == "--") {
         args.push("--".into());

@@ -412,14 +412,12 @@ impl Replica {
         if !job.messages.is_empty() {
             return;
         }
-        match job.sweeps {
-            Some((row, version, through)) => {
-                if self.tails.settle(&mut Place { app, broker, now, at, connection }, row, through) {
-                    app.store.delete_instance(row, version);
-                }
+        if let Some((row, version, through)) = job.sweeps {
+            if self.tails.settle(&mut Place { app, broker, now, at, connection }, row, through) {
+                app.store.delete_instance(row, version);
             }
-            None if job.instance == self.instance => self.watermark = job.batch,
-            None => {}
+        } else if job.instance == self.instance {
+            self.watermark = job.batch;
         }
         self.outbox.pop_front();
     }
