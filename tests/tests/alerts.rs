@@ -22,6 +22,8 @@ const IN_TIME: &str = r#"shop_order_duration_seconds_bucket{job="orders",outcome
 const ASKED: &str = r#"http_server_request_duration_seconds_count{job="orders",http_request_method="POST",http_route="/orders",http_response_status_code="503"}"#;
 const ANSWERED: &str = r#"http_server_request_duration_seconds_count{job="orders",http_request_method="POST",http_route="/orders",http_response_status_code="201"}"#;
 const FAST: &str = r#"http_server_request_duration_seconds_bucket{job="orders",http_request_method="POST",http_route="/orders",http_response_status_code="201",le="0.25"}"#;
+const LOOKED: &str = r#"http_server_request_duration_seconds_count{job="console",http_request_method="GET",http_route="/api/system",http_response_status_code="200"}"#;
+const SHOWN: &str = r#"http_server_request_duration_seconds_bucket{job="console",http_request_method="GET",http_route="/api/system",http_response_status_code="200",le="0.25"}"#;
 const PROBED: &str = r#"http_server_request_duration_seconds_count{job="orders",http_request_method="GET",http_route="/readyz",http_response_status_code="503"}"#;
 
 const CASES: &[Case] = &[
@@ -47,6 +49,116 @@ const CASES: &[Case] = &[
             (r#"up{job="analytics",instance="a"}"#, "1x99"),
             (r#"up{job="console",instance="a"}"#, "1x99"),
         ],
+    },
+    // Also when the instance is gone for good meanwhile. A start takes a moment.
+    Case {
+        alert: "BrokerDown",
+        step: "15s",
+        at: "4m",
+        fires: &[
+            (r#"millstream_broker_connected{job="orders",instance="a"}"#, "1 0x4 stale"),
+            (r#"millstream_broker_connected{job="orders",instance="b"}"#, "1x99"),
+        ],
+        silent: &[(r#"millstream_broker_connected{job="orders",instance="a"}"#, "1x8 0 1x99")],
+    },
+    Case {
+        alert: "BrokerDown",
+        step: "15s",
+        at: "60s",
+        fires: &[(r#"millstream_broker_connected{job="orders",instance="a"}"#, "1 0x99")],
+        silent: &[],
+    },
+    Case {
+        alert: "StoreDown",
+        step: "15s",
+        at: "4m",
+        fires: &[(r#"millstream_store_up{job="orders",instance="a"}"#, "1 0x4 stale")],
+        silent: &[(r#"millstream_store_up{job="orders",instance="a"}"#, "0 1x99")],
+    },
+    Case {
+        alert: "StoreDown",
+        step: "15s",
+        at: "60s",
+        fires: &[(r#"millstream_store_up{job="orders",instance="a"}"#, "1 0x99")],
+        silent: &[],
+    },
+    Case {
+        alert: "ReplicaMissing",
+        step: "15s",
+        at: "60s",
+        fires: &[(r#"millstream_replicas_missed{job="payments",instance="a"}"#, "0 0 1x99")],
+        silent: &[(r#"millstream_replicas_missed{job="payments",instance="a"}"#, "1 0x99")],
+    },
+    Case {
+        alert: "ReplicaMissing",
+        step: "15s",
+        at: "4m",
+        fires: &[(r#"millstream_replicas_missed{job="payments",instance="a"}"#, "0 1x4 stale")],
+        silent: &[],
+    },
+    // The first load of a new system, and a few orders, page nobody.
+    Case {
+        alert: "OrdersLateFast",
+        step: "1m",
+        at: "10m",
+        fires: &[],
+        silent: &[(ACCEPTED, "0+100x99"), (IN_TIME, "0x99")],
+    },
+    Case {
+        alert: "OrdersLateFast",
+        step: "1m",
+        at: "70m",
+        fires: &[],
+        silent: &[(ACCEPTED, "0+5x99"), (IN_TIME, "0x99")],
+    },
+    Case {
+        alert: "OrdersLateSteady",
+        step: "5m",
+        at: "2h",
+        fires: &[],
+        silent: &[(ACCEPTED, "0+1000x99"), (IN_TIME, "0x99")],
+    },
+    Case {
+        alert: "OrdersLateSlow",
+        step: "30m",
+        at: "20h",
+        fires: &[],
+        silent: &[(ACCEPTED, "0+1000x199"), (IN_TIME, "0x199")],
+    },
+    Case { alert: "HttpErrorsFast", step: "1m", at: "10m", fires: &[], silent: &[(ASKED, "0+100x99"), (FAST, "0x99")] },
+    Case { alert: "HttpErrorsFast", step: "1m", at: "70m", fires: &[], silent: &[(ASKED, "0+5x99"), (FAST, "0x99")] },
+    Case {
+        alert: "HttpErrorsSteady",
+        step: "5m",
+        at: "2h",
+        fires: &[],
+        silent: &[(ASKED, "0+1000x99"), (FAST, "0x99")],
+    },
+    Case {
+        alert: "HttpErrorsSlow",
+        step: "30m",
+        at: "20h",
+        fires: &[],
+        silent: &[(ASKED, "0+1000x199"), (FAST, "0x199")],
+    },
+    // Pages of the console that take their time.
+    Case {
+        alert: "HttpErrorsFast",
+        step: "1m",
+        at: "70m",
+        fires: &[],
+        silent: &[(LOOKED, "0+100x99"), (SHOWN, "0x99")],
+    },
+    // The outage takes the observer's series with it.
+    Case {
+        alert: "DeadLetters",
+        step: "15s",
+        at: "5m",
+        fires: &[(
+            r#"millstream_dead_letters{service_name="payments",event="orders.cancelled",reason="schema"}"#,
+            "1x8 stale",
+        )],
+        silent: &[],
     },
     // A fifth of all orders does not end in time: also those that do not end at all.
     Case {
@@ -237,6 +349,13 @@ const CASES: &[Case] = &[
         silent: &[(r#"millstream_effects_unanswered_seconds{job="payments",kind="charge"}"#, "15 15 0x99")],
     },
     Case {
+        alert: "OutsideUnanswered",
+        step: "15s",
+        at: "4m",
+        fires: &[(r#"millstream_effects_unanswered_seconds{job="payments",kind="charge"}"#, "0 15+15x4 stale")],
+        silent: &[],
+    },
+    Case {
         alert: "WakesOverdue",
         step: "15s",
         at: "5m",
@@ -258,12 +377,12 @@ fn each_alert_fires_when_it_should_and_stays_silent_when_it_should_not() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus/rules.yml");
     let folder = tempfile::tempdir().unwrap();
     let mut args = vec!["test".to_owned(), "rules".to_owned()];
-    for Case { alert, step, at, fires, silent } in CASES {
+    for (number, Case { alert, step, at, fires, silent }) in CASES.iter().enumerate() {
         // Evaluated as often as there are values: three days at every 15 s would take minutes.
         let mut text = format!("rule_files: [{}]\nevaluation_interval: {step}\n", rules.display());
         // Otherwise promtool takes them in any order, and alerts find no ratios to look at.
         text += "group_eval_order: [objectives, alerts]\ntests:\n";
-        for (series, count) in [(fires, true), (silent, false)] {
+        for (series, count) in [(fires, true), (silent, false)].into_iter().filter(|(series, _)| !series.is_empty()) {
             writeln!(text, "  - name: {alert} {}", if count { "fires" } else { "stays silent" }).unwrap();
             writeln!(text, "    interval: {step}\n    input_series:").unwrap();
             for (name, values) in *series {
@@ -273,7 +392,7 @@ fn each_alert_fires_when_it_should_and_stays_silent_when_it_should_not() {
             writeln!(text, "    promql_expr_test:\n      - expr: '{expr}'\n        eval_time: {at}").unwrap();
             writeln!(text, "        exp_samples: [{{ labels: '{{}}', value: {} }}]", u8::from(count)).unwrap();
         }
-        let file = folder.path().join(format!("{alert}.yml"));
+        let file = folder.path().join(format!("{alert}-{number}.yml"));
         std::fs::write(&file, text).unwrap();
         args.push(file.to_str().unwrap().to_owned());
     }

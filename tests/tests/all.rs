@@ -23,6 +23,7 @@ mod sagas;
 mod story;
 mod tidy;
 mod tryout;
+mod verdict;
 mod watch;
 
 /// The browser that the console is tested in, too.

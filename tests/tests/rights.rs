@@ -275,6 +275,9 @@ async fn the_check_of_the_invariants_may_see_all_that_it_compares_and_tell_what_
         String::from_utf8(message.payload.to_vec()).unwrap()
     };
     eventually("the dead letter to be told", SOON, async || found().await.contains("stream DLQ_ORDERS: 1")).await;
+    let last = Operator::new(broker.client("console").await.0);
+    let asked = async || last.told().await.unwrap().iter().any(|told| told.invariants.iter().any(|one| !one.holds));
+    eventually("the console to be given the last result when it asks", SOON, asked).await;
     watching.abort();
 }
 

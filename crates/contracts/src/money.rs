@@ -94,8 +94,12 @@ impl FromStr for Money {
         if decimals.len() > 2 {
             return Err(InvalidMoney("has more than two decimals"));
         }
-        let minor = format!("{whole}{decimals:0<2}").parse().ok().and_then(|minor: i64| Self::from_minor(sign * minor));
-        minor.ok_or(InvalidMoney("has too many digits"))
+        let cents = if decimals.len() == 1 { "0" } else { "" };
+        let digits = [whole, decimals, cents].into_iter().flat_map(str::bytes);
+        let minor = digits
+            .map(|digit| i64::from(digit - b'0'))
+            .try_fold(0_i64, |minor, digit| minor.checked_mul(10)?.checked_add(digit));
+        minor.and_then(|minor| Self::from_minor(sign * minor)).ok_or(InvalidMoney("has too many digits"))
     }
 }
 

@@ -45,7 +45,8 @@ struct Cli {
 enum Command {
     /// Serve the console: a web page to watch and operate the system, and metrics that only the broker can provide. Run one per system
     Console(#[command(flatten)] Console),
-    /// Show streams, consumers and instances, and their problems
+    /// Say whether all is well, in one sentence, and what is wrong; show streams, consumers and instances
+    #[command(after_help = status::EXIT_CODES)]
     Status,
     /// Follow events from all streams as they arrive
     Tail(#[command(flatten)] tail::Tail),
@@ -82,7 +83,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { connection, json, command } = cli;
     match command {
         Command::Console(console) => console.run(&connection).await?,
-        Command::Status => return status::run(&connection.open().await?, json).await,
+        Command::Status => return status::run(&connection, json).await,
         Command::Tail(tail) => return tail::run(&connection.open().await?, json, tail).await,
         Command::Trace(trace) => return trace::run(&connection.open().await?, json, trace).await,
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,

@@ -1,37 +1,60 @@
-//! `millstream status`: streams, consumers and instances on one screen, and their problems.
+//! `millstream status`: streams, consumers and instances on one screen, and whether all is well.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use millstream::Timestamp;
-use millstream::operator::Operator;
+use millstream::operator::dead::Letters;
 use millstream::operator::status::{InstanceStatus, StreamStatus, SystemStatus};
+use millstream::operator::verdict::{State, Verdict};
 use millstream::terminal::visible;
 use serde::Serialize;
 
+use crate::connection::Connection;
 use crate::output;
 use crate::times::{from_now, rough};
+
+/// What the exit code says.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 all is well; 1 something is wrong: the last lines say what, what drags others with it first;
+2 invalid command line; 3 the broker does not answer, or nothing that was seen is wrong but not everything could be seen.";
 
 #[derive(Serialize)]
 struct Whole<'a> {
     #[serde(flatten)]
     status: &'a SystemStatus,
-    troubles: &'a [String],
+    verdict: &'a Verdict,
 }
 
-pub(crate) async fn run(operator: &Operator, json: bool) -> Result<ExitCode> {
-    let status = operator.status().await?;
-    let troubles = status.troubles();
+pub(crate) async fn run(connection: &Connection, json: bool) -> Result<ExitCode> {
+    // That the command line is wrong says nothing about the system.
+    connection.options().await?;
+    let looked = match connection.open().await {
+        Ok(operator) => operator.examine(&mut Letters::default()).await.map_err(|error| error.to_string()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let (status, verdict) = match looked {
+        Ok(seen) => {
+            let verdict = seen.verdict(Timestamp::system());
+            (Some(seen.status), verdict)
+        }
+        Err(why) => (None, Verdict::blind(&why)),
+    };
+    let status = status.as_ref();
     if json {
-        output::json(&Whole { status: &status, troubles: &troubles })?;
+        output::json(&Whole { status: status.unwrap_or(&SystemStatus::default()), verdict: &verdict })?;
     } else {
-        output::line(&screen(&status, &troubles))?;
+        output::line(&screen(status.unwrap_or(&SystemStatus::default()), &verdict))?;
     }
-    Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(match verdict.state {
+        State::Well => ExitCode::SUCCESS,
+        State::Wrong if status.is_some() => ExitCode::from(1),
+        State::Wrong | State::Unknown => ExitCode::from(3),
+    })
 }
 
-fn screen(status: &SystemStatus, troubles: &[String]) -> String {
+fn screen(status: &SystemStatus, verdict: &Verdict) -> String {
     let mut streams = output::table(["STREAM", "MESSAGES", "SIZE", "FULL", "FIRST", "LAST", "RELEASE"]);
     for stream in &status.streams {
         streams.add_row([
@@ -85,11 +108,10 @@ fn screen(status: &SystemStatus, troubles: &[String]) -> String {
     {
         parts.extend((rows > 0).then(|| table.to_string()));
     }
-    if troubles.is_empty() {
-        parts.push("no problems".into());
-    } else {
-        parts.push(troubles.iter().map(|trouble| format!("! {}", visible(trouble))).collect::<Vec<_>>().join("\n"));
-    }
+    let others = verdict.causes.iter().skip(1).map(|cause| cause.sentence.as_str());
+    let sign = if verdict.state == State::Well { "" } else { "! " };
+    let said = std::iter::once(verdict.sentence.as_str()).chain(others).map(|said| format!("{sign}{}", visible(said)));
+    parts.push(said.collect::<Vec<_>>().join("\n"));
     parts.join("\n\n")
 }
 

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `/` | the page |
 //! | `/api/…` | the page's queries and actions |
+//! | `/api/verdict` | whether all is well, in one sentence, and everything that is wrong |
 //! | `/metrics` | the result of the last poll; no series of the broker while it is unavailable |
 //! | `/dead-letters?service=&event=&reason=` | matching unresolved dead letters as JSON, oldest first |
 //! | `/readyz`, `/health` | whether the broker answers |
@@ -142,6 +143,7 @@ pub async fn serve(
     });
     let answers = Arc::new(AtomicBool::new(false));
     let observed = Router::new().route("/dead-letters", get(observe::dead_letters));
+    let observed = observed.route("/api/verdict", get(observe::verdict));
     let routes = page::routes().merge(api::routes()).merge(act::routes()).merge(live::routes()).merge(observed);
     let routes = guard::around(routes, &console);
     let router = shell(routes, console.clone(), Arc::new(Sees(answers.clone())), telemetry.clone(), MAX_IN_FLIGHT);

@@ -7,7 +7,8 @@
 //! | `events` | new events: a sample of whole correlations, and exact counts by type |
 //! | `lanes` | each service: its instances, the positions of its consumers, its emitted events |
 //! | `letters` | new dead letters |
-//! | `invariants` | results of an external checker, as published to [`INVARIANTS`] |
+//! | `verdict` | whether all is well, in one sentence, after each poll |
+//! | `invariants` | results of an external checker, as published to [`SUBJECT`], and how old they are |
 //! | `skipped` | how many events a slow tab missed |
 //! | `trouble` | why there are no updates |
 
@@ -29,19 +30,18 @@ use millstream::Timestamp;
 use millstream::event::header;
 use millstream::http::Problem;
 use millstream::operator::dead::{DeadFilter, LetterState, Letters};
+use millstream::operator::invariants::{SUBJECT, Told};
 use millstream::operator::read::Stored;
 use millstream::operator::status::SystemStatus;
 use millstream::operator::tail::{Tail, TailFilter};
-use serde::{Deserialize, Serialize};
+use millstream::operator::verdict::Verdict;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::Console;
 use crate::tab::{Frame, Tab};
-
-/// Subject to which a checker publishes whether invariants hold.
-const INVARIANTS: &str = "millstream.invariants";
 
 /// Maximum number of open tabs; further ones are refused.
 const TABS: usize = 64;
@@ -107,28 +107,17 @@ struct Reads {
     ack_floor: u64,
 }
 
-/// Latest report of one checker.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Told {
-    source: String,
-    at: Timestamp,
-    invariants: Vec<Invariant>,
-}
-
-/// Whether an invariant holds.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Invariant {
-    name: String,
-    holds: bool,
-    #[serde(default)]
-    detail: String,
-}
-
 /// All open tabs, and the state sent to a new one.
-#[derive(Default)]
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     opened: Notify,
+    started: Instant,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), opened: Notify::default(), started: Instant::now() }
+    }
 }
 
 #[derive(Default)]
@@ -142,6 +131,8 @@ struct Inner {
     lanes: Option<Frame>,
     told: BTreeMap<String, (Instant, Told)>,
     dead: BTreeMap<String, u64>,
+    /// The last verdict.
+    judged: Option<(Instant, Verdict)>,
 }
 
 impl Inner {
@@ -152,7 +143,7 @@ impl Inner {
     fn invariants(&self) -> Frame {
         let all = self.told.values().map(|(since, told)| {
             json!({ "ageMillis": since.elapsed().as_millis() as u64, "source": told.source, "at": told.at,
-                    "invariants": told.invariants })
+                    "nextWithin": told.next_within, "invariants": told.invariants })
         });
         frame("invariants", &all.collect::<Vec<Value>>())
     }
@@ -209,6 +200,7 @@ impl Hub {
         let recent: Vec<Dot> = inner.recent.iter().cloned().collect();
         let mut first = vec![inner.events(&recent, 0), inner.invariants()];
         first.extend(inner.lanes.clone());
+        first.extend(inner.judged.as_ref().map(|(_, verdict)| frame("verdict", verdict)));
         drop(inner);
         self.opened.notify_waiters();
         Some((first, frames))
@@ -253,6 +245,34 @@ impl Hub {
         let frame = frame("lanes", &lanes(status, &inner.dead));
         inner.tell(&frame);
         inner.lanes = Some(frame);
+    }
+
+    /// Sends the verdict of a poll.
+    pub(crate) fn judge(&self, verdict: Verdict) {
+        let mut inner = self.lock();
+        inner.tell(&frame("verdict", &verdict));
+        inner.judged = Some((Instant::now(), verdict));
+    }
+
+    /// The last verdict and its age; without one, none is known since the start.
+    pub(crate) fn verdict(&self) -> (Instant, Option<Verdict>) {
+        match &self.lock().judged {
+            Some((judged, verdict)) => (*judged, Some(verdict.clone())),
+            None => (self.started, None),
+        }
+    }
+
+    /// Sends what a checker of invariants told so long ago, if that is new.
+    pub(crate) fn hear(&self, told: Told, ago: Duration) {
+        let mut inner = self.lock();
+        let known = inner.told.get(&told.source);
+        if known.map_or(inner.told.len() >= TELLERS, |(_, known)| known.at >= told.at) {
+            return;
+        }
+        let Some(heard) = Instant::now().checked_sub(ago) else { return };
+        inner.told.insert(told.source.clone(), (heard, told));
+        let frame = inner.invariants();
+        inner.tell(&frame);
     }
 
     pub(crate) fn trouble(&self, error: &dyn Display) {
@@ -429,7 +449,7 @@ impl News {
 /// Invariants.
 async fn listen(console: &Console) {
     loop {
-        let mut told = match console.operator.client().subscribe(INVARIANTS).await {
+        let mut told = match console.operator.client().subscribe(SUBJECT).await {
             Ok(told) => told,
             Err(error) => {
                 tracing::debug!(%error, "cannot subscribe to invariants");
@@ -438,12 +458,8 @@ async fn listen(console: &Console) {
             }
         };
         while let Some(message) = told.next().await {
-            let Ok(told) = serde_json::from_slice::<Told>(&message.payload) else { continue };
-            let mut inner = console.hub.lock();
-            if inner.told.len() < TELLERS || inner.told.contains_key(&told.source) {
-                inner.told.insert(told.source.clone(), (Instant::now(), told));
-                let frame = inner.invariants();
-                inner.tell(&frame);
+            if let Ok(told) = serde_json::from_slice(&message.payload) {
+                console.hub.hear(told, Duration::ZERO);
             }
         }
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Json;
 use axum::extract::{Query, State};
+use millstream::Timestamp;
 use millstream::http::{Health, Probe};
 use millstream::operator::OperatorError;
 use millstream::operator::dead::{DeadFilter, DeadLetter};
+use millstream::operator::verdict::Verdict;
 use millstream::telemetry::metrics::BROKER_CONNECTED;
 use millstream::telemetry::{Snapshot, Telemetry};
 use serde::Deserialize;
@@ -34,6 +36,16 @@ pub(crate) struct Wanted {
 
 /// Maximum number of dead letters in an answer.
 const PAGE: usize = 1000;
+
+/// After so long a verdict no longer counts.
+const OUTDATED: Duration = Duration::from_secs(15);
+
+/// The verdict as of the last poll.
+pub(crate) async fn verdict(State(console): State<Arc<Console>>) -> Json<Verdict> {
+    let (judged, verdict) = console.hub.verdict();
+    let age = judged.elapsed();
+    Json(verdict.filter(|_| age < OUTDATED).unwrap_or_else(|| Verdict::outdated(age)))
+}
 
 /// The dead letters as of the last poll.
 pub(crate) async fn dead_letters(
@@ -75,6 +87,7 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
                 telemetry.show(&snapshot);
             }
             Err(error) => {
+                console.hub.judge(Verdict::blind(&error));
                 console.hub.trouble(&error);
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(error, "cannot poll the broker; retrying");
@@ -95,10 +108,13 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
 
 /// One poll, for the metrics and for the tabs.
 async fn look(console: &Console, news: &mut News) -> Result<Snapshot, OperatorError> {
-    let status = console.operator.status().await?;
     let mut letters = console.letters.lock().await;
-    letters.update(&console.operator).await?;
+    let seen = console.operator.examine(&mut letters).await?;
+    seen.letters.as_ref().map_err(|why| OperatorError::Away(why.clone()))?;
     news.tell(&letters, &console.hub);
-    console.hub.look(&status);
-    Ok(snapshot(status, &letters))
+    let now = Timestamp::system();
+    seen.told.iter().flatten().for_each(|told| console.hub.hear(told.clone(), now.since(told.at)));
+    console.hub.judge(seen.verdict(now));
+    console.hub.look(&seen.status);
+    Ok(snapshot(seen.status, &letters))
 }

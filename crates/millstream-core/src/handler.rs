@@ -29,7 +29,7 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
     const COLLECTION: &'static str;
     /// The form of the document.
     const SHAPE: u32 = 1;
-    /// Top-level JSON fields that queries filter by; each is indexed.
+    /// JSON fields that queries filter by, as in `maker` or `maker.city`; each is indexed.
     const INDEXED: &'static [&'static str] = &[];
 
     /// The document's id within its collection.

@@ -9,6 +9,8 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[doc(hidden)]
+pub mod bson;
 pub mod clock;
 pub mod dead_letter;
 pub mod event;
@@ -16,7 +18,10 @@ pub mod handler;
 #[doc(hidden)]
 pub mod hash;
 pub mod ids;
+mod json;
 pub mod metric;
+#[doc(hidden)]
+pub mod number;
 #[doc(hidden)]
 pub mod outbox;
 #[doc(hidden)]
@@ -28,6 +33,8 @@ pub mod published;
 pub mod record;
 #[doc(hidden)]
 pub mod redriven;
+#[doc(hidden)]
+pub mod replicas;
 pub mod retry;
 #[doc(hidden)]
 pub mod stored;

@@ -48,7 +48,7 @@ pub struct NewDoc {
 pub struct Collection {
     /// Its name.
     pub name: &'static str,
-    /// The top-level JSON fields that queries filter by.
+    /// The JSON fields that queries filter by, nested ones with dots between the names.
     pub indexed: &'static [&'static str],
 }
 

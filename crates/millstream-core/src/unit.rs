@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bson::{self, Unstorable};
 use crate::event::{Emitted, Event, Meta, Stream, assert_type_in_stream};
 use crate::handler::{Document, Fault, Key, Keys, Kind, Reject, Wake};
 use crate::ids::{Id, Timestamp};
@@ -44,7 +45,7 @@ impl Context<'_> {
 }
 
 /// How large a document may be as JSON, and all that one input emits: what every store takes. A record of MongoDB's has at most
-/// 16 MiB, in which the texts of a document may stand twice.
+/// 16 MiB.
 const LARGEST: usize = 7 << 20;
 
 #[doc(hidden)]
@@ -277,6 +278,14 @@ impl<'a> Unit<'a> {
         if json.len() > LARGEST {
             let size = json.len();
             self.refuse(Refusal::TooLarge(format!("{key:?} would be {size} bytes, over the limit of {LARGEST}")));
+            return;
+        }
+        if let Err(why) = bson::encode(&json) {
+            let text = format!("{key:?} cannot be stored: {why}");
+            self.refuse(match why {
+                Unstorable::TooLarge(_) => Refusal::TooLarge(text),
+                Unstorable::Wrong(_) => Refusal::Wrong(text),
+            });
             return;
         }
         let body = Body { json, shape: D::SHAPE, decoded: Some(Arc::new(document)) };

@@ -23,6 +23,7 @@ use crate::engine::arrival::{Arrival, Source};
 use crate::engine::aside::Aside;
 use crate::engine::instances::{Current, Enrolled, InstanceSweep};
 use crate::engine::intake::Intake;
+use crate::engine::levels::Levels;
 use crate::engine::meters::Meters;
 use crate::engine::publisher::{Outbox, Publisher};
 use crate::engine::slots::SharedSlots;
@@ -216,6 +217,12 @@ impl Parts {
 }
 
 impl Basis {
+    /// What shows how the service is, from its start on.
+    pub(crate) fn levels(&self) -> Levels {
+        let Self { status, meters, clock, timing, .. } = self;
+        Levels { status: status.clone(), meters: meters.clone(), clock: clock.clone(), timing: timing.clone() }
+    }
+
     /// Waits for the store, and creates what is missing there.
     async fn prepare(&self, collections: &[Collection]) -> Result<(), StoreError> {
         self.status.set_waits_for(Some("the store".into()));
@@ -304,8 +311,14 @@ impl Basis {
             meters: self.meters.clone(),
         };
         supervisor.spawn(&mut tasks.helpers, "wake sweep", wakes.run(supervisor.stop().clone()));
-        let (store, timing, tails) = (self.store.clone(), self.timing.clone(), tasks.tails.clone());
-        let instances = InstanceSweep { store, outbox, tails, timing };
+        let instances = InstanceSweep {
+            store: self.store.clone(),
+            outbox,
+            tails: tasks.tails.clone(),
+            clock: self.clock.clone(),
+            timing: self.timing.clone(),
+            status: self.status.clone(),
+        };
         supervisor.spawn(&mut tasks.helpers, "instance sweep", instances.run(supervisor.stop().clone()));
     }
 }

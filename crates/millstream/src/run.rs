@@ -143,6 +143,7 @@ impl Running {
     pub(crate) async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), RunError> {
         let Self { parts, router, listener, telemetry, watchers } = self;
         let (service, status) = (parts.basis.service, parts.basis.status.clone());
+        let levels = parts.basis.levels();
         let supervisor = Supervisor::new(service);
         let serving = CancellationToken::new();
         // A service that nobody waits for any more stops too.
@@ -157,6 +158,7 @@ impl Running {
             let upkeep = async move { upkeep.upkeep(std::future::pending()).await };
             supervisor.spawn(&mut helpers, "telemetry", upkeep);
             supervisor.spawn(&mut helpers, "watchers", watchers.clone().run());
+            supervisor.spawn(&mut helpers, "levels", levels.run(serving.clone()));
             let lifecycle = supervisor.clone().watch("lifecycle", parts.run(supervisor.clone()));
             let lifecycle = tokio::spawn(lifecycle.in_current_span());
             tokio::select! {

@@ -1,9 +1,11 @@
 //! Where the `nats-server` program is, and for tests `mongod`.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// Names the program outright; then nothing else is looked at.
 pub const VARIABLE: &str = "MILLSTREAM_NATS_SERVER";
@@ -100,7 +102,20 @@ fn first_fit(candidates: &[PathBuf], minimum: Version) -> Result<PathBuf, NotFou
     Err(NotFound { minimum, unfit })
 }
 
+/// The programs that have said their versions to this process.
+static KNOWN: Mutex<BTreeMap<PathBuf, Version>> = Mutex::new(BTreeMap::new());
+
 fn version_of(program: &Path) -> Result<Version, String> {
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(version) = known().get(program) {
+        return Ok(*version);
+    }
+    let version = asked(program)?;
+    known().insert(program.into(), version);
+    Ok(version)
+}
+
+fn asked(program: &Path) -> Result<Version, String> {
     let output = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+mod bench;
 mod new_service;
 mod obtain;
 mod sabotage;
@@ -25,6 +26,9 @@ cargo xtask <task>
                               take long, too
   simulate [--seeds N] [--from S]
                               run the shop's services in the simulator, one world a seed, until one fails
+  bench [--quick] [--json FILE] [--write PAGE.md]
+                              measure the shop beside the floor on this machine, in ten minutes or two, after a build of
+                              everything optimized (`--help` tells all flags)
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
@@ -37,6 +41,7 @@ enum Task {
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
     Simulate(Vec<OsString>),
+    Bench(Vec<OsString>),
     NewService(String, PathBuf),
     Dashboards,
     Sabotage(Option<String>),
@@ -53,6 +58,7 @@ impl Task {
             Some("demo") => Self::Demo(rest),
             Some("test") => Self::Test(rest),
             Some("simulate") => Self::Simulate(rest),
+            Some("bench") => Self::Bench(rest),
             Some("new-service") => {
                 let (name, folder) = new_service::parse(&rest)?;
                 Self::NewService(name, folder)
@@ -90,6 +96,7 @@ fn run(task: Task) -> Result<ExitCode> {
             let run = ["run", "--release", "--quiet", "--package", "simulation", "--"];
             Err(cargo().args(run).args(flags).exec()).context("cannot run cargo")
         }
+        Task::Bench(flags) => bench::run(flags),
         Task::NewService(name, folder) => new_service::run(&name, &folder),
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
@@ -110,10 +117,7 @@ fn shop(command: &str, flags: Vec<OsString>, needs_broker: bool) -> Result<ExitC
     if !built.context("cannot run cargo")?.success() {
         bail!("building the shop failed");
     }
-    // This program is in `debug` of the same folder.
-    let here = env::current_exe().context("cannot find the path of this program")?;
-    let folder = here.ancestors().nth(2).context("this program is not in a target folder")?;
-    let mut shop = Command::new(folder.join("release").join("shop"));
+    let mut shop = Command::new(target()?.join("release").join("shop"));
     if let Some(broker) = broker {
         shop.env(nats_embedded::VARIABLE, broker);
     }
@@ -139,6 +143,12 @@ fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The folder that everything is built in: this program is in its `debug`.
+fn target() -> Result<PathBuf> {
+    let here = env::current_exe().context("cannot find the path of this program")?;
+    Ok(here.ancestors().nth(2).context("this program is not in a target folder")?.to_owned())
+}
+
 /// The workspace's folder.
 fn root() -> PathBuf {
     let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -158,6 +168,7 @@ mod tests {
         let args = ["--data", "a b", "--no-demo-load"];
         let task = Task::parse(os(&[&["up"][..], &args].concat())).unwrap();
         assert_eq!(task, Task::Up(os(&args)));
+        assert_eq!(Task::parse(os(&["bench", "--quick"])).unwrap(), Task::Bench(os(&["--quick"])));
         assert_eq!(Task::parse(os(&["sabotage", "no-fence"])).unwrap(), Task::Sabotage(Some("no-fence".into())));
     }
 

@@ -2,10 +2,11 @@
 //! user, without touching the system.
 
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nats_embedded::{MINIMUM, VARIABLE};
@@ -64,6 +65,38 @@ pub(crate) fn mongod() -> Option<PathBuf> {
             None
         }
     }
+}
+
+/// The program itself where what is found is a script that becomes it, as those of version managers do: hundreds of tests start
+/// it, and would each start the script's shell before. Asked of a server that runs for a moment (proc_pid_exe(5)).
+pub(crate) fn behind(found: &Path) -> PathBuf {
+    let script = |path: &Path| {
+        fs::File::open(path).and_then(|mut file| {
+            let mut start = [0; 2];
+            file.read_exact(&mut start).map(|()| start == *b"#!")
+        })
+    };
+    let runs = |found: &Path| -> Option<PathBuf> {
+        let quiet = || Stdio::null();
+        let mut server = Command::new(found)
+            .args(["-a", "127.0.0.1", "-p", "-1"])
+            .stdin(quiet())
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .ok()?;
+        let exe = format!("/proc/{}/exe", server.id());
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut program = None;
+        while program.is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+            program = fs::read_link(&exe).ok().filter(|path| path.file_name() == found.file_name());
+        }
+        server.kill().ok();
+        server.wait().ok();
+        program
+    };
+    if script(found).unwrap_or(false) { runs(found) } else { None }.unwrap_or_else(|| found.into())
 }
 
 /// The wheel's program is for one kind of machine.

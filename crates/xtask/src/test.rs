@@ -19,7 +19,7 @@ const LONG_SEEDS: (&str, &str) = ("MILLSTREAM_SEEDS", "2000");
 
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let (long, args) = with_long(args);
-    let server = obtain::nats_server()?;
+    let server = obtain::behind(&obtain::nats_server()?);
     // If a server is configured for the tests, none is started.
     let named = env::var_os("MONGODB_URI").is_some_and(|uri| !uri.is_empty());
     let mongod = if named { None } else { obtain::mongod() };

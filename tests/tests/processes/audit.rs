@@ -189,6 +189,12 @@ impl Place {
         is("entries not known to be published", self.books.unpublished(), 0)
     }
 
+    /// How many messages a stream has; none if there is no such stream yet.
+    pub(super) async fn stored(&self, stream: &str) -> usize {
+        let Ok(stream) = self.jetstream.get_stream(stream).await else { return 0 };
+        usize::try_from(stream.cached_info().state.messages).unwrap()
+    }
+
     async fn messages(&self, stream: &str) -> Vec<Message> {
         let stream = self.jetstream.get_stream(stream).await.unwrap();
         let count = usize::try_from(stream.cached_info().state.messages).unwrap();

@@ -96,8 +96,10 @@ impl Books {
 
     fn bodies(&self, collection: &str) -> Vec<(String, String)> {
         if let Some(mongo) = &self.mongo {
-            let body =
-                |row: Document| (row.get_str("_id").unwrap().to_owned(), row.get_str("body").unwrap().to_owned());
+            let body = |row: Document| {
+                let doc = serde_json::to_string(row.get_document("doc").unwrap()).unwrap();
+                (row.get_str("_id").unwrap().to_owned(), doc)
+            };
             return found(mongo, collection, doc! {}).into_iter().map(body).collect();
         }
         let conn = self.open();

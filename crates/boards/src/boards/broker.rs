@@ -37,7 +37,7 @@ fn tiles() -> Vec<Panel> {
             "1 while the broker answers the observer.",
             "1.",
             "Check whether the broker is running.",
-            "eventsunpublished",
+            "brokerdown",
         ),
         Panel::stat("Fullest stream", Unit::Share, format!("max({STREAM_RATIO})"), &[(0.8, AMBER), (0.9, RED)]).says(
             "Bytes of the fullest stream as a share of its limit.",

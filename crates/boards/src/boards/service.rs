@@ -31,10 +31,10 @@ fn tiles() -> Vec<Panel> {
         Panel::stat("Up", Unit::Count, format!("min(up{{{CHOSEN}}})"), &good)
             .says("1 while Prometheus can scrape every selected instance.", "1.", "Start the instance that is down.", "servicedown"),
         Panel::stat("Broker connected", Unit::Count, format!("min({BROKER_CONNECTED}{{{CHOSEN}}})"), &good)
-            .says("1 while every selected instance is connected to the broker.", "1.", "Check whether the broker is running.", "eventsunpublished")
+            .says("1 while every selected instance is connected to the broker.", "1.", "Check whether the broker is running.", "brokerdown")
             .leads_to("broker", "Broker", ""),
         Panel::stat("Store up", Unit::Count, format!("min({STORE_UP}{{{CHOSEN}}}) or min({BROKER_CONNECTED}{{{CHOSEN}}})"), &good)
-            .says("1 while the store of every selected instance answers.", "1.", "Check that the database is running and its disk is not full.", "httperrorsfast"),
+            .says("1 while the store of every selected instance answers.", "1.", "Check that the database is running and its disk is not full.", "storedown"),
         Panel::stat("Requests failed", Unit::Share,
             format!(r#"sum(rate({HTTP_DURATION}_count{{{CHOSEN},{WORK},http_response_status_code=~"5.."}}[{RATE}])) / ({all} > 0) or {all} * 0"#),
             &[(0.001, AMBER), (0.01, RED)])

@@ -1,17 +1,20 @@
 // The live view: events as they are emitted and handled.
 
-import { h, put, count, many, keysOf } from './dom.js';
+import { h, put, count, many, span, keysOf } from './dom.js';
 import { now, told, post } from './ask.js';
 import { Score } from './score.js';
 
 export const title = 'Live';
 
-/** An invariant that has not been reported for this long counts as unknown. */
+/** An invariant counts as unknown when its next report is overdue by this long. */
 const STALE = 30_000;
+/** A verdict that no poll has confirmed for this long no longer counts. */
+const OUTDATED = 15_000;
 const MARKS = { unknown: '?', holds: '✓', broken: '✗' };
 const SAID = { unknown: 'unknown', holds: 'holds', broken: 'broken' };
 
 export function show(main) {
+	const verdict = h('div.verdict', null, h('p', { mute: true }), h('p.quiet', { role: 'status' }), h('div'));
 	const strip = h('div.strip', { 'aria-label': 'Invariants', role: 'group' });
 	const demo = h('div.demo');
 	const skipped = h('p.note', { hidden: true, role: 'status' });
@@ -21,7 +24,7 @@ export function show(main) {
 	const rate = h('span.dim', null, '');
 	put(main,
 		h('h1.quiet', null, 'Live'),
-		strip, demo, skipped,
+		verdict, strip, demo, skipped,
 		h('section.score-section', null, h('div.title', null, h('h2', null, 'Live events'), rate, score.legend), score.element),
 		h('div.halves', null,
 			h('section', null, h('div.title', null, h('h2', null, 'Recent keys')), keys),
@@ -42,6 +45,7 @@ export function show(main) {
 	});
 	on('hello', () => demo.firstChild || drawDemo(demo));
 	on('invariants', () => drawStrip(strip));
+	on('verdict', () => drawVerdict(verdict));
 	on('lanes', () => { score.lanes(now.lanes); });
 	on('events', (batch) => {
 		score.add(batch.events);
@@ -55,9 +59,10 @@ export function show(main) {
 	score.add(now.recent);
 	drawDemo(demo);
 	drawStrip(strip);
+	drawVerdict(verdict);
 	drawKeys(keys);
 	drawTypes(types);
-	const tick = setInterval(() => { drawStrip(strip); drawKeys(keys); }, 2000);
+	const tick = setInterval(() => { drawStrip(strip); drawVerdict(verdict); drawKeys(keys); }, 2000);
 	return () => {
 		clearInterval(tick);
 		score.stop();
@@ -65,12 +70,29 @@ export function show(main) {
 	};
 }
 
+/** Whether all is well, in the sentence that the command line says too; an old one no longer counts. */
+function drawVerdict(box) {
+	const [said, spoken, list] = box.children;
+	const given = performance.now() - now.judged < OUTDATED && now.verdict;
+	const { state, sentence, causes } = given || { state: 'unknown', sentence: 'It is not known whether all is well: the console has not said so for a while.', causes: [] };
+	box.className = `verdict ${state}`;
+	put(said, h('i', null, { well: '✓', unknown: '?', wrong: '✗' }[state]), ' ', sentence);
+	// Ages change with each poll: only another verdict is read out.
+	const kinds = JSON.stringify([state, causes.map(({ kind }) => kind)]);
+	if (box.dataset.was !== kinds) { box.dataset.was = kinds; spoken.textContent = sentence; }
+	if (list.contains(document.activeElement)) return;
+	const open = list.querySelector('details')?.open;
+	put(list, causes.length > 1 && h('details', { open }, h('summary', null, `All ${count(causes.length)} problems`),
+		h('ul', null, causes.map((cause) => h('li', null, `${cause.sentence} `, h('span.dim', null, cause.runbook))))));
+}
+
 function drawStrip(strip) {
-	const all = now.invariants.flatMap(({ source, since, invariants }) => invariants.map(({ name, holds, detail }) => {
-		const state = performance.now() - since > STALE ? 'unknown' : holds ? 'holds' : 'broken';
-		return { name, detail, source, state };
+	const all = now.invariants.flatMap(({ source, since, nextWithin, invariants }) => invariants.map(({ name, holds, detail }) => {
+		const age = performance.now() - since;
+		const state = age > STALE + 1000 * nextWithin ? 'unknown' : holds ? 'holds' : 'broken';
+		return { name, detail, source, state, age, holds };
 	}));
-	const key = JSON.stringify(all.map(({ name, state, detail }) => [name, state, state === 'holds' ? '' : detail]));
+	const key = JSON.stringify(all.map(({ name, state, detail, age }) => [name, state, state === 'holds' ? '' : detail, state === 'unknown' && Math.round(age / 10_000)]));
 	// Unchanged text is not read out again by screen readers.
 	if (strip.dataset.was === key) return;
 	strip.dataset.was = key;
@@ -83,7 +105,7 @@ function drawStrip(strip) {
 		h('i', { mute: true }, MARKS[state]), h('span', null, name, h('span.quiet', null, `: ${SAID[state]}`)), detail && h('small', null, detail));
 	const broken = of('broken');
 	const unknown = of('unknown');
-	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not reported for ${STALE / 1000} s` : `All ${many(all.length, 'invariant')} hold`;
+	const said = broken.length ? `${count(broken.length)} of ${many(all.length, 'invariant')} broken` : unknown.length ? `${many(unknown.length, 'invariant')} not reported for ${span(Math.max(...unknown.map(({ age }) => age)))}; at that time ${unknown.every(({ holds }) => holds) ? 'all held' : 'not all held'}` : `All ${many(all.length, 'invariant')} hold`;
 	const state = broken.length ? 'broken' : unknown.length ? 'unknown' : 'holds';
 	const open = strip.querySelector('details')?.open;
 	put(strip, h('details', { class: state, open },

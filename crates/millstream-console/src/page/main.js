@@ -73,7 +73,7 @@ function connect() {
 	source = new EventSource('/api/live');
 	const on = (name, take) => source.addEventListener(name, (event) => {
 		heard = performance.now();
-		if (name !== 'trouble') $('trouble').hidden = true;
+		if (name !== 'trouble' && name !== 'verdict') $('trouble').hidden = true;
 		take(JSON.parse(event.data));
 	});
 	on('hello', (hello) => {
@@ -102,6 +102,11 @@ function connect() {
 		$('dead-count').textContent = count(dead);
 		$('dead-count').setAttribute('aria-label', many(dead, 'dead letter'));
 		tell('lanes');
+	});
+	on('verdict', (verdict) => {
+		now.verdict = verdict;
+		now.judged = performance.now();
+		tell('verdict');
 	});
 	on('letters', (letters) => tell('letters', letters));
 	on('invariants', (all) => {

@@ -104,6 +104,9 @@ async fn markup_in_what_strangers_send_stays_text() {
     let client = async_nats::connect(bench.broker.url()).await.unwrap();
     browser.open(&console.url()).await;
     browser.until_shows("Live events").await;
+    browser
+        .until_shows("✗ shipping: no instance answers; no event waits for it yet. See the runbook \"ServiceDown\".")
+        .await;
     let seen = async || {
         client.publish("millstream.invariants", told.to_string().into()).await.unwrap();
         bench.publish_raw("bank.moved.0", &[&headers[..], &[("ce-id", id)]].concat(), MARKUP).await;

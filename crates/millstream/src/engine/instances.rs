@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use millstream_core::replicas::Replicas;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::dead_letter::stream_name;
 use crate::engine::Engine;
 use crate::engine::publisher::{Done, Job, Outbox, Watermark};
+use crate::engine::status::Status;
 use crate::engine::tails::Tail;
-use crate::engine::timing::Timing;
+use crate::engine::timing::{Clock, Timing};
 use crate::event::Emitted;
 use crate::ids::{Id, Timestamp};
 use crate::store::{Batch, CommitError, Entry, Published, Store, StoreError};
@@ -118,8 +120,10 @@ impl Engine {
 pub(crate) struct InstanceSweep {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
+    pub(crate) clock: Clock,
     pub(crate) tails: Vec<Arc<Tail>>,
     pub(crate) timing: Timing,
+    pub(crate) status: Arc<Status>,
 }
 
 /// What an instance has emitted after a batch, as far as it is read at once, and up to which batch that is.
@@ -152,6 +156,8 @@ impl InstanceSweep {
     /// clock, in which every read succeeded.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut seen: HashMap<Id, (u64, Instant)> = HashMap::new();
+        // Rows are held against a clock that never steps.
+        let (mut replicas, wall, began) = (Replicas::new(self.timing.dead_after), self.clock.now(), Instant::now());
         // Each on its own: what one has left may be for a subject that the broker refuses.
         let mut sweeps = FuturesUnordered::new();
         let mut under_way: HashSet<Id> = HashSet::new();
@@ -174,8 +180,11 @@ impl InstanceSweep {
             }
             let Ok(rows) = self.store.instances().await else {
                 seen.clear();
+                replicas.lose_sight();
                 continue;
             };
+            replicas.see(rows.iter().map(|row| (row.id, row.version)), wall + began.elapsed());
+            self.status.see_missed(replicas.missed());
             seen.retain(|id, _| rows.iter().any(|row| row.id == *id));
             for row in rows {
                 let (version, since) = *seen.entry(row.id).or_insert((row.version, Instant::now()));

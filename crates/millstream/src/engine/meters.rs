@@ -31,6 +31,7 @@ pub(crate) struct Meters {
     unpublished_age: Gauge,
     broker: Gauge,
     store: Gauge,
+    missed: Gauge,
     kinds: Vec<&'static str>,
     totals: Totals,
 }
@@ -135,6 +136,7 @@ impl Meters {
             unpublished_age: telemetry.gauge(&table::UNPUBLISHED_AGE, &[]),
             broker: telemetry.gauge(&table::BROKER_CONNECTED, &[]),
             store: telemetry.gauge(&table::STORE_UP, &[]),
+            missed: telemetry.gauge(&table::REPLICAS_MISSED, &[]),
             kinds: effects.iter().chain(timers).copied().collect(),
             totals: Totals::default(),
             telemetry,
@@ -220,10 +222,12 @@ impl Meters {
         self.telemetry.histogram(&table::EFFECT_DURATION, &[kind, outcome]).record(took.as_secs_f64());
     }
 
-    pub(crate) fn wakes_due(&self, due: &[WakesDue], now: Timestamp) {
+    /// Each attempt makes a wake due later, so a kind whose outside does not answer is overdue for as long as that lasts.
+    pub(crate) fn wakes_due(&self, due: &[WakesDue], silences: &BTreeMap<String, Silence>, now: Timestamp) {
         for kind in &self.kinds {
             let found = due.iter().find(|due| due.kind == *kind && due.due > 0);
-            let overdue = found.map_or(0.0, |due| now.since(due.oldest).as_secs_f64());
+            let oldest = [found.map(|due| due.oldest), silences.get(*kind).map(|silence| silence.since)];
+            let overdue = oldest.into_iter().flatten().min().map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
             self.telemetry.gauge(&table::WAKES_DUE, &[kind]).set(found.map_or(0.0, |due| due.due as f64));
             self.telemetry.gauge(&table::WAKE_OVERDUE, &[kind]).set(overdue);
         }
@@ -252,11 +256,12 @@ impl Meters {
     }
 
     /// What the gauges show: looked at now and then, not with each change.
-    pub(crate) fn levels(&self, broker: bool, store: bool, unpublished: u64, oldest: Duration) {
+    pub(crate) fn levels(&self, broker: bool, store: bool, unpublished: u64, oldest: Duration, missed: usize) {
         self.broker.set(f64::from(u8::from(broker)));
         self.store.set(f64::from(u8::from(store)));
         self.unpublished.set(unpublished as f64);
         self.unpublished_age.set(oldest.as_secs_f64());
+        self.missed.set(missed as f64);
     }
 
     /// Counts what a commit has made true.

@@ -11,6 +11,7 @@ mod attempt;
 pub(crate) mod commit;
 pub(crate) mod instances;
 pub(crate) mod intake;
+pub(crate) mod levels;
 pub(crate) mod meters;
 pub(crate) mod publisher;
 pub(crate) mod slots;
@@ -130,7 +131,7 @@ impl Engine {
         self
     }
 
-    /// Opens or closes the gate of the consumers, and shows the levels.
+    /// Opens or closes the gate of the consumers.
     fn set_gate(&self) {
         let open = self.status.room(&self.planner.timing) > 0;
         self.gate.send_if_modified(|gate| std::mem::replace(gate, open) != open);
@@ -141,9 +142,6 @@ impl Engine {
         if let Ok(count) = self.store.count_unpublished().await {
             self.status.unpublished.store(count, Ordering::Relaxed);
         }
-        let (store, waiting) =
-            (self.status.store_up.load(Ordering::Acquire), self.status.unpublished.load(Ordering::Relaxed));
-        self.meters.levels(self.link.borrow().up, store, waiting.max(self.outbox.queued()), self.outbox.oldest());
     }
 
     /// Deletes a few old journal entries. While there are more, a chunk goes after each batch, which writes fewer than that.

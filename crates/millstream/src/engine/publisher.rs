@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::header::HeaderValue;
+use async_nats::header::{HeaderName, HeaderValue, IntoHeaderName};
 use fail::fail_point;
 use futures_util::StreamExt;
 use millstream_core::outbox::{self as core, Again, Answered, Held, Limits, News};
@@ -365,6 +365,26 @@ fn verdict(ack: &async_nats::Message) -> Verdict {
     }
 }
 
+/// The names of an event's headers, which need neither be checked nor copied.
+static NAMES: [HeaderName; 12] = [
+    HeaderName::from_static(header::MSG_ID),
+    HeaderName::from_static(header::SPEC),
+    HeaderName::from_static(header::ID),
+    HeaderName::from_static(header::TYPE),
+    HeaderName::from_static(header::SOURCE),
+    HeaderName::from_static(header::TIME),
+    HeaderName::from_static(header::SUBJECT),
+    HeaderName::from_static(header::CONTENT_TYPE),
+    HeaderName::from_static(header::CORRELATION),
+    HeaderName::from_static(header::CAUSATION),
+    HeaderName::from_static(header::PERSONAL),
+    HeaderName::from_static(header::TRACEPARENT),
+];
+
+fn header_name(name: &str) -> HeaderName {
+    NAMES.iter().find(|known| AsRef::<str>::as_ref(*known) == name).cloned().unwrap_or_else(|| name.into_header_name())
+}
+
 /// Sends messages in order, pipelined.
 async fn send(
     broker: &Broker,
@@ -379,7 +399,7 @@ async fn send(
         let mut headers = HeaderMap::new();
         let kept = |name: &str| name != EXPECTED || !forgotten.contains(&number);
         for (name, value) in message.headers.iter().filter(|(name, _)| kept(name)) {
-            headers.append(name.as_str(), HeaderValue::from(value.as_str()));
+            headers.append(header_name(name), HeaderValue::from(value.as_str()));
         }
         let reply = format!("{inbox}.{number}");
         let (subject, payload) = (message.subject.clone(), message.payload.clone());

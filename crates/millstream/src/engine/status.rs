@@ -14,6 +14,7 @@ use crate::engine::timing::Timing;
 use crate::ids::Timestamp;
 use crate::progress::Progress;
 use crate::refusals::Refusals;
+use crate::store::WakesDue;
 
 pub(crate) struct Status {
     pub(crate) store_up: AtomicBool,
@@ -33,14 +34,20 @@ pub(crate) struct Status {
     lost: Mutex<BTreeMap<String, String>>,
     /// Kinds of effects whose outside does not answer.
     outside: Mutex<BTreeMap<String, Silence>>,
+    /// Kinds of wakes that are due, and since when the earliest of each is.
+    due: Mutex<BTreeMap<String, Silence>>,
+    /// Replicas that have gone without a goodbye: how many, and when the first was last heard of.
+    missed: Mutex<Option<(usize, Timestamp)>>,
+    /// Since when the service cannot do its whole job.
+    unready: Mutex<Option<Timestamp>>,
 }
 
-/// An outside that does not answer.
+/// Wakes of a kind that wait for too long, or an outside that does not answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
-    /// When the first attempt failed that no answer has followed.
+    /// When the first attempt failed that no answer has followed, or since when a wake is due.
     pub(crate) since: Timestamp,
-    /// Effects of the kind that waited when somebody looked last.
+    /// Wakes of the kind that waited when somebody looked last.
     pub(crate) waiting: u64,
 }
 
@@ -64,6 +71,9 @@ impl Status {
             lost: Mutex::default(),
             waits_for: Mutex::new(Some("the store and the broker".into())),
             outside: Mutex::default(),
+            due: Mutex::default(),
+            missed: Mutex::default(),
+            unready: Mutex::default(),
         }
     }
 
@@ -90,6 +100,39 @@ impl Status {
     /// The kinds of effects whose outside does not answer.
     pub(crate) fn silences(&self) -> BTreeMap<String, Silence> {
         self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is due, as last looked for.
+    pub(crate) fn see_due(&self, due: &[WakesDue]) {
+        let due = due.iter().filter(|of| of.due > 0);
+        let due = due.map(|of| (of.kind.clone(), Silence { since: of.oldest, waiting: of.due })).collect();
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
+    }
+
+    /// The kinds of wakes that are due.
+    pub(crate) fn due(&self) -> BTreeMap<String, Silence> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which replicas are missed.
+    pub(crate) fn see_missed(&self, missed: Option<(usize, Timestamp)>) {
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = missed;
+    }
+
+    /// How many replicas are missed, and since when.
+    pub(crate) fn missed(&self) -> Option<(usize, Timestamp)> {
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the service can do its whole job now.
+    pub(crate) fn see_ready(&self, ready: bool, now: Timestamp) {
+        let mut unready = self.unready.lock().unwrap_or_else(PoisonError::into_inner);
+        *unready = if ready { None } else { unready.or(Some(now)) };
+    }
+
+    /// Since when it cannot.
+    pub(crate) fn unready_since(&self) -> Option<Timestamp> {
+        *self.unready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The broker was reached; its streams are declared next.

@@ -114,7 +114,7 @@ impl Sweep {
     async fn once(&mut self) -> Result<bool, crate::store::StoreError> {
         let now = self.clock.now();
         let due = self.store.wakes_due(now).await?;
-        self.meters.wakes_due(&due, now);
+        self.status.see_due(&due);
         let mut silences = self.status.silences();
         if !silences.is_empty() {
             // Another replica may have got the answer, or nobody waits for one any more.
@@ -123,6 +123,7 @@ impl Sweep {
             silences = self.status.silences();
         }
         self.meters.unanswered(self.kinds.effects.keys(), &silences, now);
+        self.meters.wakes_due(&due, &silences, now);
         let is_due = |kind: &str| due.iter().any(|due| due.kind == kind && due.due > 0);
         for (kind, timer) in &self.kinds.timers {
             let Some((metric, tolerance)) = timer.overdue() else { continue };

@@ -53,6 +53,34 @@ pub struct Health {
     pub draining: bool,
     /// What outside of the system does not answer: the service does everything else meanwhile.
     pub unanswered: Vec<Unanswered>,
+    /// Since when it cannot do its whole job.
+    pub waiting_since: Option<Timestamp>,
+    /// The wakes that are due, by kind.
+    pub due: Vec<Due>,
+    /// Replicas that it saw alive, that ended without stopping in order, and that none has replaced.
+    pub missed: Option<Missed>,
+}
+
+/// Wakes of a kind that are due.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Due {
+    /// Their kind.
+    pub kind: String,
+    /// Since when the earliest is due.
+    pub since: Timestamp,
+    /// How many are.
+    pub waiting: u64,
+}
+
+/// Replicas that are missed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Missed {
+    /// How many.
+    pub replicas: usize,
+    /// When the first of them was last heard of.
+    pub since: Timestamp,
 }
 
 /// A kind of effect whose outside does not answer.
@@ -119,7 +147,10 @@ impl Health {
             "consumers": self.consumers,
             "commandsAccepted": self.commands_free,
             "waitingFor": waiting,
+            "waitingSince": self.waiting_since,
             "unanswered": self.unanswered,
+            "due": self.due,
+            "missed": self.missed,
             "notes": self.notes,
         })
     }
@@ -148,6 +179,8 @@ impl Probe for EngineProbe {
             ack_pending: progress.ack_pending.load(Ordering::Acquire),
         };
         let unanswered = |(effect, Silence { since, waiting })| Unanswered { effect, since, waiting };
+        let due = |(kind, Silence { since, waiting })| Due { kind, since, waiting };
+        let missed = |(replicas, since)| Missed { replicas, since };
         let refuses = self.status.refuses(&self.timing).is_some();
         Health {
             database: self.status.store_up.load(Ordering::Acquire),
@@ -159,6 +192,9 @@ impl Probe for EngineProbe {
             commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
             draining: self.draining(),
             unanswered: self.status.silences().into_iter().map(unanswered).collect(),
+            waiting_since: self.status.unready_since(),
+            due: self.status.due().into_iter().map(due).collect(),
+            missed: self.status.missed().map(missed),
         }
     }
 

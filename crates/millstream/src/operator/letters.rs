@@ -123,6 +123,16 @@ impl Letters {
         self.streams.values().map(|of_service| (of_service.service.as_str(), of_service.moves))
     }
 
+    /// How many letters each service has that nobody has dealt with, and since when the oldest.
+    pub fn unresolved(&self) -> BTreeMap<String, (usize, Timestamp)> {
+        let mut unresolved: BTreeMap<String, (usize, Timestamp)> = BTreeMap::new();
+        for letter in self.all().filter(|letter| !letter.is_dealt_with()) {
+            let (count, oldest) = unresolved.entry(letter.service.clone()).or_insert((0, letter.failed()));
+            (*count, *oldest) = (*count + 1, letter.failed().min(*oldest));
+        }
+        unresolved
+    }
+
     fn all(&self) -> impl Iterator<Item = &DeadLetter> {
         self.streams.values().flat_map(|of_service| of_service.letters.values())
     }

@@ -10,6 +10,8 @@
 //! | [`audit`] | who did what, when and why; written before it is done |
 //! | [`personal`] | what is masked where bodies are shown |
 //! | [`status`] | streams, consumers, instances |
+//! | [`verdict`] | whether all is well, in one sentence; what is wrong, and what to do |
+//! | [`invariants`] | what checkers of invariants say |
 //! | [`tail`] | events as they come |
 //! | [`trace`] | everything that one order or one request set off |
 //! | [`wakes`] | what services will do later: list, move, fire, cancel |
@@ -27,6 +29,7 @@ pub mod audit;
 pub mod dead;
 mod edit;
 pub mod exact;
+pub mod invariants;
 mod letters;
 pub mod personal;
 pub mod read;
@@ -35,6 +38,7 @@ mod search;
 pub mod status;
 pub mod tail;
 pub mod trace;
+pub mod verdict;
 pub mod wakes;
 
 /// How long the broker, or a service behind it, may take to answer one question.

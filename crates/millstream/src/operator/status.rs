@@ -1,7 +1,6 @@
 //! What is there: streams, consumers, instances.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use async_nats::jetstream::consumer::Info as ConsumerInfo;
 use futures_util::TryStreamExt;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use crate::broker::PARTITIONS;
 use crate::ids::Timestamp;
 use crate::operator::read::{ReadFrom, millis};
+use crate::operator::verdict::silences;
 use crate::operator::{Operator, OperatorError};
 use crate::release;
 
@@ -76,6 +76,10 @@ pub struct ConsumerStatus {
     pub oldest_age_seconds: f64,
     /// The release of the service that last declared it; none if it is not one of ours.
     pub release: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Until when somebody has paused it.
+    pub paused_until: Option<Timestamp>,
 }
 
 /// An instance of a service.
@@ -99,50 +103,9 @@ pub struct InstanceStatus {
 }
 
 impl SystemStatus {
-    /// What is not as it should be, a sentence each: a consumer that nobody pulls, a service without an instance, one that does
-    /// not do its whole job.
-    pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = vec![];
-        for ConsumerStatus { stream, name, waiting, .. } in &self.consumers {
-            // A consumer that is given all it asks for has no pull waiting for a moment.
-            let pulls = |instance: &InstanceStatus| instance.service == *name && instance.pulls(stream);
-            if *waiting == 0 && !self.instances.iter().any(pulls) {
-                troubles.push(format!("nobody pulls `{name}` of {stream}"));
-            }
-        }
-        for service in self.services() {
-            if !self.instances.iter().any(|instance| instance.service == service) {
-                troubles.push(format!("no instance of `{service}` answers"));
-            }
-        }
-        for InstanceStatus { service, instance, health, .. } in &self.instances {
-            for why in health["waitingFor"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                troubles.push(format!("`{service}` ({instance}): {why}"));
-            }
-        }
-        let now = Timestamp::system();
-        troubles.extend(self.services().iter().flat_map(|service| {
-            self.silences(service, now).into_iter().map(move |silence| format!("`{service}`: {silence}"))
-        }));
-        troubles
-    }
-
     /// What outside of the system does not answer a service, a sentence for each kind of effect.
     pub fn silences(&self, service: &str, now: Timestamp) -> Vec<String> {
-        let mut silences: BTreeMap<String, (Timestamp, u64)> = BTreeMap::new();
-        for InstanceStatus { health, .. } in self.instances.iter().filter(|instance| instance.service == service) {
-            for unanswered in health["unanswered"].as_array().into_iter().flatten() {
-                let Ok(Unanswered { effect, since, waiting }) = Unanswered::deserialize(unanswered) else { continue };
-                let longest = silences.entry(effect).or_insert((since, 0));
-                *longest = (longest.0.min(since), longest.1.max(waiting));
-            }
-        }
-        let lasts = |(_, (since, _)): &(String, (Timestamp, u64))| now.since(*since) >= SILENT_FOR;
-        let say = |(effect, (since, waiting)): (String, (Timestamp, u64))| {
-            let seconds = now.since(since).as_secs();
-            format!("no answer to `{effect}` for {seconds} s; {waiting} wait, and none is lost")
-        };
-        silences.into_iter().filter(lasts).map(say).collect()
+        silences(self, service, now).into_iter().map(|(_, said)| said).collect()
     }
 
     /// The services that there are or have been: those that answer, that have durable consumers or dead letters.
@@ -163,25 +126,6 @@ impl StreamStatus {
         let service = self.subjects.first()?.strip_prefix("dlq.")?.strip_suffix(".>")?;
         self.name.starts_with("DLQ_").then_some(service)
     }
-}
-
-impl InstanceStatus {
-    /// Whether it says that it reads this stream.
-    fn pulls(&self, stream: &str) -> bool {
-        let consumers = self.health["consumers"].as_array();
-        consumers.into_iter().flatten().any(|consumer| consumer["stream"] == stream && consumer["pulling"] == true)
-    }
-}
-
-/// A single attempt may fail at any time; this long is an outage.
-const SILENT_FOR: Duration = Duration::from_secs(10);
-
-/// What an instance's health says of an outside that does not answer.
-#[derive(Deserialize)]
-struct Unanswered {
-    effect: String,
-    since: Timestamp,
-    waiting: u64,
 }
 
 /// An answer to `$SRV.PING` or `$SRV.STATS`, as far as it is of interest.
@@ -275,6 +219,12 @@ impl Operator {
                 ack_floor: floor,
                 oldest_age_seconds,
                 release: info.config.metadata.get(release::KEY).cloned(),
+                created: millis(info.created.unix_timestamp_nanos()),
+                paused_until: info
+                    .config
+                    .pause_until
+                    .filter(|_| info.paused)
+                    .map(|until| millis(until.unix_timestamp_nanos())),
             })
         });
         let mut found = futures_util::future::try_join_all(found).await?;
@@ -319,36 +269,5 @@ impl Operator {
             .collect();
         found.sort_unstable_by(|one, other| (&one.service, &one.instance).cmp(&(&other.service, &other.instance)));
         Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn instance(id: &str, unanswered: Value) -> InstanceStatus {
-        InstanceStatus {
-            service: "ledger".into(),
-            instance: id.into(),
-            version: String::new(),
-            revision: String::new(),
-            started: None,
-            health: serde_json::json!({ "unanswered": unanswered }),
-            totals: Value::Null,
-        }
-    }
-
-    #[test]
-    fn an_outside_that_is_silent_is_a_trouble_once_for_all_replicas_and_a_single_failure_is_none() {
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        let silent = |seconds, waiting| {
-            let since = now - Duration::from_secs(seconds);
-            serde_json::json!([{ "effect": "charge", "since": since, "waiting": waiting }])
-        };
-        let of = |instances| SystemStatus { instances, ..SystemStatus::default() }.silences("ledger", now);
-        let said = of(vec![instance("one", silent(52, 105)), instance("two", silent(40, 104))]);
-        assert_eq!(said, ["no answer to `charge` for 52 s; 105 wait, and none is lost"]);
-        assert_eq!(of(vec![instance("one", silent(9, 1)), instance("two", serde_json::json!([]))]), [""; 0]);
-        assert_eq!(of(vec![instance("older", Value::Null)]), [""; 0]);
     }
 }

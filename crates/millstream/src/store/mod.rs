@@ -79,7 +79,7 @@ pub trait Store: Send + Sync + 'static {
     /// where absence is expected, and the instance row, whose version is raised.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>>;
 
-    /// Documents by equality of top-level JSON fields, sorted by id.
+    /// Documents by equality of JSON fields, sorted by id.
     fn find(&self, selection: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>>;
 
     /// Documents whose wake of one of `kinds` is due at `now`, earliest first, at most `limit`.
@@ -150,7 +150,7 @@ pub trait Store: Send + Sync + 'static {
 pub struct Selection {
     /// The collection.
     pub collection: &'static str,
-    /// Top-level JSON fields and the text they must equal.
+    /// JSON fields, nested ones with dots between the names, and the text they must equal.
     pub filters: Vec<(&'static str, String)>,
     /// Only ids after this one in the order asked for.
     pub after: Option<String>,

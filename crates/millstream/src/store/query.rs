@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use sha2::{Digest, Sha256};
 
 use crate::handler::Document;
-use crate::store::Selection;
+use crate::store::{Selection, StoreError};
 
 /// Which documents of a type are wanted, sorted by id.
 ///
@@ -35,7 +35,8 @@ impl<D: Document> Query<D> {
         Self { selection, document: PhantomData }
     }
 
-    /// Only those whose top-level JSON field has this text; a field of [`Document::INDEXED`] is found by its index.
+    /// Only those whose JSON field has this text, as in `maker` or `maker.city`; a field of [`Document::INDEXED`] is found by its
+    /// index.
     #[must_use]
     pub fn equal(mut self, field: &'static str, text: impl Into<String>) -> Self {
         self.selection.filters.push((field, text.into()));
@@ -63,6 +64,16 @@ impl<D: Document> Query<D> {
         self.selection.limit = limit;
         self
     }
+}
+
+/// Refuses a field that documents cannot be queried by, because in some store it would be syntax.
+pub(crate) fn check_field(field: &str) -> Result<(), StoreError> {
+    let legal = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if field.split('.').all(legal) {
+        return Ok(());
+    }
+    let names = "a field to query by is made of A-Z, a-z, 0-9 and _, with dots between the names of nested ones";
+    Err(StoreError::new(format!("{names}, not `{field}`")))
 }
 
 /// Stands between the id in a cursor and its mark.

@@ -184,7 +184,7 @@ pub static WAKES_DUE: Metric =
 /// How late the latest wake is.
 pub static WAKE_OVERDUE: Metric = Metric::gauge(
     "millstream_wake_oldest_overdue_seconds",
-    "How long the earliest of the wakes that are due has been so.",
+    "How long the earliest of the wakes that are due has been so; while the outside does not answer, how long that has lasted.",
     &["kind"],
 );
 /// Events that wait in the journal.
@@ -240,6 +240,12 @@ pub static BROKER_CONNECTED: Metric =
     Metric::gauge("millstream_broker_connected", "1 while the broker is connected, 0 while not.", &[]);
 /// Whether the store is there.
 pub static STORE_UP: Metric = Metric::gauge("millstream_store_up", "1 while the store answers, 0 while not.", &[]);
+/// Replicas that have gone without a goodbye.
+pub static REPLICAS_MISSED: Metric = Metric::gauge(
+    "millstream_replicas_missed",
+    "Replicas of this service that this one saw alive, that ended without stopping in order, and that none has replaced.",
+    &[],
+);
 /// Which build runs.
 pub static BUILD_INFO: Metric =
     Metric::gauge("millstream_build_info", "Always 1; the labels name the build.", &["version", "revision"]);
@@ -276,6 +282,7 @@ pub static ALL: &[&Metric] = &[
     &TRIM_HELD,
     &BROKER_CONNECTED,
     &STORE_UP,
+    &REPLICAS_MISSED,
     &BUILD_INFO,
 ];
 

@@ -1,7 +1,10 @@
 //! What an operator sees of a system agrees with its broker.
 
+use millstream::Timestamp;
 use millstream::operator::Operator;
+use millstream::operator::dead::Letters;
 use millstream::operator::status::SystemStatus;
+use millstream::operator::verdict::{Kind, State};
 
 use crate::bank::*;
 
@@ -51,7 +54,9 @@ async fn streams_consumers_and_instances_are_as_the_broker_knows_them() {
     assert_eq!((instance.service.as_str(), instance.version.as_str()), (SERVICE, "1.4.0"));
     assert!(instance.started.is_some() && !instance.revision.is_empty(), "{instance:?}");
     assert_eq!((&instance.totals["handled"], &instance.health["status"]), (&10.into(), &"UP".into()));
-    assert_eq!(status.troubles(), [""; 0]);
+    let seen = async || operator.examine(&mut Letters::default()).await.unwrap().verdict(Timestamp::system());
+    let verdict = seen().await;
+    assert_eq!(verdict.state, State::Well, "{verdict:?}");
 
     service.stop().await;
     let sent = publish(&bench, "a", "late", Act::Add(1)).await;
@@ -61,8 +66,7 @@ async fn streams_consumers_and_instances_are_as_the_broker_knows_them() {
     assert_eq!((consumer.pending, consumer.ack_floor), (1, 10));
     assert!(consumer.oldest_age_seconds > 0.0, "{consumer:?}");
     assert!(consumer.oldest_age_seconds <= millstream::Timestamp::system().since(sent.time).as_secs_f64());
-    let troubles = status.troubles();
-    for trouble in ["nobody pulls `ledger` of BANK", "no instance of `ledger` answers"] {
-        assert!(troubles.iter().any(|found| found == trouble), "{troubles:?}");
-    }
+    let verdict = seen().await;
+    assert_eq!((verdict.state, verdict.causes[0].kind, verdict.causes.len()), (State::Wrong, Kind::ServiceDown, 1));
+    assert!(verdict.sentence.starts_with("ledger: no instance answers; 1 event has waited for it for "), "{verdict:?}");
 }

@@ -122,7 +122,13 @@ fn a_message_that_has_failed_is_handled_when_it_comes_again() {
 
 #[test]
 fn what_can_never_be_handled_is_parked_at_once_under_its_reason() {
+    let name = Odd::Name([("a\0b".into(), 1)].into());
+    let deep = Odd::Deep((0..100).fold(serde_json::Value::Null, |inner, _| vec![inner].into()));
     for (does, reason, says) in [
+        (Does::Keep(name), Reason::Misuse, r#"`odd.Name` has the name "a\0b" in it, and a name cannot contain NUL"#),
+        (Does::Keep(Odd::Number(u128::MAX)), Reason::Misuse, "`odd.Number` is a number of more than 34 digits"),
+        (Does::Keep(deep), Reason::Misuse, "is nested more than 90 levels deep"),
+        (Does::Keep(Odd::Wide(vec![1; 1 << 20])), Reason::TooLarge, "bytes as BSON, over the limit of 15728640"),
         (Does::Reject, Reason::Rejected, "never"),
         (Does::TooMuch, Reason::TooLarge, "over the broker's limit of 4096"),
         (Does::Panic, Reason::Panic, "a bug"),

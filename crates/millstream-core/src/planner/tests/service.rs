@@ -15,6 +15,17 @@ pub(super) static ADDED: Metric = Metric::counter("added_total", "Additions", &[
 pub(super) struct Account {
     pub(super) id: String,
     pub(super) value: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) odd: Option<Odd>,
+}
+
+/// What JSON can write and no store promises to keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Odd {
+    Name(BTreeMap<String, u8>),
+    Number(u128),
+    Deep(serde_json::Value),
+    Wide(Vec<u8>),
 }
 
 impl Document for Account {
@@ -41,6 +52,8 @@ pub(super) enum Does {
     Undeclared,
     /// Emits to a stream of another service.
     Foreign,
+    /// Puts something odd into the account.
+    Keep(Odd),
     /// Meets what a newer release has written.
     Newer,
     /// Adds one, and is tried again all the same.
@@ -92,6 +105,10 @@ pub(super) fn act(does: &Does, account: &str, unit: &mut Unit<'_>) -> Result<u32
             unit.put_with_wake(found, UNDECLARED, unit.now());
         }
         Does::Foreign => unit.emit(&Strange { id: account.into() }),
+        Does::Keep(odd) => {
+            let found = found(unit)?;
+            unit.put(Account { odd: Some(odd.clone()), ..found });
+        }
         Does::Newer => return Err(Fault::Ahead("of shape 2".into())),
         Does::Pay(after_ms) => {
             let found = found(unit)?;

@@ -94,6 +94,7 @@ macro_rules! conformance_suite {
             expired_keys_go,
             a_cleared_database_is_as_a_new_one,
             odd_ids_and_texts_come_back_as_they_went_in,
+            a_document_comes_back_digit_by_digit,
             large_values_come_back_whole,
             concurrent_writers_lose_no_change,
         }
@@ -146,7 +147,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// The collection that the checks use.
-const ACCOUNTS: Collection = Collection { name: "accounts", indexed: &["owner", "city"] };
+const ACCOUNTS: Collection = Collection { name: "accounts", indexed: &["owner", "city", "home.city"] };
 
 /// Some time, and the time of every commit that does not say another.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);

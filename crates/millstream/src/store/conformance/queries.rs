@@ -49,10 +49,28 @@ pub async fn a_query_filters_by_fields_and_pages_both_ways(subject: Subject) {
     assert_eq!(found(&writer, page(Some("3"), true, 2)).await, ["1"]);
     assert_eq!(found(&writer, page(Some("2"), true, 2)).await, ["1"], "a cursor need not be among what is found");
 
-    let moved = put("4", Some(1), r#"{"owner":"bob","city":"Oslo"}"#);
+    let moved = put("4", Some(1), r#"{"owner":"bob","city":"Oslo","home":{"city":"Rome"}}"#);
     writer.commit(vec![moved], vec![]).await.unwrap();
     assert_eq!(found(&writer, of("ann")).await, ["1", "3"]);
     assert_eq!(found(&writer, of("bob")).await, ["2", "4"]);
+
+    // A field is a text of its own: neither one among several, nor of several objects, nor a number that reads like it.
+    let several = |id, body: &str| put(id, None, body.to_owned());
+    let docs = vec![
+        several("6", r#"{"owner":["bob"],"home":[{"city":"Rome"}]}"#),
+        several("7", r#"{"owner":7,"home":{"city":["Rome"]},"home.city":"Rome"}"#),
+        several("8", r#"{"owner":"7","home":{"city":"Rome"}}"#),
+    ];
+    writer.commit(docs, vec![]).await.unwrap();
+    let at_home = |city: &str| Selection { filters: vec![("home.city", city.into())], ..all() };
+    assert_eq!(found(&writer, at_home("Rome")).await, ["4", "8"]);
+    assert_eq!(found(&writer, Selection { after: Some("4".into()), ..at_home("Rome") }).await, ["8"]);
+    assert_eq!(found(&writer, of("bob")).await, ["2", "4"]);
+    assert_eq!(found(&writer, of("7")).await, ["8"]);
+    let neither = Selection { filters: vec![("owner", "ann".into()), ("owner", "bob".into())], ..all() };
+    assert_eq!(found(&writer, neither).await, [""; 0]);
+    let syntax = Selection { filters: vec![("home..city", "Rome".into())], ..all() };
+    assert!(writer.store.find(syntax).await.is_err(), "it is no field");
 }
 
 async fn due(writer: &Writer, kinds: &[&'static str], now: u64, limit: usize) -> Vec<String> {

@@ -40,6 +40,33 @@ pub async fn odd_ids_and_texts_come_back_as_they_went_in(subject: Subject) {
     }
 }
 
+/// Whatever may be staged is there again: each number with its digits, each name wherever it stands, and that twice, because an
+/// update is not an insert.
+pub async fn a_document_comes_back_digit_by_digit(subject: Subject) {
+    let mut writer = subject.writer().await;
+    let deep = [vec![b'['; 90], vec![b']'; 90]].concat();
+    let bodies = [
+        "7",
+        "null",
+        "[]",
+        "\"text\"",
+        r#"{"a":1,"b":-9223372036854775808,"c":18446744073709551615,"d":-0}"#,
+        r#"{"a":10.50,"b":0.00,"c":-0.0,"d":1e+300,"e":5e-324,"f":1.2345678901234567e+16,"g":1000000000000000.0}"#,
+        r#"{"a":[1,[2.50,[]],{},{"b":null}],"z":true,"y":false}"#,
+        r#"{"z":{"$set":{"a":1}},"$inc":1,"a.b":{"":2},".":3,"$":4,"_id":{"$x":5},"é\n":"\u0000"}"#,
+        r#"{"$ref":"a","$id":1,"$db":{"$oid":"b"},"$numberDecimal":"7","$date":[{"$uuid":8}]}"#,
+        std::str::from_utf8(&deep).unwrap(),
+    ];
+    for version in [None, Some(1)] {
+        let put = |(n, body): (usize, &&str)| put(&n.to_string(), version, (*body).to_owned());
+        writer.commit(bodies.iter().enumerate().map(put).collect(), vec![]).await.unwrap();
+        for (n, body) in bodies.iter().enumerate() {
+            let doc = writer.doc(&n.to_string()).await.unwrap();
+            assert_eq!(std::str::from_utf8(&doc.body), Ok(*body));
+        }
+    }
+}
+
 /// As large as a batch can get.
 pub async fn large_values_come_back_whole(subject: Subject) {
     let mut writer = subject.writer().await;
@@ -48,6 +75,9 @@ pub async fn large_values_come_back_whole(subject: Subject) {
     let large = Entry { emitted: emitted.clone().into(), reply: Some(emitted.clone().into()), ..entry(input(1)) };
     writer.commit(vec![put("large", None, body.clone())], vec![large]).await.unwrap();
     assert!(writer.doc("large").await.unwrap().body == body);
+    let larger = body.replace('y', "zz");
+    writer.commit(vec![put("large", Some(1), larger.clone())], vec![]).await.unwrap();
+    assert!(writer.doc("large").await.unwrap().body == larger);
     let large = writer.entry(input(1)).await.unwrap();
     assert!(large.emitted == emitted && large.reply.unwrap() == emitted);
 }

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::Memory;
 use crate::ids::{Id, Timestamp};
+use crate::store::query::check_field;
 use crate::store::{
     Batch, Collection, CommitError, Entry, Expiry, Instance, Key, Loaded, PrepareError, Published, Selection, Settled,
     Store, StoreError, StoredDoc, WakesDue, Wanted,
@@ -54,7 +55,8 @@ impl Store for MemoryStore {
     }
 
     fn find(&self, query: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
-        self.ask(move |memory| memory.find(&query))
+        let legal = query.filters.iter().try_for_each(|(field, _)| check_field(field));
+        async move { legal.map(|()| self.with(|memory| memory.find(&query))) }.boxed()
     }
 
     fn due_wakes<'a>(

@@ -78,7 +78,7 @@ impl Memory {
         self.docs(key.collection)?.get(&key.id).cloned()
     }
 
-    /// Documents by equality of top-level JSON fields, sorted by id.
+    /// Documents by equality of JSON fields, sorted by id.
     pub fn find(&self, query: &Selection) -> Vec<StoredDoc> {
         let Some(docs) = self.docs(query.collection) else { return vec![] };
         let beyond = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -225,5 +225,6 @@ fn has_fields(doc: &StoredDoc, filters: &[(&'static str, String)]) -> bool {
         return true;
     }
     let body: Value = serde_json::from_slice(&doc.body).unwrap_or_default();
-    filters.iter().all(|(field, text)| body.get(field).and_then(Value::as_str) == Some(text))
+    let value_of = |field: &str| field.split('.').try_fold(&body, |value, name| value.get(name));
+    filters.iter().all(|(field, text)| value_of(field).and_then(Value::as_str) == Some(text))
 }

@@ -5,17 +5,18 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Binary, RawBson, RawDocumentBuf, doc, rawdoc};
 
 use super::abandoned::{ABANDONED, abort};
-use super::rows::{DocRow, EntryRow, KeyRow, binary, date, int, key};
+use super::document::record;
+use super::rows::{EntryRow, KeyRow, binary, date, int, key};
 use super::trouble::{Trouble, answer};
-use super::tx::{Tx, Uncommitted, replace};
+use super::tx::{Tx, Uncommitted, raw};
 use super::{INSTANCES, JOURNAL, KEYS, Link, MongoStore};
 use crate::store::{Batch, CommitError, DocWrite};
 
 /// Why a transaction is given up before its commit.
-enum Refused {
+pub(super) enum Refused {
     Guard(CommitError),
     /// A key of the journal or of idempotency is taken, so says the transaction's snapshot.
     Taken,
@@ -66,7 +67,7 @@ impl MongoStore {
         }
         let mut session = self.session.lock().await;
         let mut tx = Tx::begin(link, &mut session).await?;
-        let refused = match write(&mut tx, link, batch).await {
+        let refused = match write(&mut tx, batch).await {
             Ok(()) => return self.finish(tx).await,
             Err(refused) => refused,
         };
@@ -76,6 +77,8 @@ impl MongoStore {
             Refused::Guard(error) => Err(error),
             Refused::Trouble(trouble) => Err(trouble.into()),
             Refused::Taken if is_taken(link, batch).await? => Err(CommitError::Duplicate),
+            // What has expired makes way for what is new.
+            Refused::Taken if forget_expired(link, batch).await? => Box::pin(self.try_commit(link, batch)).await,
             Refused::Taken => Err(CommitError::Busy),
         }
     }
@@ -92,76 +95,75 @@ impl MongoStore {
     }
 }
 
-async fn write(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+async fn write(tx: &mut Tx<'_>, batch: &Batch) -> Result<(), Refused> {
     let raise = rawdoc! { "$inc": { "version": 1_i64 }, "$max": { "published": int(batch.published_through) } };
     let row = rawdoc! { "q": { "_id": key(batch.instance) }, "u": raise };
-    held(tx.update(INSTANCES, vec![row]).await?, 1, CommitError::Fenced)?;
+    held(tx.update(INSTANCES, vec![row]).await?.changed, 1, CommitError::Fenced)?;
     for docs in batch.docs.chunk_by(|a, b| a.key.collection == b.key.collection) {
-        documents(tx, link, docs).await?;
+        documents(tx, docs).await?;
     }
-    journal(tx, link, batch).await?;
-    let mut puts = Vec::with_capacity(batch.keys.len());
-    for held in &batch.keys {
-        // One that has not expired is not found, and then the insert that takes the update's place meets it.
-        let expired = rawdoc! { "_id": binary(&held.hash), "expires": { "$lte": date(batch.now) } };
-        let mut put = replace(expired, &KeyRow::from(held))?;
-        put.append(mongodb::bson::raw::cstr!("upsert"), true);
-        puts.push(put);
-    }
-    tx.update(KEYS, puts).await.map_err(taken)?;
-    Ok(())
+    journal(tx, batch).await?;
+    let keys = batch.keys.iter().map(|held| raw(&KeyRow::from(held))).collect::<Result<Vec<_>, Trouble>>()?;
+    tx.insert(KEYS, keys).await.map_err(taken)
 }
 
-async fn documents(tx: &mut Tx<'_>, link: &Link, docs: &[DocWrite]) -> Result<(), Refused> {
+/// Documents of one collection.
+pub(super) async fn documents(tx: &mut Tx<'_>, docs: &[DocWrite]) -> Result<(), Refused> {
     let Some(DocWrite { key, .. }) = docs.first() else { return Ok(()) };
     let (mut inserts, mut updates) = (vec![], vec![]);
     for DocWrite { key, expected, write } in docs {
         let row = write.as_ref().map(|new| {
-            let row = DocRow::new(&key.id, expected.unwrap_or(0) + 1, new);
-            row.ok_or_else(|| Trouble::Away(format!("the document {} of {} is not a string", key.id, key.collection)))
+            let row = record(&key.id, expected.unwrap_or(0) + 1, new);
+            row.map_err(|why| Trouble::Away(format!("the document {} of {}: {why}", key.id, key.collection)))
         });
         match (row.transpose()?, expected) {
             (Some(row), None) => inserts.push(row),
-            (Some(row), Some(version)) => updates.push(replace(at_version(&key.id, *version), &row)?),
+            (Some(row), Some(version)) => updates.push(if_version(&*key.id, *version, rawdoc! { "$literal": row })),
             // A write that changes nothing would be in nobody's way.
             (None, Some(version)) => {
-                let touch = rawdoc! { "$inc": { "guarded": 1_i64 } };
-                updates.push(rawdoc! { "q": at_version(&key.id, *version), "u": touch });
+                let more = rawdoc! { "$add": [{ "$ifNull": ["$guarded", 0_i64] }, 1_i64] };
+                let touched = rawdoc! { "$mergeObjects": ["$$ROOT", { "guarded": more }] };
+                updates.push(if_version(&*key.id, *version, touched));
             }
             // An absent document is guarded by inserting it, and by nothing less.
             (None, None) => {}
         }
     }
-    match tx.insert(&link.docs(key.collection), &inserts).await {
+    match tx.insert(key.collection, inserts).await {
         Err(Trouble::Duplicate) => return Err(Refused::Guard(CommitError::Version)),
         other => other?,
     }
     let expected = updates.len();
-    held(tx.update(key.collection, updates).await?, expected, CommitError::Version)
+    held(tx.update(key.collection, updates).await?.changed, expected, CommitError::Version)
 }
 
-fn at_version(id: &str, version: u64) -> RawDocumentBuf {
-    rawdoc! { "_id": id, "version": int(version) }
+/// A statement that puts something in the place of a record of this version, and leaves one of another as it is.
+///
+/// The filter is the id alone: with the version in it, to find the record would cost the server more than to change it. A record
+/// that has changed since the transaction began is a conflict all the same.
+fn if_version(id: impl Into<RawBson>, version: u64, then: RawDocumentBuf) -> RawDocumentBuf {
+    let is_it = rawdoc! { "$eq": ["$version", int(version)] };
+    let put = rawdoc! { "$replaceWith": { "$cond": [is_it, then, "$$ROOT"] } };
+    rawdoc! { "q": { "_id": id.into() }, "u": [put] }
 }
 
-async fn journal(tx: &mut Tx<'_>, link: &Link, batch: &Batch) -> Result<(), Refused> {
+async fn journal(tx: &mut Tx<'_>, batch: &Batch) -> Result<(), Refused> {
     let (mut inserts, mut updates) = (vec![], vec![]);
     for entry in &batch.journal {
-        let row = EntryRow::from(entry);
+        let row = raw(&EntryRow::from(entry))?;
         if entry.version == 1 {
             inserts.push(row);
         } else {
-            let last = rawdoc! { "_id": key(entry.id), "version": int(entry.version - 1) };
-            updates.push(replace(last, &row)?);
+            updates.push(if_version(key(entry.id), entry.version - 1, rawdoc! { "$literal": row }));
         }
     }
-    tx.insert(&link.journal(), &inserts).await.map_err(taken)?;
+    tx.insert(JOURNAL, inserts).await.map_err(taken)?;
     let expected = updates.len();
-    held(tx.update(JOURNAL, updates).await?, expected, CommitError::Version)
+    held(tx.update(JOURNAL, updates).await?.changed, expected, CommitError::Version)
 }
 
-fn held(found: usize, expected: usize, otherwise: CommitError) -> Result<(), Refused> {
-    if found == expected { Ok(()) } else { Err(Refused::Guard(otherwise)) }
+fn held(changed: usize, expected: usize, otherwise: CommitError) -> Result<(), Refused> {
+    if changed == expected { Ok(()) } else { Err(Refused::Guard(otherwise)) }
 }
 
 fn taken(trouble: Trouble) -> Refused {
@@ -177,7 +179,16 @@ async fn is_taken(link: &Link, batch: &Batch) -> Result<bool, Trouble> {
     if answer(link.journal().find_one(doc! { "_id": { "$in": ids } })).await?.is_some() {
         return Ok(true);
     }
-    let hashes: Vec<_> = batch.keys.iter().map(|key| binary(&key.hash)).collect();
-    let held = doc! { "_id": { "$in": hashes }, "expires": { "$gt": date(batch.now) } };
+    let held = doc! { "_id": { "$in": hashes(batch) }, "expires": { "$gt": date(batch.now) } };
     Ok(answer(link.keys().find_one(held)).await?.is_some())
+}
+
+/// Deletes the keys that the batch has and that have expired; says whether there were any.
+async fn forget_expired(link: &Link, batch: &Batch) -> Result<bool, Trouble> {
+    let expired = doc! { "_id": { "$in": hashes(batch) }, "expires": { "$lte": date(batch.now) } };
+    Ok(answer(link.keys().delete_many(expired)).await?.deleted_count > 0)
+}
+
+fn hashes(batch: &Batch) -> Vec<Binary> {
+    batch.keys.iter().map(|key| binary(&key.hash)).collect()
 }

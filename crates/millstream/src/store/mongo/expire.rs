@@ -97,7 +97,7 @@ async fn delete(tx: &mut Tx<'_>, old: &[Old], floor: &Floor, highest: i64, befor
         let mark = rawdoc! { "_id": &*floor.stream, "created": &*floor.created };
         let raise =
             rawdoc! { "q": mark, "u": { "$max": { "through": highest, "seen": highest, "until": date(floor.until) } } };
-        if tx.update(SETTLED, vec![raise]).await? != 1 {
+        if tx.update(SETTLED, vec![raise]).await?.found != 1 {
             return Ok(false);
         }
     }

@@ -7,7 +7,9 @@
 
 mod abandoned;
 mod commit;
+mod document;
 mod expire;
+mod json;
 mod read;
 mod rows;
 mod trouble;
@@ -20,18 +22,21 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mongodb::bson::{Document, doc};
+use millstream_core::bson::DOC;
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::ErrorKind;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions,
-    WriteConcern,
+    Acknowledgment, ClientOptions, Hint, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
+    TransactionOptions, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Database, IndexModel};
 use tokio::sync::{Mutex, OnceCell};
 
-use self::rows::{DocRow, EntryRow, InstanceRow, KeyRow, PublishedRow, SettledRow, int, is_field, key};
+use self::document::BODY;
+use self::rows::{EntryRow, InstanceRow, KeyRow, PublishedRow, SettledRow, int, key};
 use self::trouble::{Trouble, answer, code, said};
 pub use self::url::MongoUrl;
+use super::query::check_field;
 use super::{
     Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Published, Selection, Settled,
     Store, StoreError, StoredDoc, WakesDue, Wanted,
@@ -44,6 +49,9 @@ const KEYS: &str = "millstream.keys";
 const INSTANCES: &str = "millstream.instances";
 const SETTLED: &str = "millstream.settled";
 const PUBLISHED: &str = "millstream.published";
+
+/// The index of what an earlier release has written.
+const TEXTS: &str = "texts";
 
 /// How long a primary is looked for; the driver's half a minute would be that of everybody who asks meanwhile.
 const SELECTION: Duration = Duration::from_secs(2);
@@ -62,13 +70,19 @@ pub struct MongoStore {
     url: MongoUrl,
     database: String,
     link: OnceCell<Link>,
-    collections: RwLock<Vec<Collection>>,
+    collections: RwLock<Vec<Kept>>,
     /// The session of all transactions: one at a time, as the engine has them.
     session: Mutex<Option<ClientSession>>,
     /// Whether the session has a commit whose outcome is unknown, and that may still come about.
     unsettled: AtomicBool,
     /// Since when every commit has met a conflict.
     blocked: RwLock<Option<Instant>>,
+}
+
+/// A collection, and whether it has documents that an earlier release has written as text.
+struct Kept {
+    collection: Collection,
+    texts: bool,
 }
 
 /// The client, and the database.
@@ -80,7 +94,7 @@ struct Link {
 }
 
 impl Link {
-    fn docs(&self, collection: &str) -> mongodb::Collection<DocRow> {
+    fn docs(&self, collection: &str) -> mongodb::Collection<RawDocumentBuf> {
         self.db.collection(collection)
     }
 
@@ -159,7 +173,14 @@ impl MongoStore {
     }
 
     fn collections(&self) -> Vec<Collection> {
-        self.collections.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let kept = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().map(|kept| kept.collection).collect()
+    }
+
+    /// Whether a query has to look for documents that are text: as long as there may be some.
+    fn seeks_texts(&self, query: &Selection) -> bool {
+        let kept = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|kept| kept.collection.name == query.collection).is_none_or(|kept| kept.texts)
     }
 
     /// Says why this server will not do, if it will not.
@@ -177,7 +198,7 @@ impl MongoStore {
         lacks.map_or(Ok(()), |lacks| Err(PrepareError::Unfit(said(lacks))))
     }
 
-    async fn create(&self, collections: &[Collection]) -> Result<(), PrepareError> {
+    async fn create(&self, collections: &[Collection]) -> Result<Vec<Kept>, PrepareError> {
         let link = self.link().await?;
         self.examine(link).await?;
         // The names within are the driver's, for a collection that is there already as for one that is not.
@@ -190,17 +211,24 @@ impl MongoStore {
         let old = index(doc! { "stream": 1, "at": 1 }, "old", Some(doc! { "state": rows::DONE }));
         answer(link.journal().create_indexes([outbox, old])).await?;
         answer(link.keys().create_index(index(doc! { "expires": 1 }, "expires", None))).await?;
-        for Collection { name, indexed } in collections {
+        let mut kept = vec![];
+        for collection in collections {
             let waking = doc! { "wake.at": { "$exists": true } };
-            let mut indexes = vec![index(doc! { "wake.kind": 1, "wake.at": 1 }, "wake", Some(waking))];
-            for field in *indexed {
-                if !is_field(field) {
-                    let text = format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`");
-                    return Err(PrepareError::Unfit(text));
-                }
-                indexes.push(index(doc! { format!("fields.{field}"): 1, "_id": 1 }, field, None));
+            let text = doc! { BODY: { "$exists": true } };
+            // The one of texts costs nothing where there are none, and tells so at once.
+            let mut indexes = vec![
+                index(doc! { "wake.kind": 1, "wake.at": 1 }, "wake", Some(waking)),
+                index(doc! { "_id": 1, "shape": 1 }, TEXTS, Some(text.clone())),
+            ];
+            for field in collection.indexed {
+                check_field(field).map_err(|error| PrepareError::Unfit(error.to_string()))?;
+                let field = format!("{DOC}.{field}");
+                indexes.push(index(doc! { &field: 1, "_id": 1 }, &field, None));
             }
-            answer(link.docs(name).create_indexes(indexes)).await?;
+            let docs = link.docs(collection.name);
+            answer(docs.create_indexes(indexes)).await?;
+            let texts = answer(docs.find_one(text).hint(Hint::Name(TEXTS.into()))).await?.is_some();
+            kept.push(Kept { collection: *collection, texts });
         }
         for name in [INSTANCES, SETTLED, PUBLISHED] {
             match link.db.create_collection(name).await {
@@ -209,7 +237,7 @@ impl MongoStore {
             }
         }
         link.client.warm_connection_pool().await;
-        Ok(())
+        Ok(kept)
     }
 }
 
@@ -243,12 +271,11 @@ impl From<Trouble> for PrepareError {
 impl Store for MongoStore {
     fn prepare<'a>(&'a self, collections: &'a [Collection]) -> BoxFuture<'a, Result<(), PrepareError>> {
         async move {
-            self.create(collections).await?;
+            let prepared = self.create(collections).await?;
             let mut known = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-            for new in collections {
-                if known.iter().all(|old| old.name != new.name) {
-                    known.push(*new);
-                }
+            for new in prepared {
+                known.retain(|old| old.collection.name != new.collection.name);
+                known.push(new);
             }
             Ok(())
         }
@@ -268,7 +295,7 @@ impl Store for MongoStore {
     }
 
     fn find(&self, query: Selection) -> BoxFuture<'_, Result<Vec<StoredDoc>, StoreError>> {
-        async move { read::find(self.link().await?, &query).await }.boxed()
+        async move { read::find(self.link().await?, &query, self.seeks_texts(&query)).await }.boxed()
     }
 
     fn due_wakes<'a>(
@@ -409,60 +436,4 @@ impl Store for MongoStore {
 
 #[cfg(test)]
 #[cfg(feature = "testing")]
-mod tests {
-    use super::*;
-    use crate::store::Selection;
-    use crate::testing::TestStore;
-
-    #[test]
-    fn a_server_that_is_too_old_or_stands_alone_is_told_by_its_greeting() {
-        let member = |version: i32| doc! { "setName": "rs0", "maxWireVersion": version };
-        assert_eq!(lacks(&member(12)), Some(OLD));
-        assert_eq!(lacks(&member(13)), None);
-        assert_eq!(lacks(&doc! { "isreplicaset": true, "maxWireVersion": 17 }), None);
-        assert_eq!(lacks(&doc! { "msg": "isdbgrid", "maxWireVersion": 17 }), None);
-        assert_eq!(lacks(&doc! { "maxWireVersion": 17 }), Some(STANDALONE));
-    }
-
-    const ORDERS: Collection = Collection { name: "orders", indexed: &["userId"] };
-
-    #[tokio::test]
-    async fn what_the_engine_repeats_is_answered_by_an_index() {
-        let Some(stores) = TestStore::on_mongo() else { return };
-        let store = MongoStore::open(&MongoUrl::read(&stores.url("plans")).unwrap(), None).unwrap();
-        store.prepare(&[ORDERS]).await.unwrap();
-        // Among so many a query of one user's has a way that is clearly the best.
-        let new = |at: usize| crate::store::NewDoc {
-            shape: 1,
-            body: format!(r#"{{"userId":"user-{at}"}}"#).into(),
-            wake: None,
-        };
-        let many: Vec<_> = (0..300).filter_map(|at| DocRow::new(&format!("o{at}"), 1, &new(at))).collect();
-        store.link().await.unwrap().docs("orders").insert_many(many).await.unwrap();
-        let (id, now) = (Id::random(Timestamp::system()), Timestamp::system());
-        let query = Selection {
-            collection: "orders",
-            filters: vec![("userId", "user-7".into())],
-            after: Some("p".into()),
-            descending: true,
-            limit: 10,
-        };
-        let of_user = doc! { "find": "orders", "filter": read::filter(&query).unwrap(), "sort": { "_id": -1 } };
-        let due = read::due_filter(&["charge", "refund"], now);
-        for (command, index) in [
-            (of_user, "userId"),
-            (doc! { "find": "orders", "filter": due, "sort": { "wake.at": 1 }, "limit": 10 }, "wake"),
-            (doc! { "count": "orders", "query": read::overdue_filter(now) }, "wake"),
-            (doc! { "find": JOURNAL, "filter": read::outbox(id, 3), "sort": { "batch": 1, "_id": 1 } }, "outbox"),
-            (doc! { "count": JOURNAL, "query": read::outbox(id, 3) }, "outbox"),
-            (doc! { "find": JOURNAL, "filter": expire::may_go("S", rows::date(now)), "sort": { "at": 1 } }, "old"),
-            (doc! { "find": KEYS, "filter": expire::expired(now), "sort": { "expires": 1 } }, "expires"),
-        ] {
-            let explain = doc! { "explain": command.clone(), "verbosity": "queryPlanner" };
-            let plan = store.link().await.unwrap().db.run_command(explain).await.unwrap();
-            let plan = plan.get_document("queryPlanner").unwrap().get_document("winningPlan").unwrap().to_string();
-            let named = plan.contains(&format!("\"indexName\": \"{index}\""));
-            assert!(named && !plan.contains("\"stage\": \"SORT\""), "{command}: {plan}");
-        }
-    }
-}
+mod tests;

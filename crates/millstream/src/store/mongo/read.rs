@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::future::{try_join_all, try_join3};
 use futures_util::{FutureExt, TryStreamExt};
+use millstream_core::bson::DOC;
 use mongodb::Cursor;
 use mongodb::action::Action;
 use mongodb::bson::{DateTime, Document, doc};
@@ -11,10 +12,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Link;
-use super::rows::{DocRow, InstanceRow, PublishedRow, binary, date, int, is_field, key};
+use super::document::{FIELDS, stored};
+use super::rows::{InstanceRow, PublishedRow, binary, date, int, key};
 use super::trouble::{Trouble, answer};
 use crate::handler::Key;
 use crate::ids::{Id, Timestamp};
+use crate::store::query::check_field;
 use crate::store::{
     Collection, Entry, IdempotencyKey, Instance, Loaded, Published, Selection, Settled, StoreError, StoredDoc,
     WakesDue, Wanted,
@@ -38,8 +41,8 @@ pub(super) async fn load(link: &Link, wanted: &Wanted) -> Result<Loaded, Trouble
 async fn docs(link: &Link, wanted: &[Key]) -> Result<Vec<StoredDoc>, Trouble> {
     let Some(Key { collection, .. }) = wanted.first() else { return Ok(vec![]) };
     let ids: Vec<&str> = wanted.iter().map(|key| &*key.id).collect();
-    let rows = all(link.docs(collection).find(doc! { "_id": { "$in": ids } }).batch_size(AT_ONCE)).await?;
-    Ok(rows.into_iter().map(|row: DocRow| row.into_doc(collection)).collect())
+    let records = all(link.docs(collection).find(doc! { "_id": { "$in": ids } }).batch_size(AT_ONCE)).await?;
+    records.iter().map(|record| stored(record, collection)).collect()
 }
 
 async fn entries(link: &Link, wanted: &[Id]) -> Result<Vec<Entry>, Trouble> {
@@ -65,35 +68,51 @@ async fn keys(link: &Link, wanted: &[[u8; 32]]) -> Result<Vec<IdempotencyKey>, T
 }
 
 pub(super) async fn get(link: &Link, key: &Key) -> Result<Option<StoredDoc>, Trouble> {
-    let row = answer(link.docs(key.collection).find_one(doc! { "_id": &key.id })).await?;
-    Ok(row.map(|row| row.into_doc(key.collection)))
+    let record = answer(link.docs(key.collection).find_one(doc! { "_id": &key.id })).await?;
+    record.map(|record| stored(&record, key.collection)).transpose()
 }
 
-pub(super) async fn find(link: &Link, query: &Selection) -> Result<Vec<StoredDoc>, StoreError> {
-    let filter = filter(query)?;
+/// With `texts`, also those that an earlier release has written as text.
+pub(super) async fn find(link: &Link, query: &Selection, texts: bool) -> Result<Vec<StoredDoc>, StoreError> {
+    let filter = filter(query, texts)?;
     if query.limit == 0 {
         return Ok(vec![]);
     }
     let by_id = doc! { "_id": if query.descending { -1 } else { 1 } };
     let docs = link.docs(query.collection);
     let found = docs.find(filter).sort(by_id).limit(limit(query.limit));
-    let rows = all(found.batch_size(AT_ONCE)).await?;
-    Ok(rows.into_iter().map(|row| row.into_doc(query.collection)).collect())
+    let records = all(found.batch_size(AT_ONCE)).await?;
+    Ok(records.iter().map(|record| stored(record, query.collection)).collect::<Result<_, _>>()?)
 }
 
-pub(super) fn filter(query: &Selection) -> Result<Document, StoreError> {
-    let mut filter = Document::new();
-    for (field, value) in &query.filters {
-        if !is_field(field) {
-            return Err(StoreError::new(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`")));
+pub(super) fn filter(query: &Selection, texts: bool) -> Result<Document, StoreError> {
+    query.filters.iter().try_for_each(|(field, _)| check_field(field))?;
+    let by_fields_of = |root: &str| {
+        let mut conditions = vec![];
+        for (field, text) in &query.filters {
+            // MongoDB looks into arrays: without this a field would equal each text in it.
+            let no_array = doc! { "$not": { "$type": "array" } };
+            let mut path = root.to_owned();
+            for name in field.split('.') {
+                path = format!("{path}.{name}");
+                conditions.push(doc! { &path: no_array.clone() });
+            }
+            conditions.push(doc! { path: text });
         }
-        filter.insert(format!("fields.{field}"), value);
+        if let Some(after) = &query.after {
+            let beyond = if query.descending { "$lt" } else { "$gt" };
+            conditions.push(doc! { "_id": { beyond: after } });
+        }
+        if conditions.is_empty() {
+            doc! {}
+        } else {
+            doc! { "$and": conditions }
+        }
+    };
+    if texts && !query.filters.is_empty() {
+        return Ok(doc! { "$or": [by_fields_of(DOC), by_fields_of(FIELDS)] });
     }
-    if let Some(after) = &query.after {
-        let beyond = if query.descending { "$lt" } else { "$gt" };
-        filter.insert("_id", doc! { beyond: after });
-    }
-    Ok(filter)
+    Ok(by_fields_of(DOC))
 }
 
 /// The earliest of every collection, merged: an index gives each kind in order.
@@ -110,8 +129,8 @@ pub(super) async fn due_wakes(
     let of_collection = |collection: &'static str| async move {
         let docs = link.docs(collection);
         let due = docs.find(due_filter(kinds, now)).sort(doc! { "wake.at": 1 });
-        let rows = all(due.limit(limit(most)).batch_size(AT_ONCE)).await?;
-        Ok::<_, Trouble>(rows.into_iter().map(|row| row.into_doc(collection)).collect::<Vec<_>>())
+        let records = all(due.limit(limit(most)).batch_size(AT_ONCE)).await?;
+        records.iter().map(|record| stored(record, collection)).collect::<Result<Vec<_>, Trouble>>()
     };
     let found = try_join_all(collections.iter().map(|collection| of_collection(collection.name))).await?;
     let mut due: Vec<StoredDoc> = found.into_iter().flatten().collect();

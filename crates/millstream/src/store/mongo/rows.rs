@@ -1,117 +1,12 @@
-//! How records look in MongoDB.
-//!
-//! A document's body stays the JSON text that the service wrote: every number of it comes back as it was, which BSON's own
-//! numbers do not promise. Its top-level texts stand beside it in `fields`, to be queried by.
-
-use std::collections::BTreeMap;
+//! How the records of the toolkit look in MongoDB.
 
 use bytes::Bytes;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, DateTime, Document, Uuid, doc};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::handler::{Key, Wake};
 use crate::ids::{Id, Timestamp};
-use crate::store::{Entry, IdempotencyKey, Instance, NewDoc, Published, Settled, State, StoreError, StoredDoc};
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct DocRow {
-    #[serde(rename = "_id")]
-    id: String,
-    version: i64,
-    shape: i64,
-    body: String,
-    #[serde(skip_deserializing)]
-    fields: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wake: Option<WakeRow>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WakeRow {
-    kind: String,
-    at: DateTime,
-    opened: DateTime,
-    attempt: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lease: Option<DateTime>,
-    generation: i64,
-    cause: Uuid,
-    correlation: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
-}
-
-impl DocRow {
-    /// A document as it is to be written; `None` if its body is no text.
-    pub(super) fn new(id: &str, version: u64, new: &NewDoc) -> Option<Self> {
-        let body = std::str::from_utf8(&new.body).ok()?;
-        Some(Self {
-            id: id.into(),
-            version: int(version),
-            shape: new.shape.into(),
-            body: body.into(),
-            fields: texts(body),
-            wake: new.wake.as_ref().map(WakeRow::new),
-        })
-    }
-
-    pub(super) fn into_doc(self, collection: &'static str) -> StoredDoc {
-        StoredDoc {
-            key: Key { collection, id: self.id },
-            version: self.version.unsigned_abs(),
-            shape: count(self.shape),
-            body: self.body.into(),
-            wake: self.wake.map(WakeRow::into_wake),
-        }
-    }
-}
-
-/// The top-level fields of a JSON object whose values are texts; of anything else none.
-fn texts(body: &str) -> BTreeMap<String, String> {
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(body).unwrap_or_default();
-    let text = |(name, value): (String, &RawValue)| {
-        let value = serde_json::from_str(value.get()).ok()?;
-        is_field(&name).then_some((name, value))
-    };
-    fields.into_iter().filter_map(text).collect()
-}
-
-/// Whether documents can be queried by a field of that name: MongoDB gives a meaning to `$` and `.`.
-pub(super) fn is_field(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-impl WakeRow {
-    fn new(wake: &Wake) -> Self {
-        Self {
-            kind: wake.kind.clone(),
-            at: date(wake.at),
-            opened: date(wake.opened),
-            attempt: wake.attempt.into(),
-            lease: wake.lease.map(date),
-            generation: int(wake.generation),
-            cause: uuid(wake.cause),
-            correlation: wake.correlation.clone(),
-            traceparent: wake.traceparent.clone(),
-        }
-    }
-
-    fn into_wake(self) -> Wake {
-        Wake {
-            kind: self.kind,
-            opened: time(self.opened),
-            at: time(self.at),
-            attempt: count(self.attempt),
-            lease: self.lease.map(time),
-            generation: self.generation.unsigned_abs(),
-            cause: id(self.cause),
-            correlation: self.correlation,
-            traceparent: self.traceparent,
-        }
-    }
-}
+use crate::store::{Entry, IdempotencyKey, Instance, Published, Settled, State, StoreError};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -328,7 +223,7 @@ pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn count(number: i64) -> u32 {
+pub(super) fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
@@ -336,7 +231,7 @@ pub(super) fn date(at: Timestamp) -> DateTime {
     DateTime::from_millis(int(at.millis()))
 }
 
-fn time(at: DateTime) -> Timestamp {
+pub(super) fn time(at: DateTime) -> Timestamp {
     Timestamp::from_millis(at.timestamp_millis().unsigned_abs())
 }
 
@@ -345,11 +240,11 @@ pub(super) fn key(id: Id) -> Binary {
     Binary { subtype: BinarySubtype::Uuid, bytes: id.bytes().to_vec() }
 }
 
-fn uuid(id: Id) -> Uuid {
+pub(super) fn uuid(id: Id) -> Uuid {
     Uuid::from_bytes(*id.bytes())
 }
 
-fn id(uuid: Uuid) -> Id {
+pub(super) fn id(uuid: Uuid) -> Id {
     Id::from(uuid::Uuid::from_bytes(uuid.bytes()))
 }
 

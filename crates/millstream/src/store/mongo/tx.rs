@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use mongodb::ClientSession;
 use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, rawdoc, serialize_to_raw_document_buf};
 use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
-use mongodb::{ClientSession, Collection};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::Link;
 use super::trouble::{DUPLICATE_KEY, Trouble, answer, code, said};
 
-/// How many bytes of statements go into one `update`: a command is a document of at most 16 MiB itself.
+/// How many bytes of statements go into one command, which is a document of at most 16 MiB itself.
 const COMMAND_BYTES: usize = 12 << 20;
 
 /// How long a commit whose outcome is unknown is repeated before the caller is told.
@@ -27,6 +27,15 @@ const NO_SUCH_TRANSACTION: i32 = 251;
 pub(super) struct Tx<'a> {
     link: &'a Link,
     session: &'a mut ClientSession,
+}
+
+/// What the statements of a command have done.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// How many records they found …
+    pub(super) found: usize,
+    /// … and of these how many they changed.
+    pub(super) changed: usize,
 }
 
 /// How a commit ended that did not simply succeed.
@@ -55,31 +64,35 @@ impl<'a> Tx<'a> {
         Ok(Self { link, session })
     }
 
-    /// Inserts records; the driver splits what is too large for one message.
-    pub(super) async fn insert<T: Serialize + Send + Sync>(
-        &mut self,
-        collection: &Collection<T>,
-        rows: &[T],
-    ) -> Result<(), Trouble> {
-        if !rows.is_empty() {
-            answer(collection.insert_many(rows).session(&mut *self.session)).await?;
-        }
-        Ok(())
+    /// Inserts records.
+    pub(super) async fn insert(&mut self, collection: &str, records: Vec<RawDocumentBuf>) -> Result<(), Trouble> {
+        let insert = |documents| rawdoc! { "insert": collection, "documents": documents };
+        self.run_all(records, insert).await.map(drop)
     }
 
-    /// Runs statements; says how many of them found their record.
-    pub(super) async fn update(&mut self, collection: &str, statements: Vec<RawDocumentBuf>) -> Result<usize, Trouble> {
-        let mut found = 0;
-        let mut rest = statements.into_iter().peekable();
+    /// Runs statements.
+    pub(super) async fn update(&mut self, collection: &str, statements: Vec<RawDocumentBuf>) -> Result<Done, Trouble> {
+        self.run_all(statements, |updates| rawdoc! { "update": collection, "updates": updates }).await
+    }
+
+    /// Runs a command for as many parts at a time as fit into it.
+    async fn run_all(
+        &mut self,
+        parts: Vec<RawDocumentBuf>,
+        command: impl Fn(RawArrayBuf) -> RawDocumentBuf,
+    ) -> Result<Done, Trouble> {
+        let mut done = Done::default();
+        let mut rest = parts.into_iter().peekable();
         while rest.peek().is_some() {
-            let (mut updates, mut bytes) = (RawArrayBuf::new(), 0);
+            let (mut some, mut bytes) = (RawArrayBuf::new(), 0);
             while let Some(next) = rest.next_if(|next| bytes == 0 || bytes + next.as_bytes().len() <= COMMAND_BYTES) {
                 bytes += next.as_bytes().len();
-                updates.push(next);
+                some.push(next);
             }
-            found += self.run(rawdoc! { "update": collection, "updates": updates }).await?;
+            let Done { found, changed } = self.run(command(some)).await?;
+            done = Done { found: done.found + found, changed: done.changed + changed };
         }
-        Ok(found)
+        Ok(done)
     }
 
     /// Deletes the records that a filter finds; says how many.
@@ -87,13 +100,16 @@ impl<'a> Tx<'a> {
         let filter = raw(&filter)?;
         let mut deletes = RawArrayBuf::new();
         deletes.push(rawdoc! { "q": filter, "limit": 0 });
-        self.run(rawdoc! { "delete": collection, "deletes": deletes }).await
+        Ok(self.run(rawdoc! { "delete": collection, "deletes": deletes }).await?.found)
     }
 
-    async fn run(&mut self, command: RawDocumentBuf) -> Result<usize, Trouble> {
+    async fn run(&mut self, command: RawDocumentBuf) -> Result<Done, Trouble> {
         let reply = answer(self.link.db.run_raw_command(command).session(&mut *self.session)).await?;
         match refusal(&reply) {
-            None => Ok(reply.get_i32("n").ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)),
+            None => {
+                let count = |name| reply.get_i32(name).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                Ok(Done { found: count("n"), changed: count("nModified") })
+            }
             Some(Refusal { code: DUPLICATE_KEY, .. }) => Err(Trouble::Duplicate),
             Some(Refusal { said, .. }) => Err(Trouble::Away(format!("MongoDB: {said}"))),
         }
@@ -168,11 +184,6 @@ fn refusal(reply: &Document) -> Option<Refusal> {
     Some(Refusal { code: first.get_i32("code").unwrap_or_default(), said })
 }
 
-/// A statement that puts a record in the place of the one that the filter finds.
-pub(super) fn replace<T: Serialize>(filter: RawDocumentBuf, row: &T) -> Result<RawDocumentBuf, Trouble> {
-    Ok(rawdoc! { "q": filter, "u": raw(row)? })
-}
-
-fn raw<T: Serialize>(row: &T) -> Result<RawDocumentBuf, Trouble> {
+pub(super) fn raw<T: Serialize>(row: &T) -> Result<RawDocumentBuf, Trouble> {
     serialize_to_raw_document_buf(row).map_err(|error| Trouble::Away(error.to_string()))
 }

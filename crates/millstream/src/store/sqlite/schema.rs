@@ -6,7 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::session::{Failure, write};
-use crate::store::{Collection, StoreError};
+use crate::store::Collection;
+use crate::store::query::check_field;
 
 /// The version of the tables, kept in the file. A file of a later one is refused.
 const VERSION: i64 = 1;
@@ -171,11 +172,7 @@ pub(super) fn clear(conn: &mut Connection) -> Result<(), Failure> {
 
 /// The SQL for a document's field, the same text in an index and in the queries that are to use it.
 pub(super) fn field_value(field: &str) -> rusqlite::Result<String> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if field.is_empty() || !field.bytes().all(legal) {
-        let error = StoreError::new(format!("a field to query by is made of A-Z, a-z, 0-9 and _, not `{field}`"));
-        return Err(rusqlite::Error::ToSqlConversionFailure(error.into()));
-    }
+    check_field(field).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     Ok(format!("json_extract(body, '$.{field}')"))
 }
 

@@ -1,0 +1,33 @@
+//! Builds the shop as it is shipped, and the program that measures it, and becomes the latter.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, has, obtain, target};
+
+pub(crate) fn run(mut flags: Vec<OsString>) -> Result<ExitCode> {
+    let measures = !["--from", "--help", "-h"].iter().any(|flag| has(&flags, flag));
+    let builds_shop = measures && !has(&flags, "--shop");
+    let mut build = cargo();
+    build.args(["build", "--profile", "dist", "--package", "bench"]);
+    if builds_shop {
+        // As the image has it.
+        build.args(["--package", "shop", "--features", "shop/mongodb,shop/smtp"]);
+    }
+    if !build.status().context("cannot run cargo")?.success() {
+        bail!("building the program that measures failed");
+    }
+    let programs = target()?.join("dist");
+    if builds_shop {
+        flags.extend(["--shop".into(), programs.join("shop").into()]);
+    }
+    let mut bench = Command::new(programs.join("bench"));
+    if measures {
+        bench.env(nats_embedded::VARIABLE, obtain::nats_server()?);
+        bench.envs(obtain::mongod().map(|program| (nats_embedded::MONGOD_VARIABLE, program)));
+    }
+    Err(bench.args(flags).exec()).context("cannot run the program that measures")
+}
