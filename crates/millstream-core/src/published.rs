@@ -22,6 +22,9 @@ pub struct Mark {
     pub seq: u64,
     /// Its `Nats-Msg-Id`; empty if it has none, or it was no longer there when the mark was made.
     pub id: String,
+    /// When the broker stored it: a message that is published again may come to the place that it had before.
+    #[serde(default)]
+    pub stored: Option<Timestamp>,
     /// When the mark was made.
     pub at: Timestamp,
 }
@@ -41,7 +44,7 @@ impl Published {
     /// The mark of an instance that has published nothing yet: it is written before the instance has its row, so that no entry is
     /// without one.
     pub fn enrolled(instance: Id, stream: &str, at: Timestamp) -> Self {
-        let mark = Mark { batch: 0, seq: 0, id: String::new(), at };
+        let mark = Mark { batch: 0, seq: 0, id: String::new(), stored: None, at };
         Self { instance, stream: stream.into(), marks: vec![mark] }
     }
 }
@@ -53,6 +56,15 @@ pub struct Extent {
     pub first: u64,
     /// The sequence of its last message so far.
     pub last: u64,
+}
+
+/// A message as it is in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its `Nats-Msg-Id`; empty if it has none.
+    pub id: String,
+    /// When the broker stored it.
+    pub at: Timestamp,
 }
 
 /// What a mark says of a stream.
@@ -67,19 +79,36 @@ pub enum Look {
 }
 
 impl Mark {
+    /// A mark of the message that a stream ends with.
+    pub fn at_end(batch: u64, seq: u64, there: Option<Stored>, at: Timestamp) -> Self {
+        let stored = there.as_ref().map(|there| there.at);
+        Self { batch, seq, id: there.map(|there| there.id).unwrap_or_default(), stored, at }
+    }
+
+    /// Whether it is of the same message.
+    fn is_of(&self, other: &Self) -> bool {
+        (self.seq, &self.id, self.stored) == (other.seq, &other.id, other.stored)
+    }
+
     /// Holds the mark against a stream.
     pub fn look(&self, stream: Extent) -> Look {
         if self.seq > stream.last {
             return Look::Lost;
         }
         // What was trimmed was handled by all readers.
-        if self.seq < stream.first || self.seq == 0 || self.id.is_empty() { Look::Holds } else { Look::Ask }
+        let nameless = self.id.is_empty() && self.stored.is_none();
+        if self.seq < stream.first || self.seq == 0 || nameless { Look::Holds } else { Look::Ask }
     }
 
     /// Whether the message at its place is the one that it names. One that is not there was deleted, or replaced by a later one of
-    /// its subject.
-    pub fn is_met_by(&self, id: Option<&str>) -> bool {
-        id.is_none_or(|id| id == self.id)
+    /// its subject. The same one stored at another time was published again, and what was before it may still be missing.
+    pub fn is_met_by(&self, there: Option<&Stored>) -> bool {
+        there.is_none_or(|there| there.id == self.id && self.stored.is_none_or(|stored| stored == there.at))
+    }
+
+    /// The mark with the time of the message at its place; `None` if another message is there, so that the stream has gone back.
+    pub fn seen(self, there: Option<&Stored>) -> Option<Self> {
+        self.is_met_by(there).then(|| Self { stored: there.map(|there| there.at), ..self })
     }
 }
 
@@ -95,6 +124,14 @@ pub struct Base {
 }
 
 impl Published {
+    /// The process goes on under another id: its marks begin anew before the stream is looked at, and those of the id before belong to
+    /// whoever has swept it.
+    pub fn renew(&mut self, instance: Id, at: Timestamp) {
+        if self.instance != instance {
+            *self = Self::enrolled(instance, &self.stream, at);
+        }
+    }
+
     /// An instance that has no marks yet.
     pub fn new(instance: Id, stream: &str) -> Self {
         Self { instance, stream: stream.into(), marks: vec![] }
@@ -105,12 +142,18 @@ impl Published {
         self.marks.last()
     }
 
+    /// The mark with the time that the latest one has; `None` if that is of another message.
+    pub fn recall(&self, mark: &Mark) -> Option<Mark> {
+        let same = |last: &&Mark| (last.seq, &last.id) == (mark.seq, &mark.id);
+        self.newest().filter(same).map(|last| Mark { stored: last.stored, ..mark.clone() })
+    }
+
     /// Adds a mark and lets go of older ones; says whether there is anything new to be written.
     pub fn push(&mut self, mark: Mark) -> bool {
         match self.marks.last_mut() {
-            Some(last) if (last.seq, &last.id, last.batch) == (mark.seq, &mark.id, mark.batch) => return false,
+            Some(last) if last.is_of(&mark) && last.batch == mark.batch => return false,
             // Nothing of it went to this stream.
-            Some(last) if (last.seq, &last.id) == (mark.seq, &mark.id) && last.batch <= mark.batch => *last = mark,
+            Some(last) if last.is_of(&mark) && last.batch <= mark.batch => *last = mark,
             _ => self.marks.push(mark),
         }
         thin(&mut self.marks);
@@ -222,7 +265,7 @@ impl Acked {
 
     /// A mark of a watermark that was read before this is called; none before the stream was looked at in this connection.
     pub fn mark(&self, connection: u64, batch: u64, at: Timestamp) -> Option<Mark> {
-        self.is_checked(connection).then(|| Mark { batch, seq: self.seq, id: self.id.clone(), at })
+        self.is_checked(connection).then(|| Mark { batch, seq: self.seq, id: self.id.clone(), stored: None, at })
     }
 }
 
@@ -233,7 +276,15 @@ mod tests {
     const NOON: Timestamp = Timestamp::from_millis(43_200_000);
 
     fn mark(batch: u64, seq: u64) -> Mark {
-        Mark { batch, seq, id: format!("m{seq}"), at: NOON }
+        Mark { batch, seq, id: format!("m{seq}"), stored: Some(NOON), at: NOON }
+    }
+
+    fn stored(id: &str, at: Timestamp) -> Stored {
+        Stored { id: id.into(), at }
+    }
+
+    fn later(ms: u64) -> Timestamp {
+        Timestamp::from_millis(NOON.millis() + ms)
     }
 
     fn instance(n: u8) -> Id {
@@ -256,11 +307,56 @@ mod tests {
         ] {
             assert_eq!(mark(3, 10).look(Extent { first, last }), look, "{first} to {last}");
         }
-        assert!(mark(3, 10).is_met_by(Some("m10")) && mark(3, 10).is_met_by(None));
-        assert!(!mark(3, 10).is_met_by(Some("another")));
-        let nameless = Mark { id: String::new(), ..mark(3, 10) };
+        assert!(mark(3, 10).is_met_by(Some(&stored("m10", NOON))) && mark(3, 10).is_met_by(None));
+        assert!(!mark(3, 10).is_met_by(Some(&stored("another", NOON))));
+        let nameless = Mark { id: String::new(), stored: None, ..mark(3, 10) };
         assert_eq!(nameless.look(Extent { first: 1, last: 10 }), Look::Holds);
         assert_eq!(mark(0, 0).look(Extent { first: 1, last: 0 }), Look::Holds);
+    }
+
+    /// The stream ended with 10 and lost 9 and 10. Another instance has published something new, and then its 10 again: it is
+    /// where it was, and this instance's 9 is not.
+    #[test]
+    fn a_message_that_was_published_again_at_its_old_place_does_not_meet_a_mark() {
+        let again = stored("m10", later(1));
+        assert!(!mark(3, 10).is_met_by(Some(&again)));
+        let timeless = Mark { stored: None, ..mark(3, 10) };
+        assert!(timeless.is_met_by(Some(&again)), "a mark of an earlier release has only the id");
+        // The mark of its new place is another one.
+        let mut record = published(1, vec![mark(2, 5), mark(3, 10)]);
+        let anew = Mark { stored: Some(later(1)), ..mark(3, 10) };
+        assert!(record.push(anew.clone()));
+        assert_eq!(record.newest(), Some(&anew));
+    }
+
+    #[test]
+    fn a_mark_takes_the_time_of_its_message_and_none_is_made_where_another_one_is() {
+        let timeless = || Mark { stored: None, ..mark(3, 10) };
+        assert_eq!(timeless().seen(Some(&stored("m10", NOON))), Some(mark(3, 10)));
+        assert_eq!(timeless().seen(None), Some(timeless()));
+        assert_eq!(timeless().seen(Some(&stored("another", NOON))), None);
+        // One without an id is known by its time.
+        let nameless = Mark { id: String::new(), ..timeless() }.seen(Some(&stored("", NOON))).unwrap();
+        assert_eq!(nameless.look(Extent { first: 1, last: 10 }), Look::Ask);
+        assert!(!nameless.is_met_by(Some(&stored("", later(1)))));
+    }
+
+    #[test]
+    fn the_time_of_a_message_is_asked_for_once() {
+        let record = published(1, vec![mark(3, 10)]);
+        let timeless = Mark { stored: None, at: later(1), ..mark(4, 10) };
+        assert_eq!(record.recall(&timeless), Some(Mark { at: later(1), ..mark(4, 10) }));
+        assert_eq!(record.recall(&mark(4, 11)), None);
+    }
+
+    #[test]
+    fn under_another_id_everything_from_its_beginning_on_is_looked_for() {
+        let mut record = published(1, vec![mark(2, 5), mark(7, 9)]);
+        record.renew(instance(1), later(1));
+        assert_eq!(record.base(2).batch, 7);
+        record.renew(instance(2), later(1));
+        assert_eq!(record, Published::enrolled(instance(2), "S", later(1)));
+        assert_eq!((record.base(1).batch, record.base(1).seq), (0, 0));
     }
 
     #[test]
@@ -344,7 +440,7 @@ mod tests {
         // Acknowledged while it is looked at.
         acked.note(8, "h", false);
         acked.end(1, 7, "g");
-        assert_eq!(acked.mark(1, 3, NOON), Some(Mark { batch: 3, seq: 8, id: "h".into(), at: NOON }));
+        assert_eq!(acked.mark(1, 3, NOON), Some(Mark { batch: 3, seq: 8, id: "h".into(), stored: None, at: NOON }));
         assert_eq!(acked.mark(2, 3, NOON), None, "another connection, perhaps to another state");
         assert!(!acked.note(6, "f", true), "of a duplicate it is the sequence of the first");
         assert_eq!(acked.mark(1, 4, NOON).unwrap().seq, 8);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use futures_util::{StreamExt, TryStreamExt};
-use millstream_core::published::{Acked, Extent, Look, Mark, is_complete, missing, outdated};
+use millstream_core::published::{Acked, Extent, Look, Mark, Stored, is_complete, missing, outdated};
 use serde_json::json;
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::Instant;
@@ -76,6 +76,8 @@ impl Tail {
 
     async fn tick(&self, due: bool) -> Result<(), String> {
         let mut own = self.own.lock().await;
+        let id = self.enrolled.borrow().id;
+        own.renew(id, self.clock.now());
         let fresh = !self.is_checked();
         if due || fresh {
             self.look(&mut own, fresh).await?;
@@ -111,9 +113,9 @@ impl Tail {
         let Enrolled { id, watermark } = self.enrolled.borrow().clone();
         // The watermark before the acks: it must not tell of more than they do.
         let batch = watermark.get();
-        let Some(mark) = self.mark(connection, batch) else { return Ok(false) };
-        let mut later =
-            if own.instance == id { own.clone() } else { Published::enrolled(id, &self.stream, self.clock.now()) };
+        let Some(mark) = self.mark(connection, batch, own).await? else { return Ok(false) };
+        let mut later = own.clone();
+        later.renew(id, self.clock.now());
         if later.push(mark) {
             self.store.put_published(later.clone()).await.map_err(away)?;
             *own = later;
@@ -121,10 +123,18 @@ impl Tail {
         Ok(true)
     }
 
-    /// A mark of what is acknowledged now, if that was by the stream that was looked at.
-    fn mark(&self, connection: u64, batch: u64) -> Option<Mark> {
+    /// A mark of what is acknowledged now, if that was by the stream that was looked at, and is there.
+    async fn mark(&self, connection: u64, batch: u64, known: &Published) -> Result<Option<Mark>, String> {
         let mark = self.outbox.acked(&self.stream, |acked| acked.mark(connection, batch, self.clock.now()));
-        mark.filter(|_| self.connection() == connection)
+        let Some(mark) = mark else { return Ok(None) };
+        let mark = match known.recall(&mark) {
+            Some(mark) => Some(mark),
+            None => mark.clone().seen(self.stored(mark.seq).await?.as_ref()),
+        };
+        if mark.is_none() {
+            self.outbox.acked(&self.stream, Acked::begin);
+        }
+        Ok(mark.filter(|_| self.connection() == connection))
     }
 
     /// Holds the marks of this instance, and of those that are gone, against the stream, and publishes again what is missing. After
@@ -154,15 +164,16 @@ impl Tail {
             let holding = self.holding(record, extent).await?;
             if holding < record.marks.len() {
                 let batch = self.fill(record, holding).await?;
-                let (seq, id) = self.end().await?;
+                let (seq, there) = self.end().await?;
                 record.marks.truncate(holding);
-                record.push(Mark { batch, seq, id, at: self.clock.now() });
+                record.push(Mark::at_end(batch, seq, there, self.clock.now()));
                 self.still(connection)?;
                 self.store.put_published(record.clone()).await.map_err(away)?;
             }
         }
         if fresh {
-            let (seq, id) = self.end().await?;
+            let (seq, there) = self.end().await?;
+            let id = there.map(|there| there.id).unwrap_or_default();
             self.still(connection)?;
             self.outbox.acked(&self.stream, |acked| acked.end(connection, seq, &id));
         }
@@ -186,7 +197,7 @@ impl Tail {
             self.fill(&record, holding).await?;
             record.marks.truncate(holding);
         }
-        let mark = self.mark(connection, through).ok_or("the connection was lost meanwhile")?;
+        let mark = self.mark(connection, through, &record).await?.ok_or("the connection was lost meanwhile")?;
         if record.push(mark) {
             self.store.put_published(record).await.map_err(away)?;
         }
@@ -203,7 +214,7 @@ impl Tail {
             let holds = match mark.look(extent) {
                 Look::Holds => true,
                 Look::Lost => false,
-                Look::Ask => mark.is_met_by(self.id_at(mark.seq).await?.as_deref()),
+                Look::Ask => mark.is_met_by(self.stored(mark.seq).await?.as_ref()),
             };
             if holds {
                 return Ok(at + 1);
@@ -281,28 +292,28 @@ impl Tail {
         }
     }
 
-    /// The stream's last message: its sequence, and its id if it is still there.
-    async fn end(&self) -> Result<(u64, String), String> {
+    /// The stream's last message: its sequence, and what is there, if it still is.
+    async fn end(&self) -> Result<(u64, Option<Stored>), String> {
         let last = self.extent().await?.map_or(0, |extent| extent.last);
-        Ok((last, self.id_at(last).await?.unwrap_or_default()))
+        Ok((last, self.stored(last).await?))
     }
 
     /// The ids of the messages after a sequence.
     async fn ids_after(&self, seq: u64) -> Result<BTreeSet<String>, String> {
         let Some(Extent { first, last }) = self.extent().await? else { return Ok(BTreeSet::new()) };
-        let all = futures_util::stream::iter((seq + 1).max(first)..=last).map(|seq| self.id_at(seq));
-        all.buffered(AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
+        let all = futures_util::stream::iter((seq + 1).max(first)..=last).map(|seq| self.stored(seq));
+        all.buffered(AT_ONCE).try_filter_map(async |there| Ok(there.map(|there| there.id))).try_collect().await
     }
 
-    /// The id of a message, empty if it has none; `None` if there is no such message.
-    async fn id_at(&self, seq: u64) -> Result<Option<String>, String> {
+    /// The message at a place; `None` if there is none.
+    async fn stored(&self, seq: u64) -> Result<Option<Stored>, String> {
         if seq == 0 {
             return Ok(None);
         }
         let request = json!({ "seq": seq });
         let raw = raw::get(&self.broker.client, &self.stream, &request, self.timing.publish_timeout).await?;
         let id = |headers: Vec<(String, String)>| headers.into_iter().find(|(name, _)| name == header::MSG_ID);
-        Ok(raw.map(|raw| id(lenient(&raw.headers)).map(|(_, id)| id).unwrap_or_default()))
+        Ok(raw.map(|raw| Stored { id: id(lenient(&raw.headers)).map(|(_, id)| id).unwrap_or_default(), at: raw.at }))
     }
 }
 

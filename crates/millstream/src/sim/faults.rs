@@ -17,8 +17,7 @@ pub struct Faults {
     pub lost_outcome: u32,
     /// A durable is deleted, and made anew from where the service first began.
     pub consumer: u32,
-    /// The broker comes back without the last events of a service that it had acknowledged. [`Faults::all`] leaves it out: in a few
-    /// worlds of a thousand a reader then misses some of them.
+    /// The broker comes back without the last events of a service that it had acknowledged. [`Faults::all`] leaves it out.
     pub lost_tail: u32,
     /// How far clocks of processes differ from the broker's at most, in milliseconds.
     pub skew_ms: u64,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_core::published::{Acked, Extent, Look, Mark, missing, outdated};
+use millstream_core::published::{Acked, Extent, Look, Mark, Stored, missing, outdated};
 
 use crate::dead_letter::stream_name;
 use crate::event::{Emitted, header};
@@ -49,28 +49,25 @@ impl Tails {
             let acked = self.acked.entry(stream.clone()).or_default();
             let own =
                 self.own.entry(stream.clone()).or_insert_with(|| Published::enrolled(instance, &stream, place.at));
+            own.renew(instance, place.at);
             if !acked.is_checked(place.connection) {
                 acked.begin();
                 place.look(own, kind, waiting);
-                let (seq, id) = place.end(&stream);
-                acked.end(place.connection, seq, &id);
+                let (seq, there) = place.end(&stream);
+                acked.end(place.connection, seq, &there.map(|there| there.id).unwrap_or_default());
             }
-            if own.instance != instance {
-                *own = Published::enrolled(instance, &stream, place.at);
-            }
-            if let Some(mark) = acked.mark(place.connection, watermark, place.at)
-                && own.push(mark)
-            {
-                place.app.store.put_published(own.clone());
+            let Some(mark) = acked.mark(place.connection, watermark, place.at) else { continue };
+            match place.seen(mark, own) {
+                Some(mark) if own.push(mark.clone()) => place.app.store.put_published(own.clone()),
+                Some(_) => {}
+                None => acked.begin(),
             }
         }
     }
 
     /// Looks for what a dead instance had published; `false` if it cannot be said yet.
-    pub(super) fn settle(&self, place: &mut Place<'_>, instance: Id, through: u64) -> bool {
+    pub(super) fn settle(&mut self, place: &mut Place<'_>, instance: Id, through: u64) -> bool {
         for (stream, kind) in streams(place.app) {
-            let mark = self.acked.get(&stream).and_then(|acked| acked.mark(place.connection, through, place.at));
-            let Some(mark) = mark else { return false };
             let known = place.app.store.published(&stream).into_iter().find(|record| record.instance == instance);
             let mut record = known.unwrap_or_else(|| Published::new(instance, &stream));
             if !record.marks.is_empty() {
@@ -78,6 +75,12 @@ impl Tails {
                 place.fill(&record, kind, holding, &BTreeSet::new());
                 record.marks.truncate(holding);
             }
+            let acked = self.acked.entry(stream).or_default();
+            let Some(mark) = acked.mark(place.connection, through, place.at) else { return false };
+            let Some(mark) = place.seen(mark, &record) else {
+                acked.begin();
+                return false;
+            };
             record.push(mark);
             place.app.store.put_published(record);
         }
@@ -99,9 +102,9 @@ impl Place<'_> {
             let holding = self.holding(record);
             if holding < record.marks.len() {
                 let batch = self.fill(record, kind, holding, waiting);
-                let (seq, id) = self.end(&record.stream);
+                let (seq, there) = self.end(&record.stream);
                 record.marks.truncate(holding);
-                record.push(Mark { batch, seq, id, at: self.at });
+                record.push(Mark::at_end(batch, seq, there, self.at));
                 self.app.store.put_published(record.clone());
             }
         }
@@ -118,7 +121,7 @@ impl Place<'_> {
             let holds = match mark.look(extent) {
                 Look::Holds => true,
                 Look::Lost => false,
-                Look::Ask => mark.is_met_by(self.id_at(&record.stream, mark.seq).as_deref()),
+                Look::Ask => mark.is_met_by(self.stored(&record.stream, mark.seq).as_ref()),
             };
             if holds {
                 return at + 1;
@@ -133,7 +136,7 @@ impl Place<'_> {
         let entries = self.app.store.unpublished(record.instance, base.batch, usize::MAX);
         let last = self.end(&record.stream).0;
         let mut present = waiting.clone();
-        present.extend((base.seq + 1..=last).filter_map(|seq| self.id_at(&record.stream, seq)));
+        present.extend((base.seq + 1..=last).filter_map(|seq| self.stored(&record.stream, seq)).map(|there| there.id));
         let emitted = entries.iter().flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default()).collect();
         for Emitted { subject, headers, payload } in missing(emitted, kind, &present) {
             // A record in whose place there is another one stays as it is.
@@ -144,14 +147,23 @@ impl Place<'_> {
         entries.last().map_or(0, |entry| entry.batch).max(record.newest().map_or(0, |mark| mark.batch))
     }
 
-    /// The stream's last message: its sequence, and its id if it is still there.
-    fn end(&mut self, stream: &str) -> (u64, String) {
-        let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
-        (last, self.id_at(stream, last).unwrap_or_default())
+    /// A mark with the time of its message; `None` if another message is at its place.
+    fn seen(&mut self, mark: Mark, known: &Published) -> Option<Mark> {
+        known.recall(&mark).or_else(|| {
+            let there = self.stored(&known.stream, mark.seq);
+            mark.seen(there.as_ref())
+        })
     }
 
-    fn id_at(&mut self, stream: &str, seq: u64) -> Option<String> {
+    /// The stream's last message: its sequence, and what is there, if it still is.
+    fn end(&mut self, stream: &str) -> (u64, Option<Stored>) {
+        let last = self.broker.stream_info(self.now, stream).map_or(0, |info| info.last_seq);
+        (last, self.stored(stream, last))
+    }
+
+    fn stored(&mut self, stream: &str, seq: u64) -> Option<Stored> {
         let message = self.broker.get(self.now, stream, seq).ok()?;
-        Some(message.header(header::MSG_ID).unwrap_or_default().to_owned())
+        let id = message.header(header::MSG_ID).unwrap_or_default().to_owned();
+        Some(Stored { id, at: Timestamp::from_millis(message.time) })
     }
 }

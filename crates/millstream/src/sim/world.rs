@@ -287,5 +287,7 @@ impl Sim {
         // A stream that is not there has no tail.
         let _ = self.broker.forget_after(self.now, stream, last.saturating_sub(messages));
         self.connection += 1;
+        // A broker takes longer to come back.
+        self.now += 1;
     }
 }

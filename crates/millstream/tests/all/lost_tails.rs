@@ -218,7 +218,7 @@ async fn what_a_dead_instance_had_published_since_its_last_mark_is_looked_for_by
     let noted = |note: &str| Emitted::event(SERVICE, &fresh_meta(), &Noted { account: "a".into(), note: note.into() });
     let now = Timestamp::system();
     let dead = dead_instance(&*store, now, 1, &[noted("lost").unwrap()]).await;
-    let mark = Mark { batch: 0, seq: 0, id: String::new(), at: now };
+    let mark = Mark { batch: 0, seq: 0, id: String::new(), stored: None, at: now };
     store.put_published(Published { marks: vec![mark], ..Published::new(dead, LEDGER.name) }).await.unwrap();
     assert_eq!(in_stream(&bench.expect::<Noted>(1).await), BTreeSet::from(["lost".into()]));
     until("its row to go", async || store.instances().await.unwrap().iter().all(|row| row.id != dead)).await;

@@ -81,7 +81,7 @@ pub async fn an_entry_belongs_to_the_batch_of_its_last_commit(subject: Subject) 
 pub async fn marks_of_instances_for_streams_are_kept_apart_and_replaced(subject: Subject) {
     let (store, other) = (subject.store().await, subject.store().await);
     let record = |n, stream: &str, seqs: &[u64]| {
-        let mark = |seq: &u64| Mark { batch: seq / 2, seq: *seq, id: format!("m{seq}"), at: NOW };
+        let mark = |seq: &u64| Mark { batch: seq / 2, seq: *seq, id: format!("m{seq}"), stored: None, at: NOW };
         Published { marks: seqs.iter().map(mark).collect(), ..Published::new(input(n), stream) }
     };
     assert_eq!(store.published("S").await.unwrap(), []);
