@@ -14,9 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
-use self::session::{Failure, Session, Thread, write};
+use self::session::{Failure, Session, Thread};
 use super::{
     Batch, Collection, CommitError, Entry, Expiry, Instance, Loaded, PrepareError, Published, Selection, Settled,
     Store, StoreError, StoreUrl, StoredDoc, WakesDue, Wanted,
@@ -131,18 +131,14 @@ impl Store for SqliteStore {
     }
 
     fn insert_instance(&self, id: Id) -> BoxFuture<'_, Result<(), StoreError>> {
-        let insert = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    tx.prepare_cached(
-                        "INSERT INTO instances (id, version, published) VALUES (?, 0, 0) ON CONFLICT DO NOTHING",
-                    )?
-                    .execute([id.bytes()])?;
-                    Ok(())
-                })
-            })
+        let insert = move |tx: &Transaction<'_>| {
+            tx.prepare_cached(
+                "INSERT INTO instances (id, version, published) VALUES (?, 0, 0) ON CONFLICT DO NOTHING",
+            )?
+            .execute([id.bytes()])?;
+            Ok(())
         };
-        self.writer.ask(insert).boxed()
+        self.writer.write(insert).boxed()
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<Instance>, StoreError>> {
@@ -150,15 +146,11 @@ impl Store for SqliteStore {
     }
 
     fn delete_instance(&self, id: Id, version: u64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        let delete = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    let mut delete = tx.prepare_cached("DELETE FROM instances WHERE id = ? AND version = ?")?;
-                    Ok(delete.execute(params![id.bytes(), schema::int(version)])? == 1)
-                })
-            })
+        let delete = move |tx: &Transaction<'_>| {
+            let mut delete = tx.prepare_cached("DELETE FROM instances WHERE id = ? AND version = ?")?;
+            Ok(delete.execute(params![id.bytes(), schema::int(version)])? == 1)
         };
-        self.writer.ask(delete).boxed()
+        self.writer.write(delete).boxed()
     }
 
     fn unpublished(&self, instance: Id, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
@@ -170,52 +162,44 @@ impl Store for SqliteStore {
     }
 
     fn init_settled(&self, mark: Settled) -> BoxFuture<'_, Result<Settled, StoreError>> {
-        let init = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    tx.prepare_cached(
-                        "INSERT INTO settled (stream, through, created, until, seen) VALUES (?, ?, ?, ?, ?) \
-                         ON CONFLICT (stream) DO UPDATE SET through = excluded.through, created = excluded.created, \
-                         until = excluded.until, seen = excluded.seen WHERE created <> excluded.created",
-                    )?
-                    .execute(params![
-                        mark.stream,
-                        schema::int(mark.through),
-                        mark.created,
-                        until(&mark),
-                        seen(&mark)
-                    ])?;
-                    read::settled(tx, &mark.stream)?.ok_or(Failure::Sql(rusqlite::Error::QueryReturnedNoRows))
-                })
-            })
+        let init = move |tx: &Transaction<'_>| {
+            tx.prepare_cached(
+                "INSERT INTO settled (stream, through, created, until, seen) VALUES (?, ?, ?, ?, ?) \
+                 ON CONFLICT (stream) DO UPDATE SET through = excluded.through, created = excluded.created, \
+                 until = excluded.until, seen = excluded.seen WHERE created <> excluded.created",
+            )?
+            .execute(params![
+                mark.stream,
+                schema::int(mark.through),
+                mark.created,
+                until(&mark),
+                seen(&mark)
+            ])?;
+            read::settled(tx, &mark.stream)?.ok_or(Failure::Sql(rusqlite::Error::QueryReturnedNoRows))
         };
-        self.writer.ask(init).boxed()
+        self.writer.write(init).boxed()
     }
 
     fn move_settled(&self, from: Settled, to: Settled) -> BoxFuture<'_, Result<bool, StoreError>> {
-        let put = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    let mut put = tx.prepare_cached(
-                        "UPDATE settled SET through = ?, created = ?, until = ?, seen = ? \
-                         WHERE stream = ? AND through = ? AND created = ? AND until IS ? AND seen IS ?",
-                    )?;
-                    let moved = put.execute(params![
-                        schema::int(to.through),
-                        to.created,
-                        until(&to),
-                        seen(&to),
-                        from.stream,
-                        schema::int(from.through),
-                        from.created,
-                        until(&from),
-                        seen(&from)
-                    ])?;
-                    Ok(moved == 1)
-                })
-            })
+        let put = move |tx: &Transaction<'_>| {
+            let mut put = tx.prepare_cached(
+                "UPDATE settled SET through = ?, created = ?, until = ?, seen = ? \
+                 WHERE stream = ? AND through = ? AND created = ? AND until IS ? AND seen IS ?",
+            )?;
+            let moved = put.execute(params![
+                schema::int(to.through),
+                to.created,
+                until(&to),
+                seen(&to),
+                from.stream,
+                schema::int(from.through),
+                from.created,
+                until(&from),
+                seen(&from)
+            ])?;
+            Ok(moved == 1)
         };
-        self.writer.ask(put).boxed()
+        self.writer.write(put).boxed()
     }
 
     fn settled<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Option<Settled>, StoreError>> {
@@ -224,21 +208,17 @@ impl Store for SqliteStore {
     }
 
     fn put_published(&self, published: Published) -> BoxFuture<'_, Result<(), StoreError>> {
-        let put = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    let mut put = tx.prepare_cached(
-                        "INSERT INTO published (stream, instance, marks) VALUES (?, ?, ?) \
-                         ON CONFLICT (stream, instance) DO UPDATE SET marks = excluded.marks",
-                    )?;
-                    let marks = serde_json::to_string(&published.marks)
-                        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                    put.execute(params![published.stream, published.instance.bytes(), marks])?;
-                    Ok(())
-                })
-            })
+        let put = move |tx: &Transaction<'_>| {
+            let mut put = tx.prepare_cached(
+                "INSERT INTO published (stream, instance, marks) VALUES (?, ?, ?) \
+                 ON CONFLICT (stream, instance) DO UPDATE SET marks = excluded.marks",
+            )?;
+            let marks = serde_json::to_string(&published.marks)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            put.execute(params![published.stream, published.instance.bytes(), marks])?;
+            Ok(())
         };
-        self.writer.ask(put).boxed()
+        self.writer.write(put).boxed()
     }
 
     fn published<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<Vec<Published>, StoreError>> {
@@ -248,16 +228,12 @@ impl Store for SqliteStore {
 
     fn forget_published<'a>(&'a self, instance: Id, stream: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         let stream = stream.to_owned();
-        let forget = move |session: &mut Session| {
-            session.patient(|conn| {
-                write(conn, |tx| {
-                    let mut forget = tx.prepare_cached("DELETE FROM published WHERE stream = ? AND instance = ?")?;
-                    forget.execute(params![stream, instance.bytes()])?;
-                    Ok(())
-                })
-            })
+        let forget = move |tx: &Transaction<'_>| {
+            let mut forget = tx.prepare_cached("DELETE FROM published WHERE stream = ? AND instance = ?")?;
+            forget.execute(params![stream, instance.bytes()])?;
+            Ok(())
         };
-        self.writer.ask(forget).boxed()
+        self.writer.write(forget).boxed()
     }
 
     fn expire(&self, expiry: Expiry) -> BoxFuture<'_, Result<usize, StoreError>> {
@@ -306,5 +282,37 @@ mod tests {
             let error = path_of(url).unwrap_err();
             assert!(error.to_string().contains("sqlite:///path/to/file.db"), "{url}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_beside_the_loop_keeps_no_commit_from_its_turn_while_another_writer_is_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = SqliteStore::open(path.to_str().unwrap()).unwrap();
+        let id = Id::random(Timestamp::from_millis(1));
+        store.insert_instance(id).await.unwrap();
+        let another = rusqlite::Connection::open(&path).unwrap();
+        another.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+        let mark = store.put_published(Published::new(id, "S"));
+        let batch = Batch {
+            instance: id,
+            batch: 0,
+            published_through: 0,
+            docs: vec![],
+            journal: vec![],
+            keys: vec![],
+            now: Timestamp::from_millis(1),
+        };
+        let commit = async {
+            // After what it finds queued.
+            tokio::task::yield_now().await;
+            let refused = store.commit(batch).await;
+            another.execute_batch("ROLLBACK").unwrap();
+            refused
+        };
+        let (marked, committed) = tokio::join!(mark, commit);
+        assert_eq!(committed, Err(CommitError::Busy));
+        marked.expect("it has waited longer");
     }
 }

@@ -67,6 +67,21 @@ impl Thread {
         self.send(work).await.unwrap_or_else(|_| Err(StoreError::new("the store's thread has ended")))
     }
 
+    /// Writes beside the loop. Waits for other writers several times over, and lets what is queued have its turn in between.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Transaction<'_>) -> Result<T, Failure> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let work = Arc::new(work);
+        for _ in 1..PATIENCE {
+            let work = work.clone();
+            if let Some(done) = self.ask(move |session| session.attempt(|conn| write(conn, &*work))).await? {
+                return Ok(done);
+            }
+        }
+        self.ask(move |session| session.attempt(|conn| write(conn, &*work))?.ok_or_else(|| session.busy())).await
+    }
+
     pub(super) async fn commit(
         &self,
         work: impl FnOnce(&mut Session) -> Result<(), CommitError> + Send + 'static,
@@ -109,15 +124,29 @@ impl Session {
         &mut self,
         mut work: impl FnMut(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        let mut attempt = 1;
-        loop {
-            match self.run(&mut work) {
-                Err(CommitError::Busy) if attempt < PATIENCE => attempt += 1,
-                Err(CommitError::Away(error) | CommitError::Unknown(error)) => return Err(StoreError::new(error)),
-                Err(error) => return Err(StoreError::new(self.because(&error))),
-                Ok(done) => return Ok(done),
+        for _ in 1..PATIENCE {
+            if let Some(done) = self.attempt(&mut work)? {
+                return Ok(done);
             }
         }
+        self.attempt(work)?.ok_or_else(|| self.busy())
+    }
+
+    /// Runs it once; `None` if another writer is in the way.
+    fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.run(work) {
+            Ok(done) => Ok(Some(done)),
+            Err(CommitError::Busy) => Ok(None),
+            Err(CommitError::Away(error) | CommitError::Unknown(error)) => Err(StoreError::new(error)),
+            Err(error) => Err(StoreError::new(self.because(&error))),
+        }
+    }
+
+    fn busy(&self) -> StoreError {
+        StoreError::new(self.because(&CommitError::Busy))
     }
 
     /// Runs a commit. One into a file that is no longer in its place is as good as lost, but may come back with the file.
