@@ -71,7 +71,7 @@ async fn main() -> ExitCode {
         run = run => run,
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
-    match run.and_then(|run| show(&args, &run).map(|()| run.left_out.is_empty())) {
+    match run.and_then(|run| show(&args, &run).map(|()| !run.failed)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -138,7 +138,7 @@ async fn measure(args: &Args, shop: &Path) -> Result<Run> {
     let folder = tempfile::tempdir_in(&args.data).with_context(|| format!("cannot use {}", args.data.display()))?;
     let broker = nats_embedded::find()?;
     let mongod = nats_embedded::find_mongod();
-    let mut left_out = vec![];
+    let (mut left_out, mut failed) = (vec![], false);
     let mut systems = System::ALL.to_vec();
     systems.retain(|system| args.only.is_empty() || args.only.contains(system));
     if mongod.is_none() && systems.contains(&System::Mongo) {
@@ -162,6 +162,7 @@ async fn measure(args: &Args, shop: &Path) -> Result<Run> {
                 let failure = format!("{}, round {round}: {error:#}", system.title());
                 eprintln!("{failure}");
                 left_out.push(failure);
+                failed = true;
             }
         }
         // What runs late in one round runs early in the next.
@@ -176,6 +177,7 @@ async fn measure(args: &Args, shop: &Path) -> Result<Run> {
         machine: machine::describe(folder.path()),
         programs: programs.iter().flatten().map(|program| machine::version(program)).collect(),
         left_out,
+        failed,
         samples: sheet.samples,
     })
 }

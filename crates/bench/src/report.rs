@@ -25,6 +25,9 @@ pub(crate) struct Run {
     pub(crate) programs: Vec<String>,
     /// What failed or was left out.
     pub(crate) left_out: Vec<String>,
+    /// Whether anything of it was to be measured and failed.
+    #[serde(default)]
+    pub(crate) failed: bool,
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -195,6 +198,7 @@ mod tests {
             machine: "a machine".into(),
             programs: vec!["nats-server: v1".into()],
             left_out: vec!["five processes, MongoDB: no mongod".into()],
+            failed: false,
             samples,
         }
     }

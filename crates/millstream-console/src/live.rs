@@ -262,6 +262,11 @@ impl Hub {
         }
     }
 
+    /// The last result of each checker of invariants that was heard.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        self.lock().told.values().map(|(_, told)| told.clone()).collect()
+    }
+
     /// Sends what a checker of invariants told so long ago, if that is new.
     pub(crate) fn hear(&self, told: Told, ago: Duration) {
         let mut inner = self.lock();

@@ -87,7 +87,6 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
                 telemetry.show(&snapshot);
             }
             Err(error) => {
-                console.hub.judge(Verdict::blind(&error));
                 console.hub.trouble(&error);
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(error, "cannot poll the broker; retrying");
@@ -109,12 +108,17 @@ pub(crate) async fn look_on(console: Arc<Console>, telemetry: Telemetry, answers
 /// One poll, for the metrics and for the tabs.
 async fn look(console: &Console, news: &mut News) -> Result<Snapshot, OperatorError> {
     let mut letters = console.letters.lock().await;
-    let seen = console.operator.examine(&mut letters).await?;
+    let examined = console.operator.examine(&mut letters).await;
+    let mut seen = examined.inspect_err(|error| console.hub.judge(Verdict::blind(&error.to_string())))?;
+    let now = Timestamp::system();
+    if let Ok(told) = &mut seen.told {
+        told.iter().for_each(|told| console.hub.hear(told.clone(), now.since(told.at)));
+        // What was heard before and is not said any more is outdated in time, and does not hold the less.
+        *told = console.hub.told();
+    }
+    console.hub.judge(seen.verdict(now));
     seen.letters.as_ref().map_err(|why| OperatorError::Away(why.clone()))?;
     news.tell(&letters, &console.hub);
-    let now = Timestamp::system();
-    seen.told.iter().flatten().for_each(|told| console.hub.hear(told.clone(), now.since(told.at)));
-    console.hub.judge(seen.verdict(now));
     console.hub.look(&seen.status);
     Ok(snapshot(seen.status, &letters))
 }

@@ -269,6 +269,7 @@ impl Basis {
         let streams = owned.streams.iter().map(|stream| (stream.name.to_owned(), stream.domain));
         let tail = |(stream, kind): (String, &'static str)| Tail {
             own: AsyncMutex::new(Published::enrolled(enrolled.borrow().id, &stream, self.clock.now())),
+            looked: AtomicBool::new(false),
             born: broker.client.statistics().connects.load(Ordering::Acquire),
             stream,
             kind,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -161,6 +162,8 @@ impl InstanceSweep {
         // Each on its own: what one has left may be for a subject that the broker refuses.
         let mut sweeps = FuturesUnordered::new();
         let mut under_way: HashSet<Id> = HashSet::new();
+        // Up to which batch each one's entries are out: a sweep that fails later on does not publish them again.
+        let mut out: HashMap<Id, Arc<AtomicU64>> = HashMap::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -186,12 +189,15 @@ impl InstanceSweep {
             replicas.see(rows.iter().map(|row| (row.id, row.version)), wall + began.elapsed());
             self.status.see_missed(replicas.missed());
             seen.retain(|id, _| rows.iter().any(|row| row.id == *id));
+            out.retain(|id, _| rows.iter().any(|row| row.id == *id));
             for row in rows {
                 let (version, since) = *seen.entry(row.id).or_insert((row.version, Instant::now()));
                 if version != row.version {
                     seen.insert(row.id, (row.version, Instant::now()));
                 } else if since.elapsed() >= self.timing.dead_after && under_way.insert(row.id) {
-                    let sweep = self.sweep(row.id, row.version, row.published_through);
+                    let out = out.entry(row.id).or_default().clone();
+                    out.fetch_max(row.published_through, Ordering::AcqRel);
+                    let sweep = self.sweep(row.id, row.version, out);
                     sweeps.push(async move { (row.id, sweep.await) });
                 }
             }
@@ -201,20 +207,21 @@ impl InstanceSweep {
     /// Publishes what lies above the watermark, then deletes the row if it still has the version read before the entries.
     /// A version that has moved means that the owner lives. What the broker acknowledged shortly before the end may be lost as well,
     /// so each stream is looked at.
-    async fn sweep(&self, id: Id, version: u64, through: u64) -> Result<bool, StoreError> {
-        if let Some(tail) = self.tails.iter().find(|tail| !tail.is_checked()) {
-            return Err(StoreError::new(format!("stream {} has not been looked at yet", tail.stream)));
-        }
-        let mut after = through;
+    async fn sweep(&self, id: Id, version: u64, out: Arc<AtomicU64>) -> Result<bool, StoreError> {
+        let mut after = out.load(Ordering::Acquire);
         let mut pages = vec![];
         while let Some((messages, end)) = emitted_after(&*self.store, id, after).await? {
             after = end;
-            let (done, out) = oneshot::channel();
+            let (done, page) = oneshot::channel();
             self.outbox.send(Job { messages, entries: 0, done: Done::Swept(done) });
-            pages.push(out);
+            pages.push(page);
         }
-        for out in pages {
-            out.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
+        for page in pages {
+            page.await.map_err(|_| StoreError::new("the publisher has stopped"))?;
+        }
+        out.store(after, Ordering::Release);
+        if let Some(tail) = self.tails.iter().find(|tail| !tail.is_checked()) {
+            return Err(StoreError::new(format!("stream {} has not been looked at yet", tail.stream)));
         }
         for tail in &self.tails {
             tail.settle(id, after).await.map_err(StoreError::new)?;

@@ -31,7 +31,7 @@ pub(crate) struct Status {
     /// A sentence that says what start-up waits for.
     waits_for: Mutex<Option<String>>,
     /// What is to be known of the streams that it publishes to, the latest of each.
-    lost: Mutex<BTreeMap<String, String>>,
+    lost: Mutex<BTreeMap<(String, bool), String>>,
     /// Kinds of effects whose outside does not answer.
     outside: Mutex<BTreeMap<String, Silence>>,
     /// Kinds of wakes that are due, and since when the earliest of each is.
@@ -149,9 +149,9 @@ impl Status {
         self.set_waits_for(None);
     }
 
-    /// The broker had lost something of a stream.
-    pub(crate) fn note_lost(&self, stream: &str, note: String) {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.into(), note);
+    /// The broker had lost something of a stream, perhaps for good.
+    pub(crate) fn note_lost(&self, stream: &str, for_good: bool, note: String) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert((stream.into(), for_good), note);
     }
 
     pub(crate) fn set_waits_for(&self, what: Option<String>) {

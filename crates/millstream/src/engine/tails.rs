@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
@@ -47,6 +47,8 @@ pub(crate) struct Tail {
     pub(crate) enrolled: watch::Receiver<Enrolled>,
     /// The connection in which this process began: nothing that it published in it was lost before.
     pub(crate) born: u64,
+    /// Whether it was looked at since: what is lost after that is looked for in the first connection, too.
+    pub(crate) looked: AtomicBool,
     /// The marks of this instance. Whoever looks at the stream holds them.
     pub(crate) own: Mutex<Published>,
 }
@@ -56,15 +58,27 @@ impl Tail {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut link = self.broker.link.clone();
         let mut look_at = Instant::now();
+        let mut told = false;
         loop {
             if link.borrow_and_update().up {
                 let due = Instant::now() >= look_at;
                 match self.tick(due).await {
-                    Ok(()) if due => look_at = Instant::now() + self.timing.tail_check,
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::debug!(stream = self.stream, error, "the end of the stream is unknown; retrying")
+                    Ok(()) => {
+                        if due {
+                            look_at = Instant::now() + self.timing.tail_check;
+                        }
+                        if std::mem::take(&mut told) {
+                            tracing::info!(stream = self.stream, "the end of the stream is known again");
+                        }
                     }
+                    Err(error) if !std::mem::replace(&mut told, true) => {
+                        tracing::warn!(
+                            stream = self.stream,
+                            error,
+                            "whether the broker has lost anything of the stream is unknown; retrying"
+                        );
+                    }
+                    Err(_) => {}
                 }
             }
             tokio::select! {
@@ -92,6 +106,9 @@ impl Tail {
         if watermark.get() == 0 {
             // It has published nothing that would be looked for.
             return self.store.forget_published(id, &self.stream).await.is_ok();
+        }
+        if !self.broker.is_up() {
+            return false;
         }
         self.record(&mut own).await.unwrap_or_default()
     }
@@ -156,7 +173,7 @@ impl Tail {
             fresh = true;
             self.outbox.acked(&self.stream, Acked::begin);
         }
-        if lost || (fresh && connection != self.born) {
+        if lost || (fresh && (connection != self.born || self.looked.load(Ordering::Acquire))) {
             self.fill(own, holding).await?;
             own.marks.truncate(holding);
         }
@@ -176,6 +193,7 @@ impl Tail {
             let id = there.map(|there| there.id).unwrap_or_default();
             self.still(connection)?;
             self.outbox.acked(&self.stream, |acked| acked.end(connection, seq, &id));
+            self.looked.store(true, Ordering::Release);
         }
         for old in outdated(&gone, &rows, self.clock.now() - self.timing.journal_retention) {
             self.store.forget_published(old.instance, &self.stream).await.map_err(away)?;
@@ -186,6 +204,10 @@ impl Tail {
     /// Looks for what a dead instance had published, and records it with what was published for it, before its row goes.
     pub(crate) async fn settle(&self, instance: Id, through: u64) -> Result<(), String> {
         let _looking = self.own.lock().await;
+        if through == 0 {
+            // It has published nothing that would be looked for.
+            return self.store.forget_published(instance, &self.stream).await.map_err(away);
+        }
         let connection = self.connection();
         let records = self.store.published(&self.stream).await.map_err(away)?;
         let known = records.into_iter().find(|record| record.instance == instance);
@@ -228,7 +250,7 @@ impl Tail {
     async fn fill(&self, record: &Published, holding: usize) -> Result<u64, String> {
         let base = record.base(holding);
         let mut through = record.newest().map_or(0, |mark| mark.batch);
-        let (mut after, mut present, mut jobs) = (base.batch, None, vec![]);
+        let (mut after, mut present, mut read_to) = (base.batch, BTreeSet::new(), base.seq);
         let stored = Arc::<AtomicU64>::default();
         while let Some((emitted, end)) = emitted_after(&*self.store, record.instance, after).await.map_err(away)? {
             (after, through) = (end, through.max(end));
@@ -237,19 +259,14 @@ impl Tail {
                 continue;
             }
             // Read after the journal: what was published in the meantime is there.
-            let present = match &mut present {
-                Some(present) => present,
-                none => none.insert(self.ids_after(base.seq).await?),
-            };
-            let messages = missing(emitted, self.kind, present);
+            read_to = self.ids_after(read_to, &mut present).await?;
+            let messages = missing(emitted, self.kind, &present);
             if !messages.is_empty() {
                 let (told, done) = oneshot::channel();
                 self.outbox.send(Job { messages, entries: 0, done: Done::Again { told, stored: stored.clone() } });
-                jobs.push(done);
+                // One page at a time: however much is lost, what is published now goes on beside it.
+                done.await.map_err(|_| "the publisher has stopped")?;
             }
-        }
-        for done in jobs {
-            done.await.map_err(|_| "the publisher has stopped")?;
         }
         let messages = stored.load(Ordering::Relaxed);
         let stream = &self.stream;
@@ -262,7 +279,7 @@ impl Tail {
                 messages,
                 "the broker had lost messages that it had acknowledged; they were published again"
             );
-            self.status.note_lost(stream, note);
+            self.status.note_lost(stream, false, note);
         }
         let kept_since = self.clock.now() - self.timing.journal_retention;
         if holding < record.marks.len() && !is_complete(base, kept_since) {
@@ -272,7 +289,7 @@ impl Tail {
                 base.at
             );
             tracing::error!(stream, "{note}");
-            self.status.note_lost(stream, note);
+            self.status.note_lost(stream, true, note);
             self.meters.unfilled(stream);
         }
         Ok(through)
@@ -298,11 +315,15 @@ impl Tail {
         Ok((last, self.stored(last).await?))
     }
 
-    /// The ids of the messages after a sequence.
-    async fn ids_after(&self, seq: u64) -> Result<BTreeSet<String>, String> {
-        let Some(Extent { first, last }) = self.extent().await? else { return Ok(BTreeSet::new()) };
+    /// Adds the ids of the messages after a sequence, and says which is the last.
+    async fn ids_after(&self, seq: u64, ids: &mut BTreeSet<String>) -> Result<u64, String> {
+        let Some(Extent { first, last }) = self.extent().await? else { return Ok(seq) };
         let all = futures_util::stream::iter((seq + 1).max(first)..=last).map(|seq| self.stored(seq));
-        all.buffered(AT_ONCE).try_filter_map(async |there| Ok(there.map(|there| there.id))).try_collect().await
+        let mut all = all.buffered(AT_ONCE);
+        while let Some(there) = all.try_next().await? {
+            ids.extend(there.map(|there| there.id));
+        }
+        Ok(last.max(seq))
     }
 
     /// The message at a place; `None` if there is none.

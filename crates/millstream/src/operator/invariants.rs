@@ -57,8 +57,11 @@ impl Operator {
     /// When the broker does not answer.
     pub async fn told(&self) -> Result<Vec<Told>, OperatorError> {
         let answers = self.ask_all(LAST).await?;
-        let mut told: Vec<Told> =
-            answers.iter().filter_map(|answer| serde_json::from_slice(&answer.payload).ok()).collect();
+        let read = |payload: &[u8]| {
+            serde_json::from_slice(payload)
+                .map_err(|error| OperatorError::Away(format!("what a checker of invariants says: {error}")))
+        };
+        let mut told = answers.iter().map(|answer| read(&answer.payload)).collect::<Result<Vec<Told>, _>>()?;
         told.sort_by(|one, other| one.source.cmp(&other.source));
         Ok(told)
     }

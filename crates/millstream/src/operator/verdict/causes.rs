@@ -237,13 +237,17 @@ impl Causes {
         let lasts = |said: &Said| said.waiting_since.is_none_or(|since| self.now.since(since) >= UNREADY_FOR);
         let mut reasons: BTreeMap<&str, Option<Timestamp>> = BTreeMap::new();
         let mut down: Option<Option<Timestamp>> = None;
-        for (_, said) in instances.iter().filter(|(_, said)| !said.waiting_for.is_empty() && lasts(said)) {
+        // One that stops in order takes nothing more, and says so in several ways.
+        let stops = |said: &Said| said.waiting_for.iter().any(|why| why == "shutting down");
+        for (_, said) in
+            instances.iter().filter(|(_, said)| !said.waiting_for.is_empty() && lasts(said) && !stops(said))
+        {
             if said.services.database == "DOWN" {
                 down = Some(down.flatten().into_iter().chain(said.waiting_since).min());
             }
             for why in said.waiting_for.iter().map(String::as_str) {
-                // It stops in order, or is told of as its store.
-                if !["shutting down", "the store"].contains(&why) {
+                // That is told of as its store.
+                if why != "the store" {
                     let since = reasons.entry(why).or_insert(said.waiting_since);
                     *since = (*since).into_iter().chain(said.waiting_since).min();
                 }
@@ -348,10 +352,14 @@ impl Causes {
     fn overdue(&mut self, service: &Service<'_>) {
         let mut kinds: BTreeMap<&str, (Timestamp, u64)> = BTreeMap::new();
         for (_, said) in &service.instances {
-            // That its outside does not answer says it already.
-            let silent = |kind: &str| said.unanswered.iter().any(|unanswered| unanswered.effect == kind);
+            // That its outside does not answer says it already, once that is said.
+            let silent = |kind: &str| {
+                let lasting = |since| self.now.since(since) >= SILENT_FOR;
+                said.unanswered.iter().any(|unanswered| unanswered.effect == kind && lasting(unanswered.since))
+            };
             for due in said.due.iter().filter(|due| self.now.since(due.since) >= LATE && !silent(&due.kind)) {
-                kinds.insert(&due.kind, (due.since, due.waiting));
+                let longest = kinds.entry(&due.kind).or_insert((due.since, due.waiting));
+                *longest = (longest.0.min(due.since), longest.1.max(due.waiting));
             }
         }
         for (kind, (since, waiting)) in kinds {

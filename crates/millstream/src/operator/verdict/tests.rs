@@ -197,7 +197,10 @@ fn what_the_broker_refuses_is_told_with_its_subject_and_a_full_disk_as_such() {
     assert_eq!(full[0].0, Kind::DiskFull);
     let rights = of("rights at the broker: permissions violation");
     assert_eq!(rights, [(Kind::NotReady, "ledger: rights at the broker: permissions violation, for 30 s".to_owned())]);
-    assert_eq!(of("shutting down"), [], "it stops in order");
+    let mut stops = unready("ledger", "shutting down", 30);
+    stops.health["waitingFor"] =
+        json!(["shutting down", "the consumer ledger of BANK does not pull", "the service is stopping"]);
+    assert_eq!(said(&seen(vec![stops], vec![consumer("ledger")])), [], "it stops in order");
 }
 
 #[test]

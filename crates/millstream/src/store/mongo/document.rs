@@ -3,14 +3,18 @@
 //! Earlier releases wrote it as JSON text under `body`, and its top-level texts under `fields`, to be queried by. Such a record is
 //! read and found as it is, and has the new form when it is next written.
 
+use std::collections::BTreeMap;
+
 use millstream_core::bson::{DOC, encode};
-use mongodb::bson::raw::cstr;
+use mongodb::bson::raw::{CString, cstr};
 use mongodb::bson::{
     DateTime, RawBsonRef, RawDocument, RawDocumentBuf, Uuid, deserialize_from_slice, rawdoc,
     serialize_to_raw_document_buf,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::super::query::check_field;
 use super::json::json;
 use super::rows::{count, date, id, int, time, uuid};
 use super::trouble::Trouble;
@@ -33,14 +37,31 @@ pub(super) fn record(id: &str, version: u64, new: &NewDoc) -> Result<RawDocument
                 record.append(cstr!("doc"), doc);
             }
         }
-        // Such a one can no longer be staged. If an earlier release has left it, it stays text, and its wake goes on.
-        Err(_) => record.append(cstr!("body"), std::str::from_utf8(&new.body).map_err(|error| error.to_string())?),
+        // Such a one can no longer be staged. If an earlier release has left it, it stays text, is found as before, and its wake goes on.
+        Err(_) => {
+            record.append(cstr!("body"), std::str::from_utf8(&new.body).map_err(|error| error.to_string())?);
+            let mut fields = RawDocumentBuf::new();
+            for (name, text) in texts(&new.body) {
+                fields.append(CString::try_from(name).map_err(|error| error.to_string())?, text);
+            }
+            record.append(cstr!("fields"), fields);
+        }
     }
     if let Some(wake) = &new.wake {
         let wake = serialize_to_raw_document_buf(&WakeRow::new(wake)).map_err(|error| error.to_string())?;
         record.append(cstr!("wake"), wake);
     }
     Ok(record)
+}
+
+/// The top-level fields of a JSON object whose values are texts and that can be queried by; of anything else none.
+fn texts(body: &[u8]) -> BTreeMap<String, String> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |(name, value): (String, &RawValue)| {
+        let value = serde_json::from_str(value.get()).ok()?;
+        check_field(&name).is_ok().then_some((name, value))
+    };
+    fields.into_iter().filter_map(text).collect()
 }
 
 /// The document of a record.

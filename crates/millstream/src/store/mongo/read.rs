@@ -88,10 +88,13 @@ pub(super) async fn find(link: &Link, query: &Selection, texts: bool) -> Result<
 pub(super) fn filter(query: &Selection, texts: bool) -> Result<Document, StoreError> {
     query.filters.iter().try_for_each(|(field, _)| check_field(field))?;
     let by_fields_of = |root: &str| {
+        // MongoDB looks into arrays: without this a field would equal each text in it.
+        let no_array = doc! { "$not": { "$type": "array" } };
         let mut conditions = vec![];
+        if !query.filters.is_empty() {
+            conditions.push(doc! { root: no_array.clone() });
+        }
         for (field, text) in &query.filters {
-            // MongoDB looks into arrays: without this a field would equal each text in it.
-            let no_array = doc! { "$not": { "$type": "array" } };
             let mut path = root.to_owned();
             for name in field.split('.') {
                 path = format!("{path}.{name}");

@@ -147,11 +147,13 @@ async fn what_an_earlier_release_wrote_as_text_is_read_found_and_bson_once_it_is
     assert!(!store.seeks_texts(&of_user("ann")), "there are none any more");
     of(found(of_user("ann")).await, &[("d", 1), ("c", 4), ("b", 4), ("a", 4)]);
 
-    // The wake of what can no longer be staged goes on.
-    let odd = r#"{"digits":12345678901234567890123456789012345678}"#;
+    // The wake of what can no longer be staged goes on, and it is found as before.
+    let odd = r#"{"digits":12345678901234567890123456789012345678901,"userId":"odd"}"#;
     put("e", None, odd).await;
     let read = store.get(Key { collection: "orders", id: "e".into() }).await.unwrap().unwrap();
     assert_eq!(read.body, odd);
+    let row = store.link().await.unwrap().docs("orders").find_one(doc! { "fields.userId": "odd" }).await.unwrap();
+    assert_eq!(row.unwrap().get_str("_id").unwrap(), "e");
 }
 
 /// The version is looked at in the transaction's snapshot, and who has changed the record since is in the way.
