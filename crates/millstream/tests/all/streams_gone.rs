@@ -1,5 +1,6 @@
 //! Streams that are deleted while their owner runs.
 
+use async_nats::jetstream::stream::Config;
 use millstream::Timestamp;
 use millstream::event::Emitted;
 use millstream::store::open;
@@ -36,16 +37,21 @@ async fn a_deleted_stream_of_dead_letters_is_made_again_and_all_events_go_out_me
     service.stop().await;
 }
 
+/// Has the service wait for a dead letter whose stream is there and takes none; gives the stream's settings.
+async fn refuses_a_letter(bench: &Bench, service: &TestService) -> Config {
+    let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
+    letters.max_message_size = 10;
+    bench.jetstream().update_stream(letters.clone()).await.unwrap();
+    publish(bench, "a", "bad", Act::Reject).await;
+    service.until_waits_for("the broker refuses dlq.ledger.bank-moved.").await;
+    letters
+}
+
 #[tokio::test]
 async fn a_subject_that_the_broker_goes_on_refusing_is_named_and_holds_up_nothing_else() {
     let bench = bench().await;
     let service = bench.run(ledger(&World::default()), short()).await;
-    // It is there, and takes no letter.
-    let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
-    letters.max_message_size = 10;
-    bench.jetstream().update_stream(letters.clone()).await.unwrap();
-    publish(&bench, "a", "bad", Act::Reject).await;
-    service.until_waits_for("the broker refuses dlq.ledger.bank-moved.").await;
+    let mut letters = refuses_a_letter(&bench, &service).await;
     for at in 0..1500 {
         publish(&bench, &format!("a{}", at % 50), &format!("m{at}"), Act::Add(1)).await;
     }
@@ -62,11 +68,7 @@ async fn a_subject_that_the_broker_goes_on_refusing_is_named_and_holds_up_nothin
 async fn what_dead_instances_have_left_goes_out_whatever_the_others_wait_for() {
     let bench = bench().await;
     let service = bench.run(ledger(&World::default()), short()).await;
-    let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
-    letters.max_message_size = 10;
-    bench.jetstream().update_stream(letters.clone()).await.unwrap();
-    publish(&bench, "a", "bad", Act::Reject).await;
-    service.until_waits_for("the broker refuses dlq.ledger.bank-moved.").await;
+    let mut letters = refuses_a_letter(&bench, &service).await;
 
     let store = open(&bench.store.url(SERVICE)).unwrap();
     let noted = |note: &str| Emitted::event(SERVICE, &fresh_meta(), &Noted { account: "a".into(), note: note.into() });
