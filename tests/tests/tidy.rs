@@ -164,6 +164,7 @@ const MODULES: [(&str, &[&str]); 39] = [
             "http",
             "owned",
             "progress",
+            "raw",
             "rebuild",
             "release",
             "retry",

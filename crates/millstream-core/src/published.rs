@@ -151,6 +151,9 @@ impl Published {
     /// Adds a mark and lets go of older ones; says whether there is anything new to be written.
     pub fn push(&mut self, mark: Mark) -> bool {
         match self.marks.last_mut() {
+            // Of another one that has swept the instance, and had read less of its journal: where it holds it would hide that the
+            // latest does not.
+            Some(last) if last.batch > mark.batch => return false,
             Some(last) if last.is_of(&mark) && last.batch == mark.batch => return false,
             // Nothing of it went to this stream.
             Some(last) if last.is_of(&mark) && last.batch <= mark.batch => *last = mark,
@@ -372,6 +375,14 @@ mod tests {
         let again = Mark { id: "another".into(), ..mark(6, 12) };
         assert!(record.push(again.clone()));
         assert_eq!(record.newest(), Some(&again));
+    }
+
+    /// Two have swept an instance at once, and one of them had looked at its journal before the last commit.
+    #[test]
+    fn a_mark_of_fewer_batches_does_not_hide_the_latest() {
+        let mut record = published(1, vec![mark(0, 0), mark(7, 9)]);
+        assert!(!record.push(mark(3, 5)) && !record.push(mark(0, 0)));
+        assert_eq!(record.marks, [mark(0, 0), mark(7, 9)]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::event::Stream;
 use crate::http::Probe;
 use crate::owned::Owned;
 use crate::progress::Progress;
+use crate::raw;
 use crate::rebuild;
 use crate::release::Release;
 use crate::retry::{forever, once_per_text};
@@ -270,7 +271,7 @@ impl Basis {
         let tail = |(stream, kind): (String, &'static str)| Tail {
             own: AsyncMutex::new(Published::enrolled(enrolled.borrow().id, &stream, self.clock.now())),
             looked: AtomicBool::new(false),
-            born: broker.client.statistics().connects.load(Ordering::Acquire),
+            born: raw::connects(&broker.client),
             stream,
             kind,
             broker: broker.clone(),

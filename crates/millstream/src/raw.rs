@@ -1,6 +1,8 @@
 //! Messages as a stream stores them, asked for in a form that can always be read: with headers and body as text in JSON. On its way
 //! as a message, one with headers that the client cannot read ends the connection.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use millstream_core::stored;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::{Instant, timeout};
 
 use crate::ids::Timestamp;
 
@@ -50,6 +53,9 @@ struct Refusal {
     description: String,
 }
 
+/// How often it is looked whether the connection is another one by now.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
 /// The broker's code for "no message found".
 const NOT_FOUND: u64 = 10037;
 
@@ -60,10 +66,29 @@ pub(crate) async fn get(
     request: &Value,
     patience: Duration,
 ) -> Result<Option<Raw>, String> {
-    let request = async_nats::Request::new().payload(request.to_string().into()).timeout(Some(patience));
-    let answer = client.send_request(format!("$JS.API.STREAM.MSG.GET.{stream}"), request).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    read(&answer.payload)
+    let (subject, payload) = (format!("$JS.API.STREAM.MSG.GET.{stream}"), Bytes::from(request.to_string()));
+    let begun = Instant::now();
+    loop {
+        let before = connects(client);
+        let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(patience));
+        let mut answer = pin!(client.send_request(subject.clone(), request));
+        let answer = loop {
+            match timeout(LOOK, &mut answer).await {
+                Ok(answer) => break Some(answer),
+                // The answer may have been lost with the connection, and is asked for again.
+                Err(_) if connects(client) != before && begun.elapsed() < patience => break None,
+                Err(_) => {}
+            }
+        };
+        if let Some(answer) = answer {
+            return read(&answer.map_err(|error| error.to_string())?.payload);
+        }
+    }
+}
+
+/// How often the connection came up.
+pub(crate) fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Acquire)
 }
 
 fn read(answer: &[u8]) -> Result<Option<Raw>, String> {

@@ -227,8 +227,13 @@ impl InstanceSweep {
             tail.settle(id, after).await.map_err(StoreError::new)?;
         }
         fail::fail_point!("before_row_deleted");
-        let deleted = self.store.delete_instance(id, version).await;
+        let deleted = self.store.delete_instance(id, version).await?;
         fail::fail_point!("after_row_deleted");
-        deleted
+        if deleted && after == 0 {
+            for tail in &self.tails {
+                tail.forget(id).await;
+            }
+        }
+        Ok(deleted)
     }
 }

@@ -115,7 +115,7 @@ impl Tail {
 
     /// The number of the connection: one more with each reconnect, before anything is received by it.
     fn connection(&self) -> u64 {
-        self.broker.client.statistics().connects.load(Ordering::Acquire)
+        raw::connects(&self.broker.client)
     }
 
     /// Whether the stream was looked at in this connection.
@@ -179,8 +179,14 @@ impl Tail {
         }
         for record in &mut gone {
             let holding = self.holding(record, extent).await?;
-            if holding < record.marks.len() {
+            let lost = holding < record.marks.len();
+            // Of two that have swept it, the one that had read less of its journal may have written last.
+            if lost || fresh {
+                let known = record.newest().map_or(0, |mark| mark.batch);
                 let batch = self.fill(record, holding).await?;
+                if !lost && batch == known {
+                    continue;
+                }
                 let (seq, there) = self.end().await?;
                 record.marks.truncate(holding);
                 record.push(Mark::at_end(batch, seq, there, self.clock.now()));
@@ -205,8 +211,8 @@ impl Tail {
     pub(crate) async fn settle(&self, instance: Id, through: u64) -> Result<(), String> {
         let _looking = self.own.lock().await;
         if through == 0 {
-            // It has published nothing that would be looked for.
-            return self.store.forget_published(instance, &self.stream).await.map_err(away);
+            // It has published nothing that would be looked for, unless it goes on.
+            return Ok(());
         }
         let connection = self.connection();
         let records = self.store.published(&self.stream).await.map_err(away)?;
@@ -224,6 +230,13 @@ impl Tail {
             self.store.put_published(record).await.map_err(away)?;
         }
         Ok(())
+    }
+
+    /// The row of an instance that has published nothing is gone: nobody will ask for its marks.
+    pub(crate) async fn forget(&self, instance: Id) {
+        if let Err(error) = self.store.forget_published(instance, &self.stream).await {
+            tracing::debug!(%error, %instance, "the marks of a dead instance are kept until they expire");
+        }
     }
 
     fn still(&self, connection: u64) -> Result<(), String> {

@@ -2,8 +2,6 @@
 //! that the client cannot read ends its connection, and with it the batch: then it is read one by one, in another form.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::message::StreamMessage;
@@ -17,10 +15,7 @@ use tokio::time::Instant;
 use crate::event::{decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::operator::{Operator, OperatorError, PATIENCE};
-use crate::raw::{self, Raw};
-
-/// How often it is looked whether the connection is still the one that was asked.
-const LOOK: Duration = Duration::from_millis(100);
+use crate::raw::{self, LOOK, Raw};
 
 /// Messages that are asked for at once.
 const BATCH: u32 = 500;
@@ -121,7 +116,7 @@ impl Operator {
         let mut next = if let ReadFrom::Sequence(sequence) = from { sequence.max(1) } else { 0 };
         let mut from = from;
         'batch: loop {
-            let connects = self.connects();
+            let connects = raw::connects(client);
             let inbox = client.new_inbox();
             let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| away(&error))?;
             let subject = format!("$JS.API.DIRECT.GET.{stream}");
@@ -134,7 +129,9 @@ impl Operator {
             loop {
                 let answer = tokio::time::timeout(LOOK, answers.next()).await;
                 // What comes over another connection than was asked is the rest of the batch, without what was lost.
-                if self.connects() != connects {
+                if raw::connects(client) != connects {
+                    // The rest may end this connection, too.
+                    drop(answers);
                     from = from.after(next);
                     match self.read_one_by_one(stream, filter, from, &mut each).await? {
                         (ControlFlow::Break(()), next) => return Ok(next),
@@ -170,11 +167,6 @@ impl Operator {
             }
             from = ReadFrom::Sequence(next);
         }
-    }
-
-    /// How often the connection came up.
-    fn connects(&self) -> u64 {
-        self.client.statistics().connects.load(Ordering::Acquire)
     }
 
     /// Reads on in a form that can always be read, up to a message that has to be read so. Gives the sequence to go on with.

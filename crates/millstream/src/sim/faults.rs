@@ -17,7 +17,7 @@ pub struct Faults {
     pub lost_outcome: u32,
     /// A durable is deleted, and made anew from where the service first began.
     pub consumer: u32,
-    /// The broker comes back without the last events of a service that it had acknowledged. [`Faults::all`] leaves it out.
+    /// The broker comes back without the last events of a service that it had acknowledged.
     pub lost_tail: u32,
     /// How far clocks of processes differ from the broker's at most, in milliseconds.
     pub skew_ms: u64,
@@ -49,7 +49,7 @@ impl Faults {
             commit: 120,
             lost_outcome: 100,
             consumer: 3,
-            lost_tail: 0,
+            lost_tail: 3,
             skew_ms: 60_000,
         }
     }

@@ -52,7 +52,7 @@ impl Tails {
             own.renew(instance, place.at);
             if !acked.is_checked(place.connection) {
                 acked.begin();
-                place.look(own, kind, waiting);
+                place.look(own, acked, kind, waiting);
                 let (seq, there) = place.end(&stream);
                 acked.end(place.connection, seq, &there.map(|there| there.id).unwrap_or_default());
             }
@@ -70,12 +70,12 @@ impl Tails {
         for (stream, kind) in streams(place.app) {
             let known = place.app.store.published(&stream).into_iter().find(|record| record.instance == instance);
             let mut record = known.unwrap_or_else(|| Published::new(instance, &stream));
+            let acked = self.acked.entry(stream).or_default();
             if !record.marks.is_empty() {
                 let holding = place.holding(&record);
-                place.fill(&record, kind, holding, &BTreeSet::new());
+                place.fill(&record, acked, kind, holding, &BTreeSet::new());
                 record.marks.truncate(holding);
             }
-            let acked = self.acked.entry(stream).or_default();
             let Some(mark) = acked.mark(place.connection, through, place.at) else { return false };
             let Some(mark) = place.seen(mark, &record) else {
                 acked.begin();
@@ -89,19 +89,20 @@ impl Tails {
 }
 
 impl Place<'_> {
-    fn look(&mut self, own: &mut Published, kind: &str, waiting: &BTreeSet<String>) {
+    fn look(&mut self, own: &mut Published, acked: &mut Acked, kind: &str, waiting: &BTreeSet<String>) {
         let rows = self.app.store.instances();
         let mut gone = self.app.store.published(&own.stream);
         gone.retain(|record| record.instance != own.instance && rows.iter().all(|row| row.id != record.instance));
         if !own.marks.is_empty() {
             let holding = self.holding(own);
-            self.fill(own, kind, holding, waiting);
+            self.fill(own, acked, kind, holding, waiting);
             own.marks.truncate(holding);
         }
         for record in &mut gone {
             let holding = self.holding(record);
-            if holding < record.marks.len() {
-                let batch = self.fill(record, kind, holding, waiting);
+            let known = record.newest().map_or(0, |mark| mark.batch);
+            let batch = self.fill(record, acked, kind, holding, waiting);
+            if holding < record.marks.len() || batch > known {
                 let (seq, there) = self.end(&record.stream);
                 record.marks.truncate(holding);
                 record.push(Mark::at_end(batch, seq, there, self.at));
@@ -131,16 +132,27 @@ impl Place<'_> {
     }
 
     /// Publishes again what a stream lacks of what an instance has emitted since the last of its marks that holds.
-    fn fill(&mut self, record: &Published, kind: &str, holding: usize, waiting: &BTreeSet<String>) -> u64 {
+    fn fill(
+        &mut self,
+        record: &Published,
+        acked: &mut Acked,
+        kind: &str,
+        holding: usize,
+        waiting: &BTreeSet<String>,
+    ) -> u64 {
         let base = record.base(holding);
         let entries = self.app.store.unpublished(record.instance, base.batch, usize::MAX);
         let last = self.end(&record.stream).0;
         let mut present = waiting.clone();
         present.extend((base.seq + 1..=last).filter_map(|seq| self.stored(&record.stream, seq)).map(|there| there.id));
         let emitted = entries.iter().flat_map(|entry| Emitted::unpack(&entry.emitted).unwrap_or_default()).collect();
-        for Emitted { subject, headers, payload } in missing(emitted, kind, &present) {
+        for message in missing(emitted, kind, &present) {
+            let id = message.header(header::MSG_ID).unwrap_or_default();
+            let Emitted { subject, headers, payload } = message;
             // A record in whose place there is another one stays as it is.
-            if self.broker.publish(self.now, &subject, headers, payload).is_ok_and(|ack| !ack.duplicate) {
+            let Ok(ack) = self.broker.publish(self.now, &subject, headers, payload) else { continue };
+            acked.note(ack.seq, &id, ack.duplicate);
+            if !ack.duplicate {
                 *self.app.counts.entry((REPUBLISHED.name, &[])).or_default() += 1.0;
             }
         }
