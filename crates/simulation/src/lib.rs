@@ -1,10 +1,11 @@
 //! The shop's five services, as they are, in Millstream's simulator: orders are placed, some cancelled, while messages are repeated
 //! and processes killed; and when all is at rest, what must hold is checked.
 //!
-//! `accounts.rs` is a service that does what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate`] is what
-//! `cargo xtask simulate` runs.
+//! `accounts.rs` is a service that does what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate_everywhere`] is what
+//! `cargo xtask simulate` runs, and [`cost`] what `cargo xtask budget` counts.
 
 mod accounts;
+pub mod cost;
 mod gateway;
 mod invariants;
 

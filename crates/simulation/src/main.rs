@@ -1,4 +1,5 @@
-//! `simulation --seeds N [--from S]`: runs the shop's services under that many seeds.
+//! `simulation --seeds N [--from S]`: runs the shop's services under that many seeds. `simulation --orders N`: lets so many orders
+//! pass without faults, for a profiler.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use millstream::sim::Faults;
 use simulation::simulate_everywhere;
 
-const USAGE: &str = "simulation --seeds N [--from S]";
+const USAGE: &str = "simulation --seeds N [--from S] | --orders N";
 /// Seeds between two lines of progress.
 const STEP: u64 = 1000;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         match (arg.as_str(), value) {
             ("--seeds", Some(value)) => seeds = value,
             ("--from", Some(value)) => from = value,
+            ("--orders", Some(value)) => return cost(value),
             _ => {
                 eprintln!("usage: {USAGE}");
                 return ExitCode::from(2);
@@ -37,4 +39,14 @@ fn main() -> ExitCode {
         println!("{} of {seeds} seeds, {} s, nothing found", at - from, started.elapsed().as_secs());
     }
     ExitCode::SUCCESS
+}
+
+fn cost(orders: u64) -> ExitCode {
+    match simulation::cost::orders(usize::try_from(orders).unwrap_or(usize::MAX)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

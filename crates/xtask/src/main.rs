@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod budget;
 mod new_service;
 mod obtain;
 mod sabotage;
@@ -29,6 +30,7 @@ cargo xtask <task>
   bench [--quick] [--json FILE] [--write PAGE.md]
                               measure the shop beside the floor on this machine, in ten minutes or two, after a build of
                               everything optimized (`--help` tells all flags)
+  budget [--write]            count the instructions that an order costs each service, and compare them with the budget
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
@@ -42,6 +44,7 @@ enum Task {
     Test(Vec<OsString>),
     Simulate(Vec<OsString>),
     Bench(Vec<OsString>),
+    Budget(Vec<OsString>),
     NewService(String, PathBuf),
     Dashboards,
     Sabotage(Option<String>),
@@ -59,6 +62,7 @@ impl Task {
             Some("test") => Self::Test(rest),
             Some("simulate") => Self::Simulate(rest),
             Some("bench") => Self::Bench(rest),
+            Some("budget") => Self::Budget(rest),
             Some("new-service") => {
                 let (name, folder) = new_service::parse(&rest)?;
                 Self::NewService(name, folder)
@@ -97,6 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
             Err(cargo().args(run).args(flags).exec()).context("cannot run cargo")
         }
         Task::Bench(flags) => bench::run(flags),
+        Task::Budget(flags) => budget::run(&flags),
         Task::NewService(name, folder) => new_service::run(&name, &folder),
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")

@@ -26,6 +26,8 @@ pub(super) struct App {
     pub(super) store: Memory,
     pub(super) replicas: Vec<Option<Replica>>,
     pub(super) counts: BTreeMap<(&'static str, &'static [&'static str]), f64>,
+    /// In what its turns are taken.
+    pub(super) within: fn(&mut dyn FnMut()),
 }
 
 /// A durable of a service.
@@ -76,6 +78,7 @@ impl App {
             store,
             replicas: (0..replicas).map(|_| None).collect(),
             counts: BTreeMap::new(),
+            within: |turn| turn(),
         }
     }
 }

@@ -49,8 +49,9 @@ impl Sim {
         while steps < RESTLESS {
             let before = steps;
             for app in 0..self.apps.len() {
+                let within = self.apps[app].within;
                 for replica in 0..self.apps[app].replicas.len() {
-                    steps += self.work_off(app, replica);
+                    within(&mut || steps += self.work_off(app, replica));
                 }
             }
             for call in 0..self.calls.len() {

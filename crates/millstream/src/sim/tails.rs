@@ -101,7 +101,8 @@ impl Place<'_> {
         for record in &mut gone {
             let holding = self.holding(record);
             let known = record.newest().map_or(0, |mark| mark.batch);
-            let batch = self.fill(record, acked, kind, holding, waiting);
+            // What waits here under an id of before goes with this process.
+            let batch = self.fill(record, acked, kind, holding, &BTreeSet::new());
             if holding < record.marks.len() || batch > known {
                 let (seq, there) = self.end(&record.stream);
                 record.marks.truncate(holding);
