@@ -21,7 +21,7 @@ use crate::look::snapshot;
 use crate::{Console, metrics};
 
 /// Polling interval, and the shorter one while a tab is open.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(4);
 const WATCHED: Duration = Duration::from_secs(1);
 /// Time limit for one poll; a slower broker counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -120,7 +120,7 @@ impl Default for Timing {
             watermark_idle: ms(100),
             heartbeat: secs(2),
             dead_after: secs(10),
-            instance_sweep: secs(1),
+            instance_sweep: secs(2),
             publish_timeout: secs(5),
             tail_check: secs(60),
             journal_retention: secs(14 * 24 * 3600),

@@ -306,6 +306,7 @@ impl Declared {
         let progress = &self.progress;
         let mut empty_since = None;
         let mut of_epoch = 0;
+        let mut is_quiet = false;
         let mut record_at = Instant::now();
         loop {
             let epoch = broker.link.borrow().epoch;
@@ -313,7 +314,11 @@ impl Declared {
                 (of_epoch, empty_since) = (epoch, None);
             }
             let behind = progress.drained_in.load(Ordering::Acquire) != epoch;
-            let pause = if behind { self.timing.wake_sweep } else { self.timing.heartbeat };
+            let pause = match behind {
+                true => self.timing.wake_sweep,
+                false if is_quiet => self.timing.heartbeat * 2,
+                false => self.timing.heartbeat,
+            };
             tokio::time::sleep(pause).await;
             // Before the durable is read: it may be brought to another place meanwhile.
             let held = self.held();
@@ -326,6 +331,8 @@ impl Declared {
                 self.lost.notify_one();
             }
             let floor = info.ack_floor.stream_sequence;
+            let nothing_waits = info.num_pending == 0 && info.num_ack_pending == 0;
+            is_quiet = nothing_waits && floor == progress.ack_floor.load(Ordering::Acquire);
             if Instant::now() >= record_at {
                 self.record(held, floor).await;
                 record_at = Instant::now() + self.timing.heartbeat;

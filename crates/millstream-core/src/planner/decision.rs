@@ -94,6 +94,12 @@ impl Write {
         self.entries.is_empty() && self.docs.iter().all(|doc| doc.write.is_none())
     }
 
+    /// Whether a document is written with a wake that comes due before then.
+    pub fn wakes_before(&self, then: Timestamp) -> bool {
+        let written = self.docs.iter().filter_map(|doc| doc.write.as_ref());
+        written.filter_map(|write| write.wake.as_ref()).any(|wake| wake.at < then)
+    }
+
     /// The commit of an instance whose last batch with entries had the number `last`. Its own number is that of the next one, or
     /// `last` again if it has no entries.
     pub fn into_batch(self, instance: Id, last: u64, published_through: u64) -> Batch {

@@ -9,6 +9,7 @@ use millstream_core::planner::{Input, Write};
 use crate::accepted::{CommandError, stopping};
 use crate::engine::Engine;
 use crate::engine::arrival::{Arrival, Receipt, Ticket};
+use crate::engine::wakes::horizon;
 use crate::store::{Batch, CommitError, Entry, Wanted};
 
 /// Why an attempt has to be made anew; nothing of it is kept.
@@ -35,6 +36,7 @@ impl Engine {
             return Err(Aborted::Busy);
         }
         let through = self.instance.watermark.get();
+        let comes_soon = write.wakes_before(write.now + horizon(&self.planner.timing));
         let write = write.into_batch(self.instance.id, self.instance.batch, through);
         let number = write.batch;
         let result = self.commit_batch(write).await;
@@ -42,6 +44,9 @@ impl Engine {
             Ok(()) => {
                 self.instance.batch = number;
                 self.instance.written = self.instance.written.max(through);
+                if comes_soon {
+                    self.status.wakes_soon.notify_one();
+                }
             }
             // Whether it happened may be unknown, and then the commands are not taken back.
             Err(Aborted::Stopped) => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -21,6 +22,8 @@ pub(crate) struct Status {
     /// Entries above the watermarks of all replicas, as last counted in the store.
     pub(crate) unpublished: AtomicU64,
     pub(crate) draining: AtomicBool,
+    /// Told of a commit with a wake that comes due before the sweep would look for it.
+    pub(crate) wakes_soon: Notify,
     pub(crate) outbox: Outbox,
     /// The streams that the service publishes to.
     capacities: Vec<Arc<Capacity>>,
@@ -64,6 +67,7 @@ impl Status {
             store_up: AtomicBool::new(false),
             unpublished: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            wakes_soon: Notify::new(),
             outbox,
             capacities,
             online: OnceLock::new(),

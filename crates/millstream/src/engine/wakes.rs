@@ -83,6 +83,23 @@ pub(crate) struct Sweep {
 const WHENEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Due timers that are sent to the loop at once.
 const TIMERS: usize = 256;
+/// While nothing comes due, the next look is so many times as late. A commit that sets a wake for before then calls for a look.
+const QUIET: u32 = 8;
+
+/// What a look has found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// There may be more that is due and could be claimed.
+    Full,
+    Usual,
+    /// Nothing is due before the next look, and nobody waits for an answer.
+    Quiet,
+}
+
+/// Until when a wake comes due before the sweep looks for it by itself.
+pub(crate) fn horizon(timing: &Timing) -> Duration {
+    timing.wake_sweep * (QUIET + 2)
+}
 
 impl Sweep {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -92,28 +109,37 @@ impl Sweep {
             let started = tokio::time::Instant::now();
             let looked = self.once().await;
             self.meters.stage("wake", started);
-            let full = match looked {
-                Ok(full) => full,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot read due wakes");
-                    false
-                }
-            };
+            let looked = looked.unwrap_or_else(|error| {
+                tracing::debug!(%error, "cannot read due wakes");
+                Looked::Usual
+            });
             // Replicas that started together drift apart.
             phase = phase.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let jitter = f64::from(phase >> 16) / f64::from(u16::MAX);
             let pause = self.timing.wake_sweep.mul_f64(0.8 + 0.4 * jitter);
+            let next = async {
+                match looked {
+                    Looked::Full => tokio::time::sleep(pause / 10).await,
+                    Looked::Usual => tokio::time::sleep(pause).await,
+                    Looked::Quiet => {
+                        // Not at once: commits may follow each other closely.
+                        let told = self.status.wakes_soon.notified().then(|()| tokio::time::sleep(pause));
+                        drop(tokio::time::timeout(pause * QUIET, told).await);
+                    }
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(if full { pause / 10 } else { pause }) => {}
+                () = next => {}
             }
         }
     }
 
-    /// One look; says whether there may be more that is due and could be claimed.
-    async fn once(&mut self) -> Result<bool, crate::store::StoreError> {
+    async fn once(&mut self) -> Result<Looked, crate::store::StoreError> {
         let now = self.clock.now();
-        let due = self.store.wakes_due(now).await?;
+        // Most looks find nothing, and one query is enough to see it.
+        let soon = self.store.wakes_due(now + horizon(&self.timing)).await?;
+        let due = if soon.iter().all(|of| of.oldest > now) { vec![] } else { self.store.wakes_due(now).await? };
         self.status.see_due(&due);
         let mut silences = self.status.silences();
         if !silences.is_empty() {
@@ -163,7 +189,11 @@ impl Sweep {
             full |= found.len() == TIMERS;
             self.send(found).await;
         }
-        Ok(full)
+        Ok(match full {
+            true => Looked::Full,
+            false if soon.is_empty() && silences.is_empty() => Looked::Quiet,
+            false => Looked::Usual,
+        })
     }
 
     /// How long a claim whose lease is over must be seen unchanged before it is taken over, because its owner's clock may be behind.

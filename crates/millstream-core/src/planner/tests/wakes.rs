@@ -17,6 +17,20 @@ fn a_claim_has_the_document_to_itself_for_its_lease() {
     assert_eq!(serde_json::from_slice::<Account>(&claim.document).unwrap().id, "a");
 }
 
+/// By which a sweep knows that it has to look earlier.
+#[test]
+fn a_commit_tells_whether_a_wake_comes_due_before_a_time() {
+    let mut world = World::new();
+    let claim = claimed(&mut world, "a");
+    let outcome = world.outcome(&claim, 10);
+    let cleared = world.decide(&[&outcome], &HashSet::default()).write;
+    assert!(!cleared.wakes_before(claim.wake.at + Duration::from_secs(3600)), "it writes the document without a wake");
+    let outage = world.ended(&claim, Ended::Outage(Outage::new("no answer")));
+    let again = world.decide(&[&outage], &HashSet::default()).write;
+    let at = again.docs[0].write.as_ref().unwrap().wake.as_ref().unwrap().at;
+    assert!(again.wakes_before(at + Duration::from_millis(1)) && !again.wakes_before(at));
+}
+
 #[test]
 fn an_outcome_is_settled_and_clears_the_wake() {
     let mut world = World::new();
