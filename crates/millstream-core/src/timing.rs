@@ -44,7 +44,7 @@ pub struct Timing {
     pub effect_slots: usize,
     /// Outages on different documents in a row after which a kind of effect is closed but for probes.
     pub effect_gate: usize,
-    /// How often due wakes are looked for.
+    /// How often due wakes are looked for; a sixth as often while none comes due.
     pub wake_sweep: Duration,
     /// Starts alone after which a message that kills the process is parked as `crash`.
     pub crash_starts: u32,

@@ -306,10 +306,10 @@ impl Declared {
         let progress = &self.progress;
         let mut empty_since = None;
         let mut of_epoch = 0;
-        let mut is_quiet = false;
+        let (mut is_quiet, mut link) = (false, broker.link.clone());
         let mut record_at = Instant::now();
         loop {
-            let epoch = broker.link.borrow().epoch;
+            let epoch = link.borrow_and_update().epoch;
             if epoch != of_epoch {
                 (of_epoch, empty_since) = (epoch, None);
             }
@@ -319,11 +319,14 @@ impl Declared {
                 false if is_quiet => self.timing.heartbeat * 2,
                 false => self.timing.heartbeat,
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = link.changed() => continue,
+            }
             // Before the durable is read: it may be brought to another place meanwhile.
             let held = self.held();
             let Ok(info) = info(&broker, self.stream, self.durable).await else {
-                empty_since = None;
+                (empty_since, is_quiet) = (None, false);
                 continue;
             };
             // Made anew by an older release while this one went on pulling.

@@ -70,7 +70,8 @@ pub(crate) async fn get(
     let begun = Instant::now();
     loop {
         let before = connects(client);
-        let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(patience));
+        let left = patience.saturating_sub(begun.elapsed());
+        let request = async_nats::Request::new().payload(payload.clone()).timeout(Some(left));
         let mut answer = pin!(client.send_request(subject.clone(), request));
         let answer = loop {
             match timeout(LOOK, &mut answer).await {

@@ -94,10 +94,10 @@ impl Write {
         self.entries.is_empty() && self.docs.iter().all(|doc| doc.write.is_none())
     }
 
-    /// Whether a document is written with a wake that comes due before then.
-    pub fn wakes_before(&self, then: Timestamp) -> bool {
+    /// When the first of the wakes comes due that documents are written with.
+    pub fn earliest_wake(&self) -> Option<Timestamp> {
         let written = self.docs.iter().filter_map(|doc| doc.write.as_ref());
-        written.filter_map(|write| write.wake.as_ref()).any(|wake| wake.at < then)
+        written.filter_map(|write| write.wake.as_ref()).map(|wake| wake.at).min()
     }
 
     /// The commit of an instance whose last batch with entries had the number `last`. Its own number is that of the next one, or

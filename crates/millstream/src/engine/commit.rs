@@ -36,7 +36,7 @@ impl Engine {
             return Err(Aborted::Busy);
         }
         let through = self.instance.watermark.get();
-        let comes_soon = write.wakes_before(write.now + horizon(&self.planner.timing));
+        let wakes_at = write.earliest_wake();
         let write = write.into_batch(self.instance.id, self.instance.batch, through);
         let number = write.batch;
         let result = self.commit_batch(write).await;
@@ -44,7 +44,7 @@ impl Engine {
             Ok(()) => {
                 self.instance.batch = number;
                 self.instance.written = self.instance.written.max(through);
-                if comes_soon {
+                if wakes_at.is_some_and(|at| at < self.clock.now() + horizon(&self.planner.timing)) {
                     self.status.wakes_soon.notify_one();
                 }
             }

@@ -48,7 +48,7 @@ pub(crate) enum Done {
     /// A sweep of a dead instance's entries: whatever this engine's own wait for, they are done with when they are out.
     Swept(oneshot::Sender<()>),
     /// What a stream lacks although it was published: told is how much of it was stored.
-    Again { told: oneshot::Sender<u64>, stored: Arc<AtomicU64> },
+    Again { told: oneshot::Sender<u64>, stored: Arc<AtomicU64>, own: bool },
 }
 
 /// The loop's end of the publisher.
@@ -269,9 +269,12 @@ impl Publisher {
                         let emits = !messages.is_empty();
                         match done {
                             Done::Swept(_) => waiting.accept_apart(messages, (number, entries, emits, done)),
-                            Done::Again { ref stored, .. } => {
-                                let ids: HashSet<_> = waiting.ordered().map(|message| message.header(header::MSG_ID)).collect();
-                                messages.retain(|message| !ids.contains(&message.header(header::MSG_ID)));
+                            Done::Again { ref stored, own, .. } => {
+                                // What waits here is published in its turn. Under an id of before it goes with this process.
+                                if own {
+                                    let ids: HashSet<_> = waiting.ordered().map(|message| message.header(header::MSG_ID)).collect();
+                                    messages.retain(|message| !ids.contains(&message.header(header::MSG_ID)));
+                                }
                                 again.extend((waiting.next()..).zip(messages.iter().map(|_| stored.clone())));
                                 waiting.accept_apart(messages, (number, entries, emits, done));
                             }
@@ -297,7 +300,7 @@ impl Publisher {
             match done {
                 Done::Batch { watermark, batch } => watermark.0.store(batch, Ordering::Release),
                 Done::Swept(done) => drop(done.send(())),
-                Done::Again { told, stored } => drop(told.send(stored.load(Ordering::Relaxed))),
+                Done::Again { told, stored, .. } => drop(told.send(stored.load(Ordering::Relaxed))),
             }
             self.shared.queued_entries.fetch_sub(entries, Ordering::Relaxed);
             if let (Some(since), true) = (self.shared.since().remove(&number), emits) {

@@ -163,9 +163,12 @@ impl Tail {
         }
         // One that is not there is declared again, and looked at then.
         let Some(extent) = self.extent().await? else { return Ok(()) };
-        let rows = self.store.instances().await.map_err(away)?;
         let mut gone = self.store.published(&self.stream).await.map_err(away)?;
-        gone.retain(|record| record.instance != own.instance && rows.iter().all(|row| row.id != record.instance));
+        // Read after the marks, which are written before the row.
+        let rows = self.store.instances().await.map_err(away)?;
+        let here = self.enrolled.borrow().id;
+        gone.retain(|record| ![own.instance, here].contains(&record.instance));
+        gone.retain(|record| rows.iter().all(|row| row.id != record.instance));
 
         let holding = self.holding(own, extent).await?;
         let lost = holding < own.marks.len();
@@ -181,7 +184,8 @@ impl Tail {
             let holding = self.holding(record, extent).await?;
             let lost = holding < record.marks.len();
             // Of two that have swept it, the one that had read less of its journal may have written last.
-            if lost || fresh {
+            // What was trimmed meanwhile cannot be told from what is missing.
+            if lost || (fresh && record.base(holding).seq + 1 >= extent.first) {
                 let known = record.newest().map_or(0, |mark| mark.batch);
                 let batch = self.fill(record, holding).await?;
                 if !lost && batch == known {
@@ -276,7 +280,8 @@ impl Tail {
             let messages = missing(emitted, self.kind, &present);
             if !messages.is_empty() {
                 let (told, done) = oneshot::channel();
-                self.outbox.send(Job { messages, entries: 0, done: Done::Again { told, stored: stored.clone() } });
+                let own = record.instance == self.enrolled.borrow().id;
+                self.outbox.send(Job { messages, entries: 0, done: Done::Again { told, stored: stored.clone(), own } });
                 // One page at a time: however much is lost, what is published now goes on beside it.
                 done.await.map_err(|_| "the publisher has stopped")?;
             }

@@ -84,7 +84,7 @@ const WHENEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Due timers that are sent to the loop at once.
 const TIMERS: usize = 256;
 /// While nothing comes due, the next look is so many times as late. A commit that sets a wake for before then calls for a look.
-const QUIET: u32 = 8;
+const QUIET: u32 = 6;
 
 /// What a look has found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,9 +137,8 @@ impl Sweep {
 
     async fn once(&mut self) -> Result<Looked, crate::store::StoreError> {
         let now = self.clock.now();
-        // Most looks find nothing, and one query is enough to see it.
-        let soon = self.store.wakes_due(now + horizon(&self.timing)).await?;
-        let due = if soon.iter().all(|of| of.oldest > now) { vec![] } else { self.store.wakes_due(now).await? };
+        let due = self.store.wakes_due(now).await?;
+        let is_quiet = due.is_empty() && self.store.wakes_due(now + horizon(&self.timing)).await?.is_empty();
         self.status.see_due(&due);
         let mut silences = self.status.silences();
         if !silences.is_empty() {
@@ -191,7 +190,7 @@ impl Sweep {
         }
         Ok(match full {
             true => Looked::Full,
-            false if soon.is_empty() && silences.is_empty() => Looked::Quiet,
+            false if is_quiet && silences.is_empty() => Looked::Quiet,
             false => Looked::Usual,
         })
     }

@@ -64,6 +64,19 @@ async fn a_deadline_that_was_moved_or_cleared_does_not_fire() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_is_set_while_nothing_comes_due_fires_as_soon_as_ever() {
+    let bench = bench().await;
+    let world = World::default();
+    // By itself the service would look again after 19 s at the earliest.
+    let service = bench.run(ledger(&world), Timing { wake_sweep: Duration::from_secs(4), ..short() }).await;
+    let set = std::time::Instant::now();
+    publish(&bench, "a", "deadline", Act::Deadline(300)).await;
+    until("the deadline to fire", async || log(&service, "a").await == ["deadline", "expired"]).await;
+    assert!(set.elapsed() < Duration::from_secs(15), "{:?}", set.elapsed());
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_fact_that_is_already_there_beats_a_deadline_that_passed_while_the_service_was_down() {
     let bench = bench().await;
     let world = World::default();

@@ -19,16 +19,16 @@ fn a_claim_has_the_document_to_itself_for_its_lease() {
 
 /// By which a sweep knows that it has to look earlier.
 #[test]
-fn a_commit_tells_whether_a_wake_comes_due_before_a_time() {
+fn a_commit_tells_when_its_first_wake_comes_due() {
     let mut world = World::new();
     let claim = claimed(&mut world, "a");
     let outcome = world.outcome(&claim, 10);
     let cleared = world.decide(&[&outcome], &HashSet::default()).write;
-    assert!(!cleared.wakes_before(claim.wake.at + Duration::from_secs(3600)), "it writes the document without a wake");
+    assert_eq!(cleared.earliest_wake(), None, "it writes the document without a wake");
     let outage = world.ended(&claim, Ended::Outage(Outage::new("no answer")));
     let again = world.decide(&[&outage], &HashSet::default()).write;
     let at = again.docs[0].write.as_ref().unwrap().wake.as_ref().unwrap().at;
-    assert!(again.wakes_before(at + Duration::from_millis(1)) && !again.wakes_before(at));
+    assert_eq!(again.earliest_wake(), Some(at));
 }
 
 #[test]
