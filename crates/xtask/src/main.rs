@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 mod bench;
 mod new_service;
 mod obtain;
+mod rights;
 mod sabotage;
 mod test;
 
@@ -32,6 +33,7 @@ cargo xtask <task>
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
+  rights                      rewrite the services' users in deploy/nats/nats.conf from what the services declare
   sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
 
@@ -44,6 +46,7 @@ enum Task {
     Bench(Vec<OsString>),
     NewService(String, PathBuf),
     Dashboards,
+    Rights,
     Sabotage(Option<String>),
     Help,
 }
@@ -64,6 +67,7 @@ impl Task {
                 Self::NewService(name, folder)
             }
             Some("dashboards") if rest.is_empty() => Self::Dashboards,
+            Some("rights") if rest.is_empty() => Self::Rights,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
             }
@@ -101,6 +105,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
         }
+        Task::Rights => rights::run(),
         Task::Sabotage(name) => sabotage::run(name.as_deref()),
         Task::Help => {
             print!("{USAGE}");
