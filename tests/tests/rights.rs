@@ -171,6 +171,12 @@ async fn run(service: Service, config: Config, listener: TcpListener) -> anyhow:
     Ok(service.run(config, options, listener, std::future::pending()).await?)
 }
 
+/// What the broker says next about something that it refuses.
+async fn refusal(errors: &mut mpsc::UnboundedReceiver<String>, what: &str) -> String {
+    let said = tokio::time::timeout(SOON, errors.recv()).await;
+    said.unwrap_or_else(|_| panic!("{what} is not refused")).unwrap()
+}
+
 /// The configuration with the form of acks that brokers will have by default, if this one knows it.
 fn with_the_newer_acks() -> Option<String> {
     if nats_embedded::find_since(nats_embedded::Version(2, 14, 0)).is_err() {
@@ -266,13 +272,13 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
     ] {
         client.publish(subject, "{}".into()).await.unwrap();
         client.flush().await.unwrap();
-        let said = refused.recv().await.unwrap();
+        let said = refusal(&mut refused, subject).await;
         assert!(said.contains("Permissions Violation for Publish") && said.contains(subject), "{subject}: {said}");
     }
     for subject in ["_INBOX.>", "_INBOX_orders.>", "orders.>", "$JS.EVENT.>", "$SRV.PING.orders", ">"] {
         let _subscription = client.subscribe(subject).await.unwrap();
         client.flush().await.unwrap();
-        let said = refused.recv().await.unwrap();
+        let said = refusal(&mut refused, subject).await;
         assert!(said.contains("Permissions Violation for Subscription") && said.contains(subject), "{subject}: {said}");
     }
     let operator = jetstream::new(broker.client("operator").await.0);

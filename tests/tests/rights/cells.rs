@@ -99,7 +99,7 @@ async fn refused<'a>(
         }
         client.flush().await.unwrap();
         loop {
-            let said = tokio::time::timeout(SOON, errors.recv()).await.expect("the last is refused").unwrap();
+            let said = refusal(errors, &last).await;
             let subject = said.split('"').nth(1).filter(|_| said.contains(way));
             let subject = subject.unwrap_or_else(|| panic!("{said}"));
             if subject == last {
@@ -158,8 +158,7 @@ async fn every_user_may_do_the_same_where_acks_have_the_newer_form() {
 }
 
 async fn assert_refused(errors: &mut mpsc::UnboundedReceiver<String>, subject: &str) {
-    let said = tokio::time::timeout(SOON, errors.recv()).await.unwrap_or_else(|_| panic!("{subject} is not refused"));
-    let said = said.unwrap();
+    let said = refusal(errors, subject).await;
     assert!(said.contains("Publish") && said.contains(subject), "{subject}: {said}");
 }
 
