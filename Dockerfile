@@ -32,9 +32,14 @@ ENV MILLSTREAM_REVISION=$REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find crates -name '*.rs' -exec touch {} + && cargo build --locked --profile dist $PROGRAMS \
  && mkdir /programs /data && find target/dist -maxdepth 1 -type f -executable -exec cp {} /programs/ \;
+# What the services need of the broker, for `millstream declare`.
+RUN for service in orders inventory payments notifications analytics; do \
+      /programs/shop serve "$service" --declare || exit 1; \
+    done >/declarations.json
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /programs/ /usr/local/bin/
+COPY --from=build /declarations.json /etc/millstream/declarations.json
 # A named volume mounted here gets the same owner.
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532

@@ -92,8 +92,9 @@ impl Project {
         self.run(&["ps", "--all", "--quiet", service]).lines().map(str::to_owned).collect()
     }
 
+    /// The services that stay up.
     fn services(&self) -> Vec<String> {
-        self.run(&["config", "--services"]).lines().map(str::to_owned).collect()
+        self.run(&["config", "--services"]).lines().filter(|name| *name != "declare").map(str::to_owned).collect()
     }
 }
 

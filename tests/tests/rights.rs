@@ -8,12 +8,13 @@ use async_nats::{Client, ConnectOptions, Event, HeaderMap, jetstream};
 use futures_util::{StreamExt, TryStreamExt};
 use millstream::Service;
 use millstream::config::{Config, NatsUrl};
+use millstream::declaration::Declaration;
 use millstream::operator::dead::{DeadFilter, Letters, Outcome, Redrive};
 use millstream::operator::{By, Operator};
 use millstream::service::Options;
 use millstream::testing::mongo::Mongod;
 use millstream::testing::mongo::mongodb::{self, bson::doc};
-use millstream::testing::{Broker, TestStore, eventually};
+use millstream::testing::{Broker, TestStore, eventually, skip};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use shop::whole::Urls;
 use shop::{check, gateway, serve};
@@ -23,6 +24,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::harness::{Caller, SERVICES, SOON, line, order_of, timing};
+
+mod cells;
+mod declared;
 
 /// The configuration that the broker's image has.
 fn configuration() -> String {
@@ -65,6 +69,12 @@ impl Guarded {
         format!("nats://{user}:{user}@127.0.0.1:{}", self.port)
     }
 
+    /// Makes the streams of all services, as the operator.
+    async fn declare(&self) {
+        let operator = Operator::new(self.client("operator").await.0);
+        operator.declare(&declarations()).await.unwrap();
+    }
+
     /// Changes the configuration of the running broker.
     fn reload(&self, configuration: &str) {
         fs::write(self.folder.path().join("nats.conf"), configuration).unwrap();
@@ -102,7 +112,14 @@ struct Guests {
 }
 
 impl Guests {
+    /// As in production: what the services declare is there before them.
     async fn start(broker: &Guarded) -> Self {
+        broker.declare().await;
+        Self::start_undeclared(broker, async |_| ()).await
+    }
+
+    /// The services without what they declare; then somebody does something about it.
+    async fn start_undeclared(broker: &Guarded, then: impl AsyncFnOnce(&Caller)) -> Self {
         let (stores, mut running) = (TestStore::new(), JoinSet::new());
         let place = async || {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -115,7 +132,8 @@ impl Guests {
         for name in SERVICES {
             let (listener, url) = place().await;
             urls.push(url);
-            let config = serve::config(&broker.url(name), &stores.url(name)).unwrap();
+            let mut config = serve::config(&broker.url(name), &stores.url(name)).unwrap();
+            config.await_declared = true;
             running.spawn(run(service(name, &gateway), config, listener));
         }
         let (listener, console) = place().await;
@@ -126,6 +144,7 @@ impl Guests {
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };
         let caller = Caller::new(urls);
+        then(&caller).await;
         caller.urls.ready(&caller.http, SOON).await.unwrap();
         Self { caller, _stores: stores, _running: running }
     }
@@ -142,14 +161,45 @@ fn service(name: &str, gateway: &str) -> Service {
     }
 }
 
+/// What the services declare.
+fn declarations() -> Vec<Declaration> {
+    SERVICES.map(|name| service(name, "http://127.0.0.1:9").declaration()).into()
+}
+
 async fn run(service: Service, config: Config, listener: TcpListener) -> anyhow::Result<()> {
     let options = Options { timing: timing(), ..Options::default() };
     Ok(service.run(config, options, listener, std::future::pending()).await?)
 }
 
+/// What the broker says next about something that it refuses.
+async fn refusal(errors: &mut mpsc::UnboundedReceiver<String>, what: &str) -> String {
+    let said = tokio::time::timeout(SOON, errors.recv()).await;
+    said.unwrap_or_else(|_| panic!("{what} is not refused")).unwrap()
+}
+
+/// The configuration with the form of acks that brokers will have by default, if this one knows it.
+fn with_the_newer_acks() -> Option<String> {
+    if nats_embedded::find_since(nats_embedded::Version(2, 14, 0)).is_err() {
+        skip("acks in the newer form", "it needs nats-server 2.14 or newer");
+        return None;
+    }
+    Some(configuration() + "\nfeature_flags { js_ack_fc_v2: true }\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shop_works_with_each_service_on_its_own_user_and_nothing_is_refused() {
-    let broker = Guarded::start(&configuration(), &[]).await;
+    nothing_is_refused(&configuration()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_anything_refused_where_acks_have_the_newer_form() {
+    if let Some(configuration) = with_the_newer_acks() {
+        nothing_is_refused(&configuration).await;
+    }
+}
+
+async fn nothing_is_refused(configuration: &str) {
+    let broker = Guarded::start(configuration, &[]).await;
     let shop = Guests::start(&broker).await;
     let app = &shop.caller;
     app.stock("mug", 100).await;
@@ -177,7 +227,8 @@ async fn the_shop_works_with_each_service_on_its_own_user_and_nothing_is_refused
     };
     dead(0).await;
     let by = By { who: "test".into(), why: "to see it come back".into() };
-    let report = operator.redrive(&DeadFilter::default(), &Redrive::default(), &by, |_| ()).await.unwrap();
+    let console = Operator::new(broker.client("console").await.0);
+    let report = console.redrive(&DeadFilter::default(), &Redrive::default(), &by, |_| ()).await.unwrap();
     assert_eq!(report.counts.get(&Outcome::Done), Some(&4), "{report:?}");
     dead(1).await;
     for service in SERVICES {
@@ -201,6 +252,7 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
         "$JS.API.STREAM.DELETE.PAYMENTS",
         "$JS.API.STREAM.PURGE.ORDERS",
         "$JS.API.STREAM.UPDATE.ORDERS",
+        "$JS.API.STREAM.UPDATE.PAYMENTS",
         "$JS.API.STREAM.CREATE.MINE",
         "$JS.API.STREAM.MSG.GET.DLQ_ORDERS",
         "$JS.API.STREAM.MSG.GET.REDRIVE",
@@ -220,18 +272,18 @@ async fn payments_can_neither_publish_nor_read_nor_delete_what_is_not_its_own() 
     ] {
         client.publish(subject, "{}".into()).await.unwrap();
         client.flush().await.unwrap();
-        let said = refused.recv().await.unwrap();
+        let said = refusal(&mut refused, subject).await;
         assert!(said.contains("Permissions Violation for Publish") && said.contains(subject), "{subject}: {said}");
     }
     for subject in ["_INBOX.>", "_INBOX_orders.>", "orders.>", "$JS.EVENT.>", "$SRV.PING.orders", ">"] {
         let _subscription = client.subscribe(subject).await.unwrap();
         client.flush().await.unwrap();
-        let said = refused.recv().await.unwrap();
+        let said = refusal(&mut refused, subject).await;
         assert!(said.contains("Permissions Violation for Subscription") && said.contains(subject), "{subject}: {said}");
     }
     let operator = jetstream::new(broker.client("operator").await.0);
     let streams: Vec<_> = operator.stream_names().try_collect().await.unwrap();
-    assert_eq!(streams.len(), 3 + 1 + SERVICES.len(), "events, the queue of redrives, dead letters: {streams:?}");
+    assert_eq!(streams.len(), 3 + 2 + SERVICES.len(), "events, redrives, the audit, dead letters: {streams:?}");
     assert_eq!(operator.get_stream("ORDERS").await.unwrap().cached_info().state.messages, 0);
     drop(shop);
 }
@@ -333,7 +385,7 @@ async fn the_broker_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for
     let mut start = async |name: &str, ca: Option<PathBuf>| {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}/readyz", listener.local_addr().unwrap());
-        let nats = format!("tls://orders:orders@localhost:{}", broker.port);
+        let nats = format!("tls://operator:operator@localhost:{}", broker.port);
         let mut config = serve::config(&nats, &stores.url(name)).unwrap();
         config.nats_ca = ca;
         // A service that reads nothing is ready when its streams are there.

@@ -13,6 +13,7 @@ mod audit;
 mod connection;
 mod console;
 mod dead;
+mod declare;
 mod editor;
 mod letters;
 mod output;
@@ -60,6 +61,8 @@ enum Command {
     Dead(dead::Dead),
     /// Show the audit log: who did what, when and why
     Audit(#[command(flatten)] audit::Audit),
+    /// Make and change the streams of a release from what its services print with --declare, before they start
+    Declare(#[command(flatten)] declare::Declare),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -89,6 +92,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Wakes(wakes) => return wakes::run(&connection.open().await?, json, wakes).await,
         Command::Dead(dead) => return dead::run(&connection.open().await?, json, dead).await,
         Command::Audit(audit) => return audit::run(&connection.open().await?, json, audit).await,
+        Command::Declare(declare) => return declare::run(&connection, json, declare).await,
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);

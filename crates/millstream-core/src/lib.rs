@@ -13,6 +13,7 @@ struct Readme;
 pub mod bson;
 pub mod clock;
 pub mod dead_letter;
+pub mod declaration;
 pub mod event;
 pub mod handler;
 #[doc(hidden)]
@@ -36,6 +37,7 @@ pub mod redriven;
 #[doc(hidden)]
 pub mod replicas;
 pub mod retry;
+pub mod rights;
 #[doc(hidden)]
 pub mod stored;
 pub mod timing;

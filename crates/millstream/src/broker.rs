@@ -1,19 +1,19 @@
-//! The broker: one connection a service, its state, and the streams that the service declares.
+//! The broker: one connection a service, and its state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream::stream::Config as StreamConfig;
 use async_nats::{Client, Event};
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::config::Config;
 use crate::dead_letter;
-use crate::event::Stream;
+use crate::declare::{DeclareError, declare, expect};
 use crate::refusals::{Refusals, is_refusal};
 use crate::release::Release;
 use crate::retry::{Retry, forever, once_per_text};
@@ -28,6 +28,8 @@ pub(crate) struct Broker {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) link: watch::Receiver<Link>,
     refusals: Arc<Refusals>,
+    /// Whether the service makes and changes streams itself.
+    pub(crate) declares: bool,
 }
 
 /// The state of the connection.
@@ -107,7 +109,7 @@ impl Broker {
             .await
             .map_err(|error| error.to_string())?;
         let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-        Ok(Self { client, jetstream, link, refusals })
+        Ok(Self { client, jetstream, link, refusals, declares: !config.await_declared })
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -125,141 +127,17 @@ impl Broker {
         self.client.max_payload().saturating_sub(dead_letter::ROOM)
     }
 
-    /// Declares a domain's stream: file storage, kept until trimmed, refusing what exceeds its size.
-    pub(crate) async fn declare(&self, stream: &Stream, release: &Release) -> Result<(), DeclareError> {
-        let mut wanted = limits(stream.name, format!("{}.>", stream.domain));
-        wanted.max_bytes = i64::try_from(stream.max_bytes).unwrap_or(i64::MAX);
-        wanted.metadata.insert(PARTITIONS.into(), stream.partitions.to_string());
-        declare(&self.jetstream, wanted, release).await
-    }
-
-    /// Declares the stream of a service's dead letters, which nobody trims.
-    pub(crate) async fn declare_dead_letters(&self, service: &str, release: &Release) -> Result<(), DeclareError> {
-        let mut wanted = limits(&dead_letter::stream_name(service), dead_letter::subjects(service));
-        wanted.max_messages_per_subject = 1;
-        wanted.allow_message_ttl = true;
-        declare(&self.jetstream, wanted, release).await
-    }
-}
-
-/// Declares the work queue of redrives, which is nobody's own: whoever uses it declares it, in the toolkit's release. A later
-/// redrive takes the place of an earlier one.
-pub(crate) async fn declare_redrives(jetstream: &jetstream::Context) -> Result<(), DeclareError> {
-    let mut wanted = limits(dead_letter::REDRIVE, "redrive.>".into());
-    wanted.retention = RetentionPolicy::WorkQueue;
-    wanted.max_messages_per_subject = 1;
-    wanted.discard = DiscardPolicy::Old;
-    declare(jetstream, wanted, &Release::default()).await
-}
-
-/// Read, compare, write only a difference, and nothing over a newer release. What cannot be changed is an error that names
-/// the field.
-pub(crate) async fn declare(
-    jetstream: &jetstream::Context,
-    mut wanted: StreamConfig,
-    release: &Release,
-) -> Result<(), DeclareError> {
-    release.sign(&mut wanted.metadata);
-    let name = wanted.name.clone();
-    let have = match jetstream.get_stream(&name).await {
-        Ok(stream) => stream.cached_info().config.clone(),
-        Err(error) => {
-            let jetstream::context::GetStreamErrorKind::JetStream(ref reply) = error.kind() else {
-                return Err(DeclareError::Away(error.to_string()));
-            };
-            if reply.error_code() != ErrorCode::STREAM_NOT_FOUND {
-                return Err(DeclareError::Away(error.to_string()));
-            }
-            let created = jetstream.create_stream(wanted).await;
-            return created.map(drop).map_err(|error| DeclareError::Away(error.to_string()));
+    /// Has a stream as the service needs it: declares it, or only compares it where the service declares nothing.
+    pub(crate) async fn ensure(&self, wanted: StreamConfig, release: &Release) -> Result<(), DeclareError> {
+        if self.declares {
+            return declare(&self.jetstream, wanted, release).await.map(drop);
         }
-    };
-    let fixed = |field: &'static str, same: bool| {
-        if same { Ok(()) } else { Err(DeclareError::Fixed { stream: name.clone(), field }) }
-    };
-    fixed("storage", have.storage == wanted.storage)?;
-    fixed("retention", have.retention == wanted.retention)?;
-    fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
-    if release.is_older_than(&have.metadata) {
-        return Ok(());
+        expect(&self.jetstream, &wanted, release).await
     }
-    let mut metadata = have.metadata.clone();
-    release.sign(&mut metadata);
-    let same = have.subjects == wanted.subjects
-        && have.metadata == metadata
-        && have.max_bytes == wanted.max_bytes
-        && have.discard == wanted.discard
-        && have.max_messages_per_subject == wanted.max_messages_per_subject
-        && have.allow_message_ttl == wanted.allow_message_ttl
-        && have.max_age == wanted.max_age
-        && have.duplicate_window == wanted.duplicate_window;
-    if same {
-        return Ok(());
-    }
-    let changed = StreamConfig {
-        subjects: wanted.subjects,
-        max_bytes: wanted.max_bytes,
-        discard: wanted.discard,
-        max_messages_per_subject: wanted.max_messages_per_subject,
-        allow_message_ttl: wanted.allow_message_ttl,
-        max_age: wanted.max_age,
-        duplicate_window: wanted.duplicate_window,
-        metadata,
-        ..have
-    };
-    jetstream
-        .update_stream(&changed)
-        .await
-        .map(drop)
-        .map_err(|error| DeclareError::Refused { stream: name, error: error.to_string() })
 }
 
 /// What the subjects begin with on which a service gets its answers: `_INBOX_payments`. A prefix of its own lets the broker's
 /// rights keep others from listening to them.
 pub fn inbox_prefix(service: &str) -> String {
     format!("_INBOX_{service}")
-}
-
-/// In the metadata of a domain's stream: the number of its partitions.
-pub(crate) const PARTITIONS: &str = "millstream.partitions";
-
-/// A stream in a file, without limits, that refuses what does not fit.
-pub(crate) fn limits(name: &str, subjects: String) -> StreamConfig {
-    StreamConfig {
-        name: name.into(),
-        subjects: vec![subjects],
-        storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::New,
-        max_bytes: -1,
-        max_messages: -1,
-        max_messages_per_subject: -1,
-        duplicate_window: Duration::from_secs(30),
-        allow_direct: true,
-        ..StreamConfig::default()
-    }
-}
-
-/// Why a stream is not as declared.
-#[derive(Debug, thiserror::Error)]
-pub enum DeclareError {
-    /// The broker does not answer; worth another try.
-    #[error("{0}")]
-    Away(String),
-    /// The stream exists with another value of something that cannot be changed.
-    #[error("stream {stream} exists with another `{field}`, which cannot be changed: rename the stream or delete it")]
-    Fixed {
-        /// The stream.
-        stream: String,
-        /// The field of its configuration.
-        field: &'static str,
-    },
-    /// The broker refuses the change.
-    #[error("stream {stream} cannot be changed to what is declared: {error}")]
-    Refused {
-        /// The stream.
-        stream: String,
-        /// What the broker says.
-        error: String,
-    },
 }

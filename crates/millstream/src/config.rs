@@ -35,6 +35,18 @@ pub struct Config {
     #[arg(long, env = "NATS_CREDS", value_name = "FILE", value_parser = Checked(read_path))]
     pub nats_creds: Option<PathBuf>,
 
+    /// Wait for streams as `millstream declare` makes them, instead of making and changing them: for a user of the broker that may
+    /// not. The service's own durables are its own matter all the same.
+    #[arg(
+        long, env = "AWAIT_DECLARED", value_name = "BOOL", num_args = 0..=1, default_value = "false",
+        default_missing_value = "true", value_parser = Checked(read_bool),
+    )]
+    pub await_declared: bool,
+
+    /// Print what the service needs of the broker, as JSON for `millstream declare`, and exit.
+    #[arg(long)]
+    pub declare: bool,
+
     /// The certificates, in PEM, of whoever may vouch for the broker, instead of those that the system trusts; for `tls://`.
     #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_certificates))]
     pub nats_ca: Option<PathBuf>,
@@ -80,6 +92,8 @@ impl Config {
             nats_url,
             nats_creds: None,
             nats_ca: None,
+            await_declared: false,
+            declare: false,
             store_url: Some(store_url),
             store_ca: None,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -250,6 +264,10 @@ fn read_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
+fn read_bool(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither `true` nor `false`"))
+}
+
 fn read_certificates(text: &str) -> Result<PathBuf, String> {
     // Clients read it at each connect, and would not name it in their errors.
     File::open(text).map_err(|error| format!("`{text}` cannot be read: {error}"))?;
@@ -319,6 +337,7 @@ mod tests {
             ("--log", "loud=very", "LOG", "info,millstream=debug"),
             ("--unpublished-limit", "0", "UNPUBLISHED_LIMIT", "from 1 on"),
             ("--journal-retention", "14 moons", "JOURNAL_RETENTION", "14days"),
+            ("--await-declared", "maybe", "AWAIT_DECLARED", "`true` nor `false`"),
             ("--nats-creds", "", "NATS_CREDS", "empty"),
             ("--nats-ca", "nowhere.pem", "NATS_CA", "cannot be read"),
             ("--store-ca", "nowhere.pem", "STORE_CA", "cannot be read"),
@@ -365,6 +384,7 @@ mod tests {
             "NATS_URL",
             "NATS_CREDS",
             "NATS_CA",
+            "AWAIT_DECLARED",
             "STORE_URL",
             "STORE_CA",
             "LOG_FORMAT",

@@ -16,8 +16,9 @@ use millstream_core::position::{Decision, Durable, Found, Known, Note, Place, de
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::broker::{Broker, declare_redrives};
+use crate::broker::Broker;
 use crate::dead_letter::REDRIVE;
+use crate::declare::{BEST_EFFORT, DeclareError, declare_ownerless, expect, redrives};
 use crate::engine::timing::Timing;
 use crate::ids::Timestamp;
 use crate::progress::Progress;
@@ -26,9 +27,6 @@ use crate::store::{Instance, Settled, Store, StoreError};
 
 /// The group that the pulls of a single writer belong to: the broker pins one of those that pull.
 pub(crate) const GROUP: &str = "writer";
-
-/// In a durable's metadata: `true` if what it has not read yet may be taken away.
-pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
 
 /// A durable as the service declares it.
 pub(crate) struct Declared {
@@ -86,7 +84,15 @@ impl Declared {
         self.hold(None);
         if self.start.is_none() {
             // It has no owner who would make it again.
-            declare_redrives(&broker.jetstream).await.map_err(|error| format!("stream {}: {error}", self.stream))?;
+            let there = if broker.declares {
+                declare_ownerless(&broker.jetstream, redrives()).await.map(drop)
+            } else {
+                expect(&broker.jetstream, &redrives(), &Release::default()).await
+            };
+            there.map_err(|error| match error {
+                DeclareError::Away(why) => format!("stream {}: {why}", self.stream),
+                other => other.to_string(),
+            })?;
         }
         let mut company = Company::new(&self.timing);
         let stream = self.stream_of(broker).await?;
@@ -139,7 +145,10 @@ impl Declared {
         let name = self.stream;
         broker.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                format!("stream {name}, whose owner has not started yet")
+                match broker.declares {
+                    true => format!("stream {name}, whose owner has not started yet"),
+                    false => DeclareError::Missing(name.into()).to_string(),
+                }
             }
             _ => format!("stream {name}: {error}"),
         })
@@ -279,12 +288,18 @@ impl Declared {
             priority_timeout: self.timing.pin_timeout,
             ..pull::Config::default()
         });
+        // All services share the work queue, and the broker holds a single filter against what a user may ask for.
+        let (filter_subject, filter_subjects) = match &filter_subjects[..] {
+            [one] if self.start.is_none() => (one.clone(), vec![]),
+            _ => (String::new(), filter_subjects),
+        };
         pull::Config {
             durable_name: Some(self.durable.into()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.timing.ack_wait,
             max_deliver: -1,
             max_ack_pending: self.timing.max_ack_pending,
+            filter_subject,
             filter_subjects,
             ..pinned.unwrap_or_default()
         }

@@ -77,6 +77,7 @@
 //! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
 //! | [`store`] | the port to the database, and SQLite |
 //! | [`dead_letter`] | what becomes of messages that cannot be handled |
+//! | [`declaration`], [`rights`] | what a service needs of the broker, and what its user may do there |
 //! | [`operator`] | what an operator does to a running system |
 //! | [`http`], [`telemetry`], [`config`] | the chassis |
 //! | `sim`, `workbench`, `testing` | for tests, with the feature `testing` |
@@ -100,7 +101,7 @@ pub(crate) use millstream_core::view;
 #[cfg(feature = "service")]
 pub(crate) use millstream_core::work;
 pub mod handler;
-pub use millstream_core::{dead_letter, event, ids, unit};
+pub use millstream_core::{dead_letter, declaration, event, ids, rights, unit};
 
 #[cfg(feature = "service")]
 mod accepted;
@@ -118,6 +119,8 @@ pub mod commands;
 pub mod config;
 #[cfg(feature = "service")]
 mod consumer;
+#[cfg(feature = "service")]
+mod declare;
 #[cfg(feature = "service")]
 mod discovery;
 #[cfg(feature = "service")]

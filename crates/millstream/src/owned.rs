@@ -1,10 +1,13 @@
-//! The streams that a service owns: declared when it starts, and again while it runs, where one was deleted.
+//! The streams that a service owns: declared when it starts, and again while it runs, where one was deleted. A service that declares
+//! nothing compares, and waits for them.
 
 use std::sync::Arc;
 
+use millstream_core::declaration::Published;
 use tokio::sync::Notify;
 
-use crate::broker::{Broker, DeclareError};
+use crate::broker::Broker;
+use crate::declare::{DeclareError, dead_letters, events};
 use crate::engine::status::Status;
 use crate::event::Stream;
 use crate::release::Release;
@@ -19,12 +22,12 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// Makes what is missing, and changes what is not as declared.
+    /// Makes what is missing, and changes what is not as declared; or says what somebody else has to do about it.
     pub(crate) async fn declare(&self, broker: &Broker) -> Result<(), DeclareError> {
         for stream in &self.streams {
-            broker.declare(stream, &self.release).await?;
+            broker.ensure(events(&Published::from(stream)), &self.release).await?;
         }
-        broker.declare_dead_letters(self.service, &self.release).await
+        broker.ensure(dead_letters(self.service), &self.release).await
     }
 
     /// Declares all of it again after each reconnect, and whenever somebody says that something may be missing.

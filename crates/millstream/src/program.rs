@@ -12,7 +12,7 @@ use crate::config::{Config, listen};
 use crate::service::{Options, Service};
 use crate::signals::asked_to_stop;
 use crate::telemetry::init_logs;
-use crate::terminal::{note, visible_lines};
+use crate::terminal::{is_unread, line, note, visible_lines};
 
 /// Where HTTP is served without `--port`.
 const PORT: u16 = 8080;
@@ -113,6 +113,11 @@ async fn start<A: Args, E: Display>(
     let config = Config::from_arg_matches(&matches).map_err(Failure::Asked)?;
     let own = A::from_arg_matches(&matches).map_err(Failure::Asked)?;
     let service = service(own).map_err(|error| Failure::Wrong(error.to_string()))?;
+    if config.declare {
+        let printed = line(&service.declaration().to_string());
+        return printed
+            .or_else(|error| if is_unread(&error) { Ok(()) } else { Err(Failure::Ended(error.to_string())) });
+    }
     init_logs(&config.logs).map_err(|error| Failure::Wrong(error.to_string()))?;
     let listener = listen(config.address(PORT), "--port (HTTP_PORT)").await;
     let listener = listener.map_err(|error| Failure::Ended(error.to_string()))?;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use millstream_core::declaration::{Declaration, Published, Read};
 
 use crate::commands::Context;
 pub use crate::durable::Start;
@@ -263,6 +264,17 @@ impl Service {
     pub fn routes(mut self, routes: Router<Context>) -> Self {
         self.routes = self.routes.merge(routes);
         self
+    }
+
+    /// What it needs of the broker: for whoever declares streams and rights before it starts.
+    pub fn declaration(&self) -> Declaration {
+        let read = |of: &Reading| Read { stream: of.stream.name.into(), best_effort: of.best_effort };
+        Declaration {
+            service: self.name.into(),
+            release: self.release.to_string(),
+            publishes: self.publishes.iter().map(Published::from).collect(),
+            reads: self.reads.iter().map(read).collect(),
+        }
     }
 
     /// What its handlers may stage.

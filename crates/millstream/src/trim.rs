@@ -16,15 +16,12 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::capacity::Capacity;
-use crate::durable::BEST_EFFORT;
+use crate::declare::{BEST_EFFORT, READERS};
 use crate::engine::meters::Meters;
 use crate::engine::timing::{Clock, Timing};
 use crate::ids::Timestamp;
 use crate::raw;
 use crate::release::Release;
-
-/// In a stream's metadata: the durables that hold it, separated by commas.
-const READERS: &str = "millstream.readers";
 
 /// The task that looks after one stream.
 pub(crate) struct Trimmer {
@@ -124,7 +121,7 @@ impl Trimmer {
     }
 
     /// The durables that hold the stream: those that are there, and those that were. What is new is written into the stream's
-    /// metadata, by the next tick if not by this one.
+    /// metadata, by the next tick if not by this one; or by whoever declares the stream, if that is not the service.
     async fn remember(&self, info: &Info, durables: &[Reader]) -> BTreeSet<String> {
         let noted = info.config.metadata.get(READERS).map_or("", String::as_str);
         let mut known: BTreeSet<String> =
@@ -138,7 +135,8 @@ impl Trimmer {
             }
         }
         let noted = info.config.metadata.contains_key(READERS) || durables.is_empty();
-        if (known != before || !noted) && !self.release.is_older_than(&info.config.metadata) {
+        let may = self.broker.declares && !self.release.is_older_than(&info.config.metadata);
+        if (known != before || !noted) && may {
             let names: Vec<&str> = known.iter().map(String::as_str).collect();
             let mut config: StreamConfig = info.config.clone();
             config.metadata.insert(READERS.into(), names.join(","));

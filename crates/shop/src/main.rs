@@ -28,7 +28,7 @@ struct Cli {
 enum Command {
     /// Run the whole shop in one process, with an embedded broker
     Up(up::Args),
-    /// Run one service
+    /// Run one service, or print what it needs of the broker (--declare)
     #[command(subcommand)]
     Serve(serve::Which),
     /// Run the payment gateway simulator

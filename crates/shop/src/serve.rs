@@ -7,6 +7,7 @@ use millstream::Service;
 use millstream::config::{Config, NatsUrl, StoreUrl, listen};
 use millstream::service::{Options, Rebuild};
 use millstream::telemetry::init_logs;
+use millstream::terminal;
 use payments::gateway::HttpGateway;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -92,7 +93,7 @@ pub struct Analytics {
     rebuild: Option<Rebuild>,
 }
 
-/// Runs one service until `shutdown`.
+/// Runs one service until `shutdown`, or prints what it needs of the broker.
 ///
 /// # Errors
 /// When it cannot start, or not go on.
@@ -111,6 +112,9 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
             (analytics::service(), config, ports.analytics())
         }
     };
+    if config.declare {
+        return terminal::line(&service.declaration().to_string()).context("cannot write the output");
+    }
     init_logs(&config.logs)?;
     let name = service.name();
     let listener = listen(config.address(port), "--port (HTTP_PORT)").await?;

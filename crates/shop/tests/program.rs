@@ -55,6 +55,24 @@ fn a_closed_output_is_quiet_and_a_full_one_is_an_error_in_one_sentence() {
     assert!(said.starts_with("error: cannot write the output: ") && said.lines().count() == 1, "{said}");
 }
 
+#[test]
+fn a_service_prints_what_it_needs_of_the_broker_and_touches_neither_broker_nor_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut printed = String::new();
+    for service in ["orders", "inventory", "payments", "notifications", "analytics"] {
+        let mut command = shop(&["serve", service, "--declare"]);
+        let done = command.current_dir(folder.path()).env("NATS_URL", "nats://127.0.0.1:9").output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        printed += &String::from_utf8(done.stdout).unwrap();
+    }
+    let all = millstream::declaration::read(&printed).unwrap();
+    let of = |name: &str| all.iter().find(|one| one.service == name).unwrap();
+    assert_eq!(of("orders").publishes[0].stream, "ORDERS");
+    let reads: Vec<&str> = of("payments").reads.iter().map(|read| read.stream.as_str()).collect();
+    assert_eq!((reads.contains(&"ORDERS"), reads.contains(&"INVENTORY")), (true, true), "{reads:?}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "no database is made");
+}
+
 /// A service without a broker, which serves HTTP all the same. It has as many descriptors as a shell gives, and nobody reads its
 /// output.
 struct Orders {

@@ -12,6 +12,7 @@ mod bench;
 mod budget;
 mod new_service;
 mod obtain;
+mod rights;
 mod sabotage;
 mod test;
 
@@ -34,6 +35,7 @@ cargo xtask <task>
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME
   dashboards                  regenerate grafana/dashboards and deploy/prometheus/rules.yml
+  rights                      rewrite the services' users in deploy/nats/nats.conf from what the services declare
   sabotage [name]             break the code in known ways and check that a test fails (slow)
 ";
 
@@ -47,6 +49,7 @@ enum Task {
     Budget(Vec<OsString>),
     NewService(String, PathBuf),
     Dashboards,
+    Rights,
     Sabotage(Option<String>),
     Help,
 }
@@ -68,6 +71,7 @@ impl Task {
                 Self::NewService(name, folder)
             }
             Some("dashboards") if rest.is_empty() => Self::Dashboards,
+            Some("rights") if rest.is_empty() => Self::Rights,
             Some("sabotage") if rest.len() <= 1 => {
                 Self::Sabotage(rest.pop().map(|name| name.to_string_lossy().into_owned()))
             }
@@ -106,6 +110,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Dashboards => {
             Err(cargo().args(["run", "--quiet", "--package", "boards"]).exec()).context("cannot run cargo")
         }
+        Task::Rights => rights::run(),
         Task::Sabotage(name) => sabotage::run(name.as_deref()),
         Task::Help => {
             print!("{USAGE}");

@@ -42,7 +42,7 @@ fn a_completion_script_names_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, script) = call("nats://127.0.0.1:1", &["completions", shell], &[]);
         assert_eq!(code, 0, "{script}");
-        for command in ["console", "status", "tail", "trace", "wakes", "dead", "audit", "redrive"] {
+        for command in ["console", "status", "tail", "trace", "wakes", "dead", "audit", "redrive", "declare"] {
             assert!(script.contains(command), "{shell} does not know {command}");
         }
     }

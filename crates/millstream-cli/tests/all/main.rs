@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod connection;
 mod dead;
+mod declare;
 mod looking;
 mod output;
 

@@ -3,17 +3,16 @@
 use std::ops::ControlFlow;
 
 use async_nats::header::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::DiscardPolicy;
-use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{DeclareError, declare, limits};
 use crate::dead_letter::subject_token;
+use crate::declare::{declare_ownerless, limits};
 use crate::ids::{Id, Timestamp};
 use crate::operator::read::ReadFrom;
 use crate::operator::{By, Operator, OperatorError, WINDOW};
-use crate::release::Release;
 
 /// The stream of audit entries; `audit.<service>.<action>.<subject's id>`.
 pub const STREAM: &str = "AUDIT";
@@ -50,7 +49,7 @@ impl Operator {
         for AuditEntry { who, why, .. } in entries {
             By { who: who.clone(), why: why.clone() }.check()?;
         }
-        let declared = declare_audit(&self.jetstream).await;
+        let declared = declare_ownerless(&self.jetstream, stream()).await;
         declared.map_err(|error| OperatorError::Away(format!("the audit cannot be written: {error}")))?;
         for window in entries.chunks(WINDOW) {
             let messages = window.iter().map(|entry| {
@@ -109,10 +108,10 @@ impl Operator {
     }
 }
 
-/// Declares the stream of what operators do, which forgets the oldest when it is full.
-async fn declare_audit(jetstream: &Context) -> Result<(), DeclareError> {
+/// The stream of what operators do, which forgets the oldest when it is full.
+pub(crate) fn stream() -> Config {
     let mut wanted = limits(STREAM, "audit.>".into());
     wanted.max_bytes = MAX_BYTES as i64;
     wanted.discard = DiscardPolicy::Old;
-    declare(jetstream, wanted, &Release::default()).await
+    wanted
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use fail::fail_point;
 use serde_json::{Value, json};
 
-use crate::broker::declare_redrives;
 use crate::dead_letter::{EDITED_FROM, NUMBER};
+use crate::declare::{declare_ownerless, redrives};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadLetter, Edited, LetterState};
@@ -62,7 +62,7 @@ impl Operator {
         if wire_size(&record, &letter.payload) > self.client.max_payload() {
             return refused("its record is as large as the broker takes, and cannot be marked".into());
         }
-        let declared = declare_redrives(&self.jetstream).await;
+        let declared = declare_ownerless(&self.jetstream, redrives()).await;
         declared.map_err(|error| OperatorError::Away(format!("the work queue of redrives: {error}")))?;
         let shown: Vec<Value> = difference.iter().map(|change| masked(letter, change)).collect();
         let details = json!({ "id": copy, "event": letter.event, "difference": shown });

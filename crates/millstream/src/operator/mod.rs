@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`read`] | a stream's messages in order, from a sequence or a time |
 //! | [`dead`] | dead letters: list, show, redrive, edit, discard |
+//! | [`declare`] | the streams of a release, made before its services start |
 //! | [`exact`] | bodies as they were written, digit for digit |
 //! | [`audit`] | who did what, when and why; written before it is done |
 //! | [`personal`] | what is masked where bodies are shown |
@@ -27,6 +28,7 @@ use crate::terminal::steers;
 mod ask;
 pub mod audit;
 pub mod dead;
+pub mod declare;
 mod edit;
 pub mod exact;
 pub mod invariants;

@@ -14,8 +14,8 @@ use fail::fail_point;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::broker::declare_redrives;
 use crate::dead_letter::{NUMBER, RECORD, REDRIVES as COUNT, STATE, clip};
+use crate::declare::{declare_ownerless, redrives};
 use crate::event::{encode_header, header};
 use crate::ids::Timestamp;
 use crate::operator::audit::AuditEntry;
@@ -97,7 +97,7 @@ impl Operator {
         if going.is_empty() {
             return Ok(report);
         }
-        let declared = declare_redrives(&self.jetstream).await;
+        let declared = declare_ownerless(&self.jetstream, redrives()).await;
         declared.map_err(|error| OperatorError::Away(format!("the work queue of redrives: {error}")))?;
         let started = Instant::now();
         let per_second = how.per_second.max(1);

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::broker::PARTITIONS;
+use crate::declare::PARTITIONS;
 use crate::ids::Timestamp;
 use crate::operator::read::{ReadFrom, millis};
 use crate::operator::verdict::silences;

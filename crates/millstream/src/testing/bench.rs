@@ -16,6 +16,7 @@ use crate::broker::Broker as Link;
 use crate::commands::{Accepted, Caller, CommandError, Context};
 use crate::config::{Config, NatsUrl, StoreUrl};
 use crate::dead_letter;
+use crate::declare::events;
 use crate::engine::timing::Timing;
 use crate::event::{Emitted, Event, Meta, Received, Stream, assert_type_in_stream, header};
 use crate::handler::{Command, CommandHandler, Document};
@@ -76,7 +77,7 @@ impl Bench {
     /// # Panics
     /// When the broker refuses it.
     pub async fn declare(&self, stream: &Stream) {
-        self.link.declare(stream, &Release::default()).await.expect("the stream can be declared");
+        self.link.ensure(events(&stream.into()), &Release::default()).await.expect("the stream can be declared");
     }
 
     /// Publishes an event straight to its stream, and waits for the broker's ack. There is no `Nats-Msg-Id`, so an id that is

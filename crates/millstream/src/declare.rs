@@ -1,0 +1,231 @@
+//! The streams of the broker as they are wanted; making and changing them, or only comparing.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
+use millstream_core::declaration::Published;
+
+use crate::dead_letter;
+use crate::release::Release;
+
+/// In the metadata of a domain's stream: the number of its partitions.
+pub(crate) const PARTITIONS: &str = "millstream.partitions";
+
+/// In a stream's metadata: the durables that hold it, separated by commas.
+pub(crate) const READERS: &str = "millstream.readers";
+
+/// In a durable's metadata: `true` if what it has not read yet may be taken away.
+pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
+
+/// A domain's stream: file storage, kept until trimmed, refusing what exceeds its size.
+pub(crate) fn events(stream: &Published) -> Config {
+    let mut wanted = limits(&stream.stream, format!("{}.>", stream.domain));
+    wanted.max_bytes = i64::try_from(stream.max_bytes).unwrap_or(i64::MAX);
+    wanted.metadata.insert(PARTITIONS.into(), stream.partitions.to_string());
+    wanted
+}
+
+/// The stream of a service's dead letters, which nobody trims.
+pub(crate) fn dead_letters(service: &str) -> Config {
+    let mut wanted = limits(&dead_letter::stream_name(service), dead_letter::subjects(service));
+    wanted.max_messages_per_subject = 1;
+    wanted.allow_message_ttl = true;
+    wanted
+}
+
+/// The work queue of redrives, which is nobody's own. A later redrive takes the place of an earlier one.
+pub(crate) fn redrives() -> Config {
+    let mut wanted = limits(dead_letter::REDRIVE, "redrive.>".into());
+    wanted.retention = RetentionPolicy::WorkQueue;
+    wanted.max_messages_per_subject = 1;
+    wanted.discard = DiscardPolicy::Old;
+    wanted
+}
+
+/// A stream in a file, without limits, that refuses what does not fit.
+pub(crate) fn limits(name: &str, subjects: String) -> Config {
+    Config {
+        name: name.into(),
+        subjects: vec![subjects],
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        duplicate_window: Duration::from_secs(30),
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+/// What was done to have a stream as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Made,
+    /// Changed in these fields.
+    Changed(Vec<&'static str>),
+    /// It is as it was.
+    Nothing,
+    /// A newer release has declared it, and it is as it was.
+    Left,
+}
+
+/// Reads, compares, writes only a difference, and nothing over a newer release. What cannot be changed is an error that names
+/// the field.
+pub(crate) async fn declare(jetstream: &Context, mut wanted: Config, release: &Release) -> Result<Done, DeclareError> {
+    release.sign(&mut wanted.metadata);
+    let name = wanted.name.clone();
+    let Some(have) = find(jetstream, &name).await?.map(|info| info.config) else {
+        let created = jetstream.create_stream(wanted).await;
+        return created.map(|_| Done::Made).map_err(|error| DeclareError::Away(error.to_string()));
+    };
+    let Some((mut fields, changed)) = changes(&have, wanted, release)? else { return Ok(Done::Left) };
+    if changed == have {
+        return Ok(Done::Nothing);
+    }
+    if changed.metadata != have.metadata {
+        fields.push("metadata");
+    }
+    let updated = jetstream.update_stream(&changed).await;
+    let refused = |error: async_nats::jetstream::context::UpdateStreamError| DeclareError::Refused {
+        stream: name,
+        error: error.to_string(),
+    };
+    updated.map(|_| Done::Changed(fields)).map_err(refused)
+}
+
+/// Declares a stream that is nobody's own, in the toolkit's release: whoever uses it has it as it is wanted, and changes nothing
+/// only to say that its release is newer.
+pub(crate) async fn declare_ownerless(jetstream: &Context, wanted: Config) -> Result<Done, DeclareError> {
+    let release = Release::default();
+    match expect(jetstream, &wanted, &release).await {
+        Ok(()) => Ok(Done::Nothing),
+        Err(DeclareError::Missing(_) | DeclareError::Differs { .. }) => declare(jetstream, wanted, &release).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a stream is there as it is wanted, or as a newer release has declared it. Changes nothing.
+pub(crate) async fn expect(jetstream: &Context, wanted: &Config, release: &Release) -> Result<(), DeclareError> {
+    let stream = wanted.name.clone();
+    let Some(have) = find(jetstream, &stream).await?.map(|info| info.config) else {
+        return Err(DeclareError::Missing(stream));
+    };
+    match changes(&have, wanted.clone(), release)? {
+        Some((fields, _)) if !fields.is_empty() => Err(DeclareError::Differs { stream, fields: fields.join(", ") }),
+        _ => Ok(()),
+    }
+}
+
+/// A stream as it is; `None` if there is none.
+pub(crate) async fn find(jetstream: &Context, name: &str) -> Result<Option<Info>, DeclareError> {
+    match jetstream.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            _ => Err(DeclareError::Away(error.to_string())),
+        },
+    }
+}
+
+/// The fields in which a stream is not as it is wanted, and its configuration when it is; `None` if a newer release has declared
+/// it.
+pub(crate) fn changes(
+    have: &Config,
+    wanted: Config,
+    release: &Release,
+) -> Result<Option<(Vec<&'static str>, Config)>, DeclareError> {
+    let fixed = |field: &'static str, same: bool| {
+        if same { Ok(()) } else { Err(DeclareError::Fixed { stream: wanted.name.clone(), field }) }
+    };
+    fixed("storage", have.storage == wanted.storage)?;
+    fixed("retention", have.retention == wanted.retention)?;
+    fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
+    if release.is_older_than(&have.metadata) {
+        return Ok(None);
+    }
+    let fields = [
+        ("subjects", have.subjects == wanted.subjects),
+        ("max_bytes", have.max_bytes == wanted.max_bytes),
+        ("discard", have.discard == wanted.discard),
+        ("max_msgs_per_subject", have.max_messages_per_subject == wanted.max_messages_per_subject),
+        ("allow_msg_ttl", have.allow_message_ttl == wanted.allow_message_ttl),
+        ("max_age", have.max_age == wanted.max_age),
+        ("duplicate_window", have.duplicate_window == wanted.duplicate_window),
+    ];
+    let mut metadata = have.metadata.clone();
+    metadata.extend(wanted.metadata);
+    let changed = Config {
+        subjects: wanted.subjects,
+        max_bytes: wanted.max_bytes,
+        discard: wanted.discard,
+        max_messages_per_subject: wanted.max_messages_per_subject,
+        allow_message_ttl: wanted.allow_message_ttl,
+        max_age: wanted.max_age,
+        duplicate_window: wanted.duplicate_window,
+        metadata,
+        ..have.clone()
+    };
+    Ok(Some((fields.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect(), changed)))
+}
+
+/// Why a stream is not as it is wanted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeclareError {
+    /// The broker does not answer; worth another try.
+    #[error("{0}")]
+    Away(String),
+    /// It is not there, and whoever asks may not make it.
+    #[error("stream {0} is missing: run `millstream declare`, which makes it from the services' declarations")]
+    Missing(String),
+    /// It is another one, and whoever asks may not change it.
+    #[error(
+        "stream {stream} differs from what this release declares ({fields}): run `millstream declare` with this release's \
+         declarations"
+    )]
+    Differs { stream: String, fields: String },
+    /// The stream exists with another value of something that cannot be changed.
+    #[error("stream {stream} exists with another `{field}`, which cannot be changed: rename the stream or delete it")]
+    Fixed { stream: String, field: &'static str },
+    /// The broker refuses the change.
+    #[error("stream {stream} cannot be changed to what is declared: {error}")]
+    Refused { stream: String, error: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bank(max_bytes: u64) -> Config {
+        events(&Published { stream: "BANK".into(), domain: "bank".into(), partitions: 8, max_bytes })
+    }
+
+    fn declared(max_bytes: u64, version: &str) -> Config {
+        let mut config = bank(max_bytes);
+        Release::read(version).unwrap().sign(&mut config.metadata);
+        config
+    }
+
+    #[test]
+    fn what_differs_is_named_and_a_newer_release_is_left_alone() {
+        let release = Release::read("1.1.0").unwrap();
+        let fields = |have: &Config, wanted| changes(have, wanted, &release).unwrap().map(|(fields, _)| fields);
+        assert_eq!(fields(&declared(10, "1.0.0"), bank(10)), Some(vec![]));
+        assert_eq!(fields(&declared(10, "1.0.0"), bank(20)), Some(vec!["max_bytes"]));
+        assert_eq!(fields(&declared(10, "1.2.0"), bank(20)), None);
+        let fixed = changes(&declared(10, "1.2.0"), dead_letters("bank"), &release).unwrap_err();
+        assert!(matches!(fixed, DeclareError::Fixed { field: "partitions", .. }), "{fixed}");
+    }
+
+    #[test]
+    fn what_others_have_noted_on_a_stream_stays() {
+        let mut have = declared(10, "1.0.0");
+        have.metadata.insert(READERS.into(), "ledger".into());
+        let (_, changed) = changes(&have, declared(10, "1.1.0"), &Release::read("1.1.0").unwrap()).unwrap().unwrap();
+        assert_eq!(changed.metadata[READERS], "ledger");
+        assert_ne!(changed, have, "the newer release signs it");
+    }
+}
