@@ -92,7 +92,7 @@ async fn play(schedule: &Schedule, rate: f64, data: DataFolder) -> Result<bool> 
         fleet.ready().await?;
         let outcome = check::run(check::Options {
             older_than: Duration::ZERO,
-            looks: 180,
+            looks: 60,
             ledger: fleet.ledgers()?,
             ..check::Options::of(&fleet.urls)
         });

@@ -205,11 +205,9 @@ impl Fault {
             Self::CrashLoop { replica, .. } | Self::Cut { replica, .. } | Self::HalfOpen { replica, .. } => {
                 vec![Part::Service(replica.service)]
             }
-            Self::Roll { service } => vec![Part::Service(*service)],
+            Self::Roll { service } | Self::PutBackStore { service, .. } => vec![Part::Service(*service)],
             Self::KillAll { .. } | Self::PutBackBroker { .. } => Part::all(),
             Self::KillBroker { .. } | Self::FreezeBroker { .. } => vec![Part::Broker],
-            // A gateway that has forgotten what it did for a database that does not know of it either charges twice.
-            Self::PutBackStore { service, .. } => vec![Part::Service(*service), Part::Gateway],
             Self::KillGateway { .. } | Self::ForgetKeys { .. } | Self::AilGateway { .. } => vec![Part::Gateway],
             Self::DeleteConsumer { .. } | Self::PauseConsumer { .. } => vec![Part::Broker],
             Self::Poison => vec![Part::Broker, Part::Service(Service::Orders)],
