@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -58,23 +57,25 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         let host = options.host;
         let listener = TcpListener::bind((host, port)).await;
         let listener = listener.map_err(|error| anyhow!("cannot listen on {host}, port {port}: {error}"))?;
-        listening.spawn(forward(listener, target.into()));
+        listening.spawn(forward(listener, vec![target]));
     }
     shutdown.await;
     Ok(())
 }
 
-async fn forward(listener: TcpListener, target: Arc<str>) {
+/// Hands each connection to the next of the targets that takes it.
+pub(crate) async fn forward(listener: TcpListener, mut targets: Vec<String>) {
     loop {
         let Ok((mut client, _)) = listener.accept().await else {
             // There are no descriptors left; some come back when connections end.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let target = target.clone();
+        targets.rotate_left(1);
+        let targets = targets.clone();
         tokio::spawn(async move {
-            let Some(mut server) = connect(&target).await else {
-                tracing::warn!(%target, "no replica accepts a connection");
+            let Some(mut server) = connect(&targets).await else {
+                tracing::warn!(?targets, "no replica accepts a connection");
                 return;
             };
             // Small requests and answers must not wait for each other's acknowledgements.
@@ -85,10 +86,13 @@ async fn forward(listener: TcpListener, target: Arc<str>) {
     }
 }
 
-async fn connect(target: &str) -> Option<TcpStream> {
-    for address in lookup_host(target).await.ok()? {
-        if let Ok(Ok(server)) = timeout(CONNECT, TcpStream::connect(address)).await {
-            return Some(server);
+async fn connect(targets: &[String]) -> Option<TcpStream> {
+    for target in targets {
+        let Ok(addresses) = lookup_host(target).await else { continue };
+        for address in addresses {
+            if let Ok(Ok(server)) = timeout(CONNECT, TcpStream::connect(address)).await {
+                return Some(server);
+            }
         }
     }
     None
@@ -113,9 +117,11 @@ mod tests {
     async fn a_connection_reaches_what_stands_behind_the_port_and_goes_on_after_it_was_away() {
         let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let behind = server.local_addr().unwrap();
+        // A replica that is down.
+        let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let front = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}/", front.local_addr().unwrap());
-        let forwarding = tokio::spawn(forward(front, behind.to_string().into()));
+        let forwarding = tokio::spawn(forward(front, vec![gone.to_string(), behind.to_string()]));
         let ask = async || reqwest::Client::new().get(&url).send().await?.text().await;
 
         let serve = |server| tokio::spawn(async { axum::serve(server, Router::new().route("/", get("here"))).await });

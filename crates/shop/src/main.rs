@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use millstream::signals::asked_to_stop;
 use millstream::terminal;
-use shop::{check, demo, forward, gateway, health, load, serve, trickle, up};
+use shop::{chaos, check, demo, forward, gateway, health, load, serve, trickle, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Submit a few demo orders per second to a running shop
     Trickle(trickle::Options),
+    /// Run a shop of many processes under load with faults of every kind, and check it at the end
+    Chaos(chaos::Args),
     /// Check a health endpoint: exit code 0 if ready
     Health(health::Options),
     /// Forward TCP connections, so that several replicas share one port
@@ -61,6 +63,7 @@ async fn main() -> ExitCode {
         Command::Load(options) => submit(options).await,
         Command::Check(options) => look(options).await,
         Command::Trickle(options) => trickle::run(options, asked_to_stop()).await.map(|()| 0),
+        Command::Chaos(args) => chaos::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),
         Command::Health(options) => health::run(options).await.map(|good| u8::from(!good)),
         Command::Forward(options) => forward::run(options, asked_to_stop()).await.map(|()| 0),
         Command::Demo(args) => demo::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),

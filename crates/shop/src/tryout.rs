@@ -9,7 +9,7 @@
 //!
 //! They listen on a free port of 127.0.0.1, and refuse requests that a browser sends from another origin.
 
-mod poison;
+pub(crate) mod poison;
 
 use std::time::Duration;
 

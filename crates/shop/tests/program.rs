@@ -152,3 +152,12 @@ fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
         assert!(kind != Some(std::io::ErrorKind::WouldBlock), "a connection is still open");
     }
 }
+
+/// With this seed, two minutes have every kind of fault.
+#[test]
+#[ignore = "long"]
+fn two_minutes_of_faults_of_every_kind_under_load_lose_and_double_nothing() {
+    let done = shop(&["chaos", "--minutes", "2", "--seed", "2635"]).output().unwrap();
+    let said = [done.stdout, done.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert!(done.status.success(), "{}", said.concat());
+}

@@ -28,6 +28,9 @@ cargo xtask <task>
                               take long, too
   simulate [--seeds N] [--from S]
                               run the shop's services in the simulator, one world a seed, until one fails
+  chaos [--minutes N] [--seed S] [--replay FILE]
+                              run the shop as many processes under load, with faults of every kind, and check every
+                              invariant at the end
   bench [--quick] [--json FILE] [--write PAGE.md]
                               measure the shop beside the floor on this machine, in ten minutes or two, after a build of
                               everything optimized (`--help` tells all flags)
@@ -43,6 +46,7 @@ cargo xtask <task>
 enum Task {
     Up(Vec<OsString>),
     Demo(Vec<OsString>),
+    Chaos(Vec<OsString>),
     Test(Vec<OsString>),
     Simulate(Vec<OsString>),
     Bench(Vec<OsString>),
@@ -62,6 +66,7 @@ impl Task {
         Ok(match name.to_str() {
             Some("up") => Self::Up(rest),
             Some("demo") => Self::Demo(rest),
+            Some("chaos") => Self::Chaos(rest),
             Some("test") => Self::Test(rest),
             Some("simulate") => Self::Simulate(rest),
             Some("bench") => Self::Bench(rest),
@@ -99,6 +104,7 @@ fn run(task: Task) -> Result<ExitCode> {
             shop("up", flags, !elsewhere)
         }
         Task::Demo(flags) => shop("demo", with_samples(flags), true),
+        Task::Chaos(flags) => shop("chaos", flags, true),
         Task::Test(args) => test::run(args),
         Task::Simulate(flags) => {
             let run = ["run", "--release", "--quiet", "--package", "simulation", "--"];

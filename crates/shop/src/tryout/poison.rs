@@ -30,7 +30,7 @@ pub(crate) const POISONED: &str = "demo-poison-";
 const PRODUCT: &str = "moon-dust";
 
 /// Places the order and publishes the event; what they are.
-pub(super) async fn publish(http: &Client, urls: &Urls) -> Result<Value> {
+pub(crate) async fn publish(http: &Client, urls: &Urls) -> Result<Value> {
     let correlation = format!("{POISONED}{}", Uuid::now_v7().simple());
     let order = json!({
         "userId": "demo-poison",
