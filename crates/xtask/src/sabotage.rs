@@ -169,7 +169,20 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use super::test_of;
+    use std::process::Command;
+
+    use super::{patches, root, test_of};
+
+    /// The code moves on, and a patch that no longer fits proves nothing.
+    #[test]
+    fn every_patch_applies_to_the_tree() {
+        let patches = patches(&root().join("sabotage"), None).unwrap();
+        for patch in patches {
+            let check =
+                Command::new("git").args(["apply", "--check"]).arg(&patch.path).current_dir(root()).output().unwrap();
+            assert!(check.status.success(), "{}: {}", patch.name, String::from_utf8_lossy(&check.stderr));
+        }
+    }
 
     #[test]
     fn a_patch_names_its_test_before_the_first_hunk() {
