@@ -1,7 +1,7 @@
 //! `shop chaos`: a shop of real processes under load, faults from a schedule that a seed decides, then quiet, and then every
 //! invariant and the ledger of what was promised.
 //!
-//! The schedule is a value ([`schedule`]) and is written down, so that a run can be repeated as far as processes and a clock can
+//! The schedule is a value (`schedule.rs`) and is written down, so that a run can be repeated as far as processes and a clock can
 //! be: the same faults at the same times. What it may contain is what the shop promises to survive; see `docs/guarantees.md`.
 
 mod fault;
