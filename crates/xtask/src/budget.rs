@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cargo, root, target};
 
-/// How much more than its budget an order may cost a service.
-const BOUND: f64 = 0.03;
+/// How much more than its budget an order may cost a service, in per cent.
+const BOUND: u64 = 3;
 
 /// Two runs, so that what is done once is not counted.
 const ORDERS: [u64; 2] = [50, 150];
@@ -168,7 +168,7 @@ fn parse(text: &str) -> Result<(Cost, String)> {
 /// What is above its bound, or has no budget.
 fn over(cost: &Cost, budget: &Cost) -> Vec<String> {
     let above = |(service, count): (&String, &u64)| match budget.get(service) {
-        Some(budget) if excess(*count, *budget) <= BOUND => None,
+        Some(budget) if count * 100 <= budget * (100 + BOUND) => None,
         Some(budget) => Some(format!("{service} ({:+.1} %)", excess(*count, *budget) * 100.0)),
         None => Some(format!("{service} (it has none)")),
     };
