@@ -10,9 +10,9 @@ FROM rust AS manifests
 COPY . .
 RUN mkdir /stubs && cp Cargo.toml Cargo.lock /stubs/ \
  && find crates tests -name Cargo.toml -printf '%h\n' | while read -r crate; do \
-      mkdir -p "/stubs/$crate/src" && cp "$crate/Cargo.toml" "/stubs/$crate/"; \
-      for root in lib main; do \
-        if [ -f "$crate/src/$root.rs" ]; then echo 'fn main() {}' >"/stubs/$crate/src/$root.rs"; fi; \
+      mkdir -p "/stubs/$crate" && cp "$crate/Cargo.toml" "/stubs/$crate/"; \
+      for root in "$crate"/src/lib.rs "$crate"/src/main.rs "$crate"/examples/*.rs; do \
+        if [ -f "$root" ]; then mkdir -p "$(dirname "/stubs/$root")" && echo 'fn main() {}' >"/stubs/$root"; fi; \
       done; \
       sed -n 's/^path = "\(.*\.rs\)"$/\1/p' "$crate/Cargo.toml" | while read -r root; do \
         mkdir -p "$(dirname "/stubs/$crate/$root")" && echo 'fn main() {}' >"/stubs/$crate/$root"; \

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,32 @@ fn each_port_is_on_this_host_only_and_a_variable_and_each_image_is_pinned() {
         let ours = image.starts_with("millstream-") || image == "rust";
         assert!(ours || image.split_once(':').is_some_and(|(_, tag)| tag != "latest"), "{image}");
     }
+}
+
+/// The image's layer with the dependencies is built from these. A manifest that names an example or a program without code cannot be
+/// built.
+#[test]
+fn the_image_has_a_stub_for_each_library_program_and_example() {
+    let dockerfile = read("Dockerfile");
+    let (_, after) = dockerfile.split_once("RUN mkdir /stubs").expect("the stubs are made");
+    let script = after.split("\n\n").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stubs = folder.path().join("stubs");
+    let script = format!("set -e; mkdir /stubs{script}").replace("/stubs", stubs.to_str().unwrap());
+    said(Command::new("sh").args(["-c", &script]).current_dir(root()).output().unwrap());
+    assert_eq!(targets(&stubs), targets(&root()));
+}
+
+/// What cargo finds to build in a workspace, without tests.
+fn targets(workspace: &Path) -> BTreeSet<String> {
+    let metadata = ["metadata", "--no-deps", "--offline", "--format-version=1"];
+    let known = said(Command::new(env!("CARGO")).args(metadata).current_dir(workspace).output().unwrap());
+    let known: Value = serde_json::from_str(&known).unwrap();
+    let packages = known["packages"].as_array().unwrap().iter();
+    let targets =
+        packages.flat_map(|package| package["targets"].as_array().unwrap().iter().map(move |of| (package, of)));
+    let built = targets.filter(|(_, target)| target["kind"][0] != "test");
+    built.map(|(package, target)| format!("{} {} {}", package["name"], target["kind"], target["name"])).collect()
 }
 
 /// What must be set for the test that brings the containers up: it builds an image, which takes long.
