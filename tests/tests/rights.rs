@@ -20,7 +20,7 @@ use shop::whole::Urls;
 use shop::{check, gateway, serve};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::harness::{Caller, SERVICES, SOON, line, order_of, timing};
@@ -108,7 +108,10 @@ impl Drop for Guarded {
 struct Guests {
     caller: Caller,
     _stores: TestStore,
-    _running: JoinSet<anyhow::Result<()>>,
+    /// The services, and who tells them to stop.
+    services: JoinSet<anyhow::Result<()>>,
+    stop: watch::Sender<bool>,
+    _beside: JoinSet<anyhow::Result<()>>,
 }
 
 impl Guests {
@@ -120,33 +123,44 @@ impl Guests {
 
     /// The services without what they declare; then somebody does something about it.
     async fn start_undeclared(broker: &Guarded, then: impl AsyncFnOnce(&Caller)) -> Self {
-        let (stores, mut running) = (TestStore::new(), JoinSet::new());
+        let (stores, mut services, mut beside) = (TestStore::new(), JoinSet::new(), JoinSet::new());
+        let stop = watch::Sender::new(false);
         let place = async || {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             (listener, url)
         };
         let (listener, gateway) = place().await;
-        running.spawn(gateway::serve(listener, gateway::Settings::default(), std::future::pending()));
+        beside.spawn(gateway::serve(listener, gateway::Settings::default(), std::future::pending()));
         let mut urls = vec![];
         for name in SERVICES {
             let (listener, url) = place().await;
             urls.push(url);
             let mut config = serve::config(&broker.url(name), &stores.url(name)).unwrap();
             config.await_declared = true;
-            running.spawn(run(service(name, &gateway), config, listener));
+            let mut stop = stop.subscribe();
+            let told = async move { drop(stop.wait_for(|stop| *stop).await) };
+            services.spawn(run(service(name, &gateway), config, listener, told));
         }
         let (listener, console) = place().await;
         let config = serve::config(&broker.url("console"), &stores.url("console")).unwrap();
         let settings = millstream_console::Settings::of(&config).await.unwrap();
-        running.spawn(millstream_console::serve(settings, listener, std::future::pending()));
+        beside.spawn(millstream_console::serve(settings, listener, std::future::pending()));
         let [orders, inventory, payments, notifications, analytics] = urls.try_into().unwrap();
         let nats = broker.url("operator");
         let urls = Urls { orders, inventory, payments, notifications, analytics, gateway, console, nats };
         let caller = Caller::new(urls);
         then(&caller).await;
         caller.urls.ready(&caller.http, SOON).await.unwrap();
-        Self { caller, _stores: stores, _running: running }
+        Self { caller, _stores: stores, services, stop, _beside: beside }
+    }
+
+    /// Stops the services in order.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.services.join_next().await {
+            ended.unwrap().unwrap();
+        }
     }
 }
 
@@ -166,9 +180,14 @@ fn declarations() -> Vec<Declaration> {
     SERVICES.map(|name| service(name, "http://127.0.0.1:9").declaration()).into()
 }
 
-async fn run(service: Service, config: Config, listener: TcpListener) -> anyhow::Result<()> {
+async fn run(
+    service: Service,
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
     let options = Options { timing: timing(), ..Options::default() };
-    Ok(service.run(config, options, listener, std::future::pending()).await?)
+    Ok(service.run(config, options, listener, shutdown).await?)
 }
 
 /// What the broker says next about something that it refuses.
@@ -235,6 +254,8 @@ async fn nothing_is_refused(configuration: &str) {
         let (status, said) = app.ready(service).await;
         assert_eq!(status, 200, "{service}: {said}");
     }
+    // Nor is what a service does last: giving back what it holds, and its place as the only reader.
+    shop.stop().await;
     let log = fs::read_to_string(broker.folder.path().join("log")).unwrap();
     assert!(!log.contains("Violation"), "{log}");
 }
@@ -341,7 +362,7 @@ async fn a_wrong_password_is_told_with_the_user_and_without_the_password() {
     let url = format!("http://{}/readyz", listener.local_addr().unwrap());
     let nats = format!("nats://inventory:hunter2@127.0.0.1:{}", broker.port);
     let config = serve::config(&nats, &stores.url("inventory")).unwrap();
-    let running = tokio::spawn(run(inventory::service(), config, listener));
+    let running = tokio::spawn(run(inventory::service(), config, listener, std::future::pending()));
     let said = eventually("a refusal of the user", SOON, async || {
         let said = reqwest::get(&url).await.ok()?.text().await.ok()?;
         said.contains("user inventory").then_some(said)
@@ -390,7 +411,7 @@ async fn the_broker_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for
         config.nats_ca = ca;
         // A service that reads nothing is ready when its streams are there.
         let service = Service::new("orders").publishes(contracts::orders::STREAM);
-        running.spawn(run(service, config, listener));
+        running.spawn(run(service, config, listener, std::future::pending()));
         url
     };
     let trusting = start("trusting", Some(certificates.file("ca.pem"))).await;
@@ -426,7 +447,8 @@ async fn mongodb_is_spoken_to_by_tls_and_only_if_somebody_trusted_vouches_for_it
         let store = format!("mongodb://{address}/{database}?replicaSet=rs0");
         let mut config = serve::config(&broker.url(), &store).unwrap();
         config.store_ca = ca;
-        running.spawn(run(Service::new("orders").publishes(contracts::orders::STREAM), config, listener));
+        let service = Service::new("orders").publishes(contracts::orders::STREAM);
+        running.spawn(run(service, config, listener, std::future::pending()));
         url
     };
     let (untrusting, trusting) = (start("untrusting", None).await, start("trusting", Some(ca)).await);

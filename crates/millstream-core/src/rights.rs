@@ -72,6 +72,8 @@ fn service(of: &Declaration) -> User {
                     api(&format!("STREAM.MSG.GET.{stream}")),
                     api(&format!("CONSUMER.CREATE.{stream}.{name}")),
                     api(&format!("CONSUMER.DELETE.{stream}.{name}")),
+                    // A single writer hands its place over.
+                    api(&format!("CONSUMER.UNPIN.{stream}.{name}")),
                 ],
                 pulls(stream, name),
             ]

@@ -98,9 +98,10 @@ impl Trimmer {
         let was_read = info.config.metadata.contains_key(READERS) || !durables.is_empty();
         let known = self.remember(info, &durables).await;
         if let Some(missing) = known.iter().find(|known| durables.iter().all(|durable| durable.name != **known)) {
+            let noted = if self.broker.declares { "" } else { "run `millstream declare`, " };
             return Err(format!(
                 "the durable {missing} of {name} is missing: start its service, or, if it is gone for good, make a durable of \
-                 that name with the metadata {BEST_EFFORT}=true, which may then be deleted"
+                 that name with the metadata {BEST_EFFORT}=true, {noted}and delete it a minute later"
             ));
         }
         let old = self.first_younger(info).await?;

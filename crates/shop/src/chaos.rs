@@ -102,7 +102,10 @@ async fn play(schedule: &Schedule, rate: f64, data: DataFolder) -> Result<bool> 
         for report in reports {
             say(&format!("\n{report}"))?;
         }
-        let ended = orders.iter().filter_map(|order| order.ended_at).collect();
+        let ended: Vec<_> = orders.iter().filter_map(|order| order.ended_at).collect();
+        if ended.is_empty() {
+            fleet.note_trouble("no order has ended, so nothing was checked".into());
+        }
         say(&format!("\n{}\n\n{outcome}", Pauses::of(&struck, ended, until)))?;
         Ok::<_, anyhow::Error>(outcome.exit_code() == 0)
     };

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use async_nats::jetstream::consumer::pull;
 use millstream::testing::Bench;
 use millstream::{Service, Start, Stream};
 
@@ -17,16 +18,23 @@ fn shop(version: &str, orders: Stream) -> String {
     [takes, packs, looks].map(|service| format!("{}\n", service.declaration())).concat()
 }
 
+/// Declares what is in a file: the exit code, and what was said.
+fn declare(bench: &Bench, text: &str) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.json");
+    fs::write(&file, text).unwrap();
+    call(&bench.broker.url(), &["declare", file.to_str().unwrap()], &[])
+}
+
+async fn readers(bench: &Bench) -> Option<String> {
+    let stream = bench.jetstream().get_stream("ORDERS").await.unwrap();
+    stream.cached_info().config.metadata.get("millstream.readers").cloned()
+}
+
 #[tokio::test]
 async fn a_release_is_declared_once_repeated_without_effect_and_left_to_newer_ones() {
     let bench = Bench::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("shop.json");
-    let file = path.to_str().unwrap();
-    let declare = |text: String| {
-        fs::write(&path, text).unwrap();
-        call(&bench.broker.url(), &["declare", file], &[])
-    };
+    let declare = |text: String| declare(&bench, &text);
     let of = |said: &str, stream: &str| {
         let line = said.lines().find(|line| line.trim().starts_with(stream)).unwrap_or_default();
         line.trim().trim_start_matches(stream).trim().to_owned()
@@ -36,9 +44,8 @@ async fn a_release_is_declared_once_repeated_without_effect_and_left_to_newer_on
     for stream in ["ORDERS", "DLQ_TAKES", "DLQ_PACKS", "DLQ_LOOKS", "REDRIVE", "AUDIT"] {
         assert_eq!(of(&said, stream), "made", "{said}");
     }
-    let stream = bench.jetstream().get_stream("ORDERS").await.unwrap();
-    let readers = stream.cached_info().config.metadata.get("millstream.readers").cloned();
-    assert_eq!(readers.as_deref(), Some("packs"), "who is to come holds the stream, as far as it is not best effort");
+    let who = "who is to come holds the stream, as far as it is not best effort";
+    assert_eq!(readers(&bench).await.as_deref(), Some("packs"), "{who}");
 
     let (code, said) = declare(shop("1.0.0", ORDERS));
     assert_eq!((code, of(&said, "ORDERS"), of(&said, "REDRIVE")), (0, "as declared".into(), "as declared".into()));
@@ -50,16 +57,31 @@ async fn a_release_is_declared_once_repeated_without_effect_and_left_to_newer_on
     assert_eq!(bench.jetstream().get_stream("ORDERS").await.unwrap().cached_info().config.max_bytes, 2 << 30);
 }
 
+/// As the runbook has it: a durable of its name that nobody need wait for, one more declaration, and the durable may go.
+#[tokio::test]
+async fn the_last_reader_of_a_stream_can_be_retired() {
+    let bench = Bench::start().await;
+    assert_eq!(declare(&bench, &shop("1.0.0", ORDERS)).0, 0);
+    let takes = Service::new("takes").release("1.0.0").publishes(ORDERS).declaration().to_string();
+    assert_eq!(declare(&bench, &takes).0, 0);
+    assert_eq!(readers(&bench).await.as_deref(), Some("packs"), "a declaration that does not name it is not enough");
+    let stream = bench.jetstream().get_stream("ORDERS").await.unwrap();
+    let retired = pull::Config {
+        durable_name: Some("packs".into()),
+        metadata: [("millstream.best_effort".to_owned(), "true".to_owned())].into(),
+        ..pull::Config::default()
+    };
+    stream.create_consumer(retired).await.unwrap();
+    assert_eq!(declare(&bench, &takes).0, 0);
+    stream.delete_consumer("packs").await.unwrap();
+    assert_eq!(declare(&bench, &takes).0, 0);
+    assert_eq!(readers(&bench).await.as_deref(), Some(""), "nobody is waited for, and the stream was read");
+}
+
 #[tokio::test]
 async fn what_would_lose_something_is_refused_before_anything_is_changed() {
     let bench = Bench::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("shop.json");
-    let file = path.to_str().unwrap();
-    let declare = |text: String| {
-        fs::write(&path, text).unwrap();
-        call(&bench.broker.url(), &["declare", file], &[])
-    };
+    let declare = |text: String| declare(&bench, &text);
     assert_eq!(declare(shop("1.0.0", ORDERS)).0, 0);
     bench.publish_raw("orders.taken.0", &[], "x".repeat(2000)).await;
     let before = shop("1.1.0", ORDERS);

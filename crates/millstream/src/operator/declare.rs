@@ -97,9 +97,11 @@ impl Operator {
     ) -> Result<(), OperatorError> {
         let (holding, best_effort) = readers(all, &wanted.name);
         let mut known: BTreeSet<String> = holding.into_iter().map(Into::into).collect();
-        if let Some(have) = have {
-            let noted = have.config.metadata.get(READERS).map_or("", String::as_str);
-            known.extend(noted.split(',').filter(|name| !name.is_empty()).map(Into::into));
+        let noted = have.and_then(|have| have.config.metadata.get(READERS));
+        if have.is_some() {
+            known.extend(
+                noted.into_iter().flat_map(|noted| noted.split(',')).filter(|name| !name.is_empty()).map(Into::into),
+            );
             let away = |error: &dyn std::fmt::Display| {
                 OperatorError::Away(format!("the consumers of {}: {error}", wanted.name))
             };
@@ -114,8 +116,9 @@ impl Operator {
             }
         }
         known.retain(|name| !best_effort.contains(name.as_str()));
-        // Without a reader the stream is to be kept whole for its first one, unless its owner says otherwise.
-        if !known.is_empty() {
+        // Without a reader the stream is to be kept whole for its first one, unless its owner says otherwise. One whose last reader
+        // was retired has had its first.
+        if !known.is_empty() || noted.is_some() {
             wanted.metadata.insert(READERS.into(), known.into_iter().collect::<Vec<_>>().join(","));
         }
         Ok(())

@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 use sha2::{Digest, Sha256};
 
 use crate::handler::Document;
-use crate::store::{Selection, StoreError};
+use crate::store::Selection;
+#[cfg(any(feature = "sqlite", feature = "mongodb"))]
+use crate::store::StoreError;
 
 /// Which documents of a type are wanted, sorted by id.
 ///
@@ -67,6 +69,7 @@ impl<D: Document> Query<D> {
 }
 
 /// Refuses a field that documents cannot be queried by, because in some store it would be syntax.
+#[cfg(any(feature = "sqlite", feature = "mongodb"))]
 pub(crate) fn check_field(field: &str) -> Result<(), StoreError> {
     let legal = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if field.split('.').all(legal) {

@@ -232,10 +232,10 @@ impl Fleet {
     pub(super) fn ledgers(&self) -> Result<Vec<std::path::PathBuf>> {
         let files = fs::read_dir(self.data.path())?.map(|file| Ok(file?.path()));
         let mut files: Vec<_> = files.collect::<Result<_>>()?;
-        // A surge that was given no answer at all has written nothing.
+        // A surge that was given no answer at all has written nothing; the load of the whole run has.
         files.retain(|file| {
             file.extension().is_some_and(|extension| extension == "jsonl")
-                && fs::metadata(file).is_ok_and(|file| file.len() > 0)
+                && (file.ends_with("load.jsonl") || fs::metadata(file).is_ok_and(|file| file.len() > 0))
         });
         Ok(files)
     }
