@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::hash::HashSet;
-use crate::json::{Token, tokens};
+use crate::json::{Token, text_length, tokens};
 use crate::number::Number;
 
 /// The member that is the document.
@@ -43,6 +43,70 @@ impl Open<'_> {
     fn new(start: usize, array: bool) -> Self {
         Self { start, array, values: 0, name: Cow::Borrowed(DOC), names: HashSet::default() }
     }
+}
+
+/// Up to this size what `serde_json` has written is never over [`LARGEST`]: a value takes at most nine times as much as BSON, as a
+/// number of one digit in a long array does.
+const SURELY_FITS: usize = 1 << 20;
+
+/// How many names of one object are compared with one another.
+const FEW_NAMES: usize = 32;
+
+/// Whether what `serde_json` has written can be stored.
+///
+/// # Errors
+/// Those of [`encode`].
+pub(crate) fn check(json: &[u8]) -> Result<(), Unstorable> {
+    if is_plain(json) { Ok(()) } else { encode(json).map(drop) }
+}
+
+/// Whether one look shows that [`encode`] takes it; almost all documents are like this. It must be JSON.
+fn is_plain(json: &[u8]) -> bool {
+    if json.len() > SURELY_FITS {
+        return false;
+    }
+    // The names so far of all objects that have not ended, and where those of the outer ones begin.
+    let (mut names, mut open): (Vec<&[u8]>, Vec<usize>) = (vec![], vec![]);
+    let (mut first, mut rest) = (0, json);
+    while let Some((byte, after)) = rest.split_first() {
+        let length = match byte {
+            b'"' => {
+                let length = text_length(after);
+                if after.get(length + 1) == Some(&b':') {
+                    let (name, known) = (&after[..length], names.get(first..).unwrap_or_default());
+                    if name.contains(&b'\\') || known.len() == FEW_NAMES || known.contains(&name) {
+                        return false;
+                    }
+                    names.push(name);
+                }
+                length + 2
+            }
+            b'{' | b'[' => {
+                if open.len() == DEEPEST {
+                    return false;
+                }
+                open.push(std::mem::replace(&mut first, names.len()));
+                1
+            }
+            b'}' | b']' => {
+                names.truncate(first);
+                first = open.pop().unwrap_or_default();
+                1
+            }
+            b'-' | b'0'..=b'9' => {
+                let digits = rest.iter().take_while(|byte| matches!(byte, b'-' | b'.' | b'0'..=b'9')).count();
+                let exponent = matches!(rest.get(digits), Some(b'e' | b'E'));
+                if digits > 18 || exponent {
+                    return false;
+                }
+                digits
+            }
+            b',' | b':' | b'a'..=b'z' => 1,
+            _ => return false,
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    true
 }
 
 /// Writes the BSON document `{ doc: … }` of a JSON value: integers of 64 bits as such, all other numbers as Decimal128.
@@ -182,6 +246,37 @@ mod tests {
             assert_eq!(encode(json.as_bytes()), Err(Unstorable::Wrong(expected.into())));
         }
         assert!(matches!(encode(b"{"), Err(Unstorable::Wrong(why)) if why.starts_with("it is not JSON")));
+    }
+
+    #[test]
+    fn what_one_look_takes_is_what_can_be_encoded() {
+        for json in
+            [r#"{"a":{"b":1,"c":[{"b":2},{"b":-3.5}]},"b":"a \"quoted\" text: {","c":null,"d":true}"#, "[]", "1.25"]
+        {
+            assert!(encode(json.as_bytes()).is_ok() && is_plain(json.as_bytes()), "{json}");
+        }
+        let deep = [vec![b'['; DEEPEST + 1], vec![b']'; DEEPEST + 1]].concat();
+        let long = format!("[{}1]", "1,".repeat(1 << 20));
+        let wrong = [
+            r#"{"a":1,"a":2}"#,
+            r#"{"x":[{"a":1,"b":{},"a":2}]}"#,
+            r#"{"b\u0000":1}"#,
+            "[1e7000]",
+            "[1e-7000]",
+            &"9".repeat(40),
+        ];
+        for json in wrong.map(str::as_bytes).into_iter().chain([&*deep, long.as_bytes()]) {
+            assert!(
+                encode(json).is_err() && !is_plain(json),
+                "{:?}",
+                String::from_utf8_lossy(&json[..json.len().min(80)])
+            );
+        }
+        // The same name in objects beside and within each other is not twice in one.
+        assert!(is_plain(br#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]}"#));
+        // As large as it may be, every value of it as much larger in BSON as can be.
+        let numbers = format!("[{}1]", "1,".repeat(SURELY_FITS / 2 - 2));
+        assert!(is_plain(numbers.as_bytes()) && encode(numbers.as_bytes()).is_ok());
     }
 
     #[test]

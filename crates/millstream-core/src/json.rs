@@ -63,7 +63,7 @@ pub(crate) fn tokens(json: &[u8]) -> serde_json::Result<impl Iterator<Item = ser
 }
 
 /// How many bytes there are up to the quotation mark that ends a text.
-fn text_length(bytes: &[u8]) -> usize {
+pub(crate) fn text_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = bytes.get(at).filter(|byte| **byte != b'"') {
         at += if *byte == b'\\' { 2 } else { 1 };

@@ -280,7 +280,7 @@ impl<'a> Unit<'a> {
             self.refuse(Refusal::TooLarge(format!("{key:?} would be {size} bytes, over the limit of {LARGEST}")));
             return;
         }
-        if let Err(why) = bson::encode(&json) {
+        if let Err(why) = bson::check(&json) {
             let text = format!("{key:?} cannot be stored: {why}");
             self.refuse(match why {
                 Unstorable::TooLarge(_) => Refusal::TooLarge(text),
