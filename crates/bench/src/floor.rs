@@ -7,7 +7,7 @@ mod store;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nats_embedded::{Server, Setup};
 
 use crate::figures::{Figure, Sheet, System};
@@ -27,6 +27,14 @@ pub(crate) struct Lengths {
 pub(crate) async fn measure(folder: &Path, lengths: &Lengths, sheet: &mut Sheet) -> Result<()> {
     raw::measure(folder, lengths.raw, sheet).await?;
     sagas(System::Floor, folder, lengths.saga, sheet).await
+}
+
+/// How many messages are consumed and acknowledged a second with nothing done.
+pub(crate) async fn consume_and_ack(folder: &Path, length: Duration) -> Result<f64> {
+    let mut sheet = Sheet::default();
+    raw::measure(folder, length, &mut sheet).await?;
+    let sample = sheet.samples.iter().find(|sample| sample.figure == Figure::ConsumeAck);
+    sample.map(|sample| sample.value).context("the rate was not measured")
 }
 
 /// The saga with a broker that syncs before it acknowledges.

@@ -3,8 +3,10 @@
 
 mod figures;
 mod floor;
+mod growth;
 mod load;
 mod machine;
+mod profile;
 mod report;
 mod search;
 mod shop;
@@ -39,6 +41,12 @@ struct Args {
     /// Measure only these.
     #[arg(long, value_enum, value_name = "SYSTEM", value_delimiter = ',')]
     only: Vec<System>,
+    /// Measure no rates, but where the processor time of an order goes, with `perf` (Debian's package linux-perf).
+    #[arg(long, conflicts_with_all = ["quick", "only", "json"])]
+    profile: bool,
+    /// Measure what stored orders cost, and a backlog: this many are submitted.
+    #[arg(long, value_name = "ORDERS", conflicts_with_all = ["quick", "only", "json", "profile", "write"])]
+    growth: Option<u64>,
     /// Write everything that was measured to this file.
     #[arg(long, value_name = "FILE.json")]
     json: Option<PathBuf>,
@@ -46,7 +54,7 @@ struct Args {
     #[arg(long, value_name = "FILE.md")]
     write: Option<PathBuf>,
     /// Measure nothing, and print or write what an earlier run has written with --json.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["quick", "only", "shop", "json"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["quick", "only", "shop", "json", "profile", "growth"])]
     from: Option<PathBuf>,
     /// Measure this program instead of the one that is built.
     #[arg(long, value_name = "PROGRAM", required_unless_present = "from")]
@@ -61,8 +69,17 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     let run = async {
         match (&args.from, &args.shop) {
-            (Some(file), _) => read(file),
-            (None, Some(shop)) => measure(&args, shop).await,
+            (Some(file), _) => show(&args, &read(file)?),
+            (None, Some(shop)) if args.profile => {
+                let tables = profile::profile(shop, &args.data).await?;
+                println!("{tables}");
+                args.write.as_ref().map_or(Ok(true), |page| profile::write(page, &tables).map(|()| true))
+            }
+            (None, Some(shop)) if let Some(orders) = args.growth => {
+                println!("{}", growth::growth(orders, shop, &args.data).await?);
+                Ok(true)
+            }
+            (None, Some(shop)) => show(&args, &measure(&args, shop).await?),
             (None, None) => bail!("there is nothing to measure"),
         }
     };
@@ -71,7 +88,7 @@ async fn main() -> ExitCode {
         run = run => run,
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
-    match run.and_then(|run| show(&args, &run).map(|()| !run.failed)) {
+    match run {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -94,7 +111,8 @@ fn read(file: &Path) -> Result<Run> {
     serde_json::from_str(&text).with_context(|| format!("{} is not what --json writes", file.display()))
 }
 
-fn show(args: &Args, run: &Run) -> Result<()> {
+/// Prints and writes a run; false when a part of it failed.
+fn show(args: &Args, run: &Run) -> Result<bool> {
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(run)?;
         fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
@@ -105,7 +123,7 @@ fn show(args: &Args, run: &Run) -> Result<()> {
         fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
     }
     println!("{}\n{}", run.preface(), run.table());
-    Ok(())
+    Ok(!run.failed)
 }
 
 async fn measure(args: &Args, shop: &Path) -> Result<Run> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -34,15 +34,20 @@ pub(crate) struct Stack {
     /// In the order in which they are stopped.
     programs: Vec<Program>,
     broker: Option<Server>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A child, whose output is in a file.
 struct Program {
     name: String,
+    program: PathBuf,
+    args: Vec<String>,
     child: Child,
     pid: u32,
 }
+
+/// A service that was stopped in order, and may be started again.
+pub(crate) struct Halted(Program);
 
 impl Program {
     /// Starts a program with a small environment, in which nobody's settings change what is measured.
@@ -64,7 +69,7 @@ impl Program {
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
         let pid = child.id().with_context(|| format!("{name} has ended"))?;
-        Ok(Self { name: name.into(), child, pid })
+        Ok(Self { name: name.into(), program: program.into(), args: args.to_vec(), child, pid })
     }
 
     /// The end of what it has printed.
@@ -94,7 +99,7 @@ impl Program {
         }
     }
 
-    async fn stop(mut self) -> Result<()> {
+    async fn stop(&mut self) -> Result<()> {
         nats_embedded::signal(self.pid, "TERM");
         let status = timeout(PATIENCE, self.child.wait()).await;
         let status = status.with_context(|| format!("{} did not stop within {PATIENCE:?}", self.name))??;
@@ -138,7 +143,7 @@ impl Stack {
         let broker = fs::read_to_string(data.join("nats/nats-server.pid")).context("the broker has no process id")?;
         let broker = broker.trim().parse().context("the broker's process id is no number")?;
         let watched = vec![("services", program.pid), ("broker", broker)];
-        Ok(Self { orders, nats, watched, programs: vec![program], broker: None, _folder: folder })
+        Ok(Self { orders, nats, watched, programs: vec![program], broker: None, folder })
     }
 
     async fn five(folder: TempDir, shop: &Path, http: &Client, mongo: bool) -> Result<Self> {
@@ -186,12 +191,34 @@ impl Stack {
         }
         services.extend(others);
         let orders = urls.swap_remove(0);
-        Ok(Self { orders, nats, watched, programs: services, broker: Some(broker), _folder: folder })
+        Ok(Self { orders, nats, watched, programs: services, broker: Some(broker), folder })
+    }
+
+    /// Stops one service.
+    pub(crate) async fn halt(&mut self, name: &str) -> Result<Halted> {
+        let at = self.programs.iter().position(|program| program.name == name);
+        let mut program = self.programs.remove(at.with_context(|| format!("there is no {name}"))?);
+        self.watched.retain(|(_, pid)| *pid != program.pid);
+        program.stop().await?;
+        Ok(Halted(program))
+    }
+
+    /// Starts a service that was stopped.
+    pub(crate) fn resume(&mut self, Halted(halted): Halted) -> Result<()> {
+        let program = Program::start(&halted.name, self.folder.path(), &halted.program, &halted.args)?;
+        self.watched.push(("services", program.pid));
+        self.programs.insert(0, program);
+        Ok(())
+    }
+
+    /// Where everything has its files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Stops everything in order.
     pub(crate) async fn stop(self) -> Result<()> {
-        for program in self.programs {
+        for mut program in self.programs {
             program.stop().await?;
         }
         if let Some(broker) = self.broker {

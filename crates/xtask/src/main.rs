@@ -31,9 +31,10 @@ cargo xtask <task>
   chaos [--minutes N] [--seed S] [--replay FILE]
                               run the shop as many processes under load, with faults of every kind, and check every
                               invariant at the end
-  bench [--quick] [--json FILE] [--write PAGE.md]
+  bench [--quick | --profile | --growth N] [--json FILE] [--write PAGE.md]
                               measure the shop beside the floor on this machine, in ten minutes or two, after a build of
-                              everything optimized (`--help` tells all flags)
+                              everything optimized; or profile an order, or what stored orders cost (`--help` tells
+                              all flags)
   budget [--write]            count the instructions that an order costs each service, and compare them with the budget
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME
