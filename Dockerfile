@@ -8,7 +8,7 @@ WORKDIR /src
 # with the dependencies below is rebuilt only then.
 FROM rust AS manifests
 COPY . .
-RUN mkdir /stubs && cp Cargo.toml Cargo.lock /stubs/ \
+RUN mkdir /stubs && cp -r Cargo.toml Cargo.lock .cargo /stubs/ \
  && find crates tests -name Cargo.toml -printf '%h\n' | while read -r crate; do \
       mkdir -p "/stubs/$crate" && cp "$crate/Cargo.toml" "/stubs/$crate/"; \
       for root in "$crate"/src/lib.rs "$crate"/src/main.rs "$crate"/examples/*.rs; do \
