@@ -15,6 +15,7 @@ use millstream::service::Options;
 use millstream::testing::mongo::Mongod;
 use millstream::testing::mongo::mongodb::{self, bson::doc};
 use millstream::testing::{Broker, TestStore, eventually, skip};
+use payments::gateway::QUERY_AFTER;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use shop::whole::Urls;
 use shop::{check, gateway, serve};
@@ -168,7 +169,7 @@ fn service(name: &str, gateway: &str) -> Service {
     match name {
         "orders" => orders::service(orders::Settings::default()),
         "inventory" => inventory::service(),
-        "payments" => serve::payments(gateway).unwrap(),
+        "payments" => serve::payments(gateway, QUERY_AFTER).unwrap(),
         "notifications" => serve::notifications(&notifications::Settings::default()).unwrap(),
         "analytics" => analytics::service(),
         other => panic!("there is no service {other}"),

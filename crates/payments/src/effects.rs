@@ -1,7 +1,6 @@
 //! The two effects: charging and refunding.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use contracts::OrderId;
 use contracts::payments::{PaymentProcessed, PaymentRefunded, PaymentStatus};
@@ -14,12 +13,9 @@ use crate::payment::{Payment, PaymentState, Terms};
 pub(crate) const CHARGE: Kind<Payment> = Kind::new("charge");
 pub(crate) const REFUND: Kind<Payment> = Kind::new("refund");
 
-/// Gateways forget idempotency keys, often after 24 hours. Until then a repeat under the key is harmless; after that the
-/// gateway is queried first. One hour is left for clock differences and for answers in flight.
-const KEYS_KEPT: Duration = Duration::from_secs(23 * 60 * 60);
-
-fn key_may_be_forgotten(wake: &Wake) -> bool {
-    Timestamp::system().since(wake.opened) >= KEYS_KEPT
+/// Until the gateway may have forgotten the key, a repeat under it is harmless; after that the gateway is queried first.
+fn key_may_be_forgotten(gateway: &impl Gateway, wake: &Wake) -> bool {
+    Timestamp::system().since(wake.opened) >= gateway.query_after()
 }
 
 /// Charges an order.
@@ -35,7 +31,7 @@ impl<G: Gateway> Effect for ChargeCard<G> {
         let PaymentState::Charging { terms: Terms { amount, currency, customer }, .. } = &payment.state else {
             return Err(Outage::new(format!("payment {order} is {}: nothing to charge", payment.state.name())));
         };
-        if key_may_be_forgotten(wake)
+        if key_may_be_forgotten(&*self.0, wake)
             && let Some(charged) = charged_before(&*self.0, order).await?
         {
             return Ok(charged);
@@ -100,7 +96,7 @@ impl<G: Gateway> Effect for RefundCharge<G> {
         let PaymentState::Refunding { terms, .. } = &payment.state else {
             return Err(Outage::new(format!("payment {order} is {}: nothing to refund", payment.state.name())));
         };
-        if key_may_be_forgotten(wake) && refunded_before(&*self.0, order).await? {
+        if key_may_be_forgotten(&*self.0, wake) && refunded_before(&*self.0, order).await? {
             return Ok(());
         }
         match self.0.refund(order, terms.amount, &format!("{REFUND}-{order}")).await? {

@@ -22,6 +22,11 @@ pub trait Gateway: Send + Sync + 'static {
         ""
     }
 
+    /// From which age on a charge or refund that is repeated is looked for first, because its key may be forgotten.
+    fn query_after(&self) -> Duration {
+        QUERY_AFTER
+    }
+
     /// Captures a charge.
     fn charge(
         &self,
@@ -80,6 +85,9 @@ pub struct Capture {
     pub refunded: bool,
 }
 
+/// Gateways forget idempotency keys, often after 24 hours. One hour is left for clock differences and for answers in flight.
+pub const QUERY_AFTER: Duration = Duration::from_secs(23 * 60 * 60);
+
 /// Below the ten seconds of an effect, so that the adapter reports the timeout with its details.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -89,6 +97,7 @@ pub struct HttpGateway {
     client: Client,
     base: String,
     server: String,
+    query_after: Duration,
 }
 
 #[derive(Serialize)]
@@ -134,13 +143,22 @@ impl HttpGateway {
         // A proxy of the environment cannot reach this machine as we do.
         let client = if url.as_ref().is_some_and(is_here) { builder.no_proxy() } else { builder }.build()?;
         let server = url.and_then(|url| url.host_str().map(Into::into)).unwrap_or_default();
-        Ok(Self { client, base: base.trim_end_matches('/').into(), server })
+        Ok(Self { client, base: base.trim_end_matches('/').into(), server, query_after: QUERY_AFTER })
+    }
+
+    /// Changes the age from which on the gateway is queried before anything is repeated; [`QUERY_AFTER`] by default.
+    pub fn with_query_after(self, query_after: Duration) -> Self {
+        Self { query_after, ..self }
     }
 }
 
 impl Gateway for HttpGateway {
     fn server(&self) -> &str {
         &self.server
+    }
+
+    fn query_after(&self) -> Duration {
+        self.query_after
     }
 
     async fn charge(

@@ -16,12 +16,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use millstream::Timestamp;
 use millstream::terminal::line;
 use tokio::time::sleep_until;
 
+use self::fault::{Fault, Service};
 use self::fleet::Fleet;
 use self::pauses::{Pauses, Struck};
 use self::schedule::{Schedule, Step};
@@ -61,6 +62,7 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
     let file = folder.path().join("schedule.json");
     fs::write(&file, schedule.text()?).with_context(|| format!("cannot write {}", file.display()))?;
     let Schedule { seed, minutes, steps } = &schedule;
+    ensure!(args.rate > 0.0 && args.rate.is_finite(), "--rate must be above 0");
     say(&format!("Seed {seed}: {} faults in {minutes} minutes, in {}", steps.len(), folder.path().display()))?;
     // What is dropped unfinished kills what it has started.
     let held = tokio::select! {
@@ -71,7 +73,7 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> Result<bool>
         let kept = folder.keep();
         say(&format!("\nSeed {seed} failed with this schedule:\n{}", schedule.text()?))?;
         say(&format!("Data and logs are kept in {}. To repeat it:", kept.display()))?;
-        say(&format!("  cargo xtask chaos --replay {}", kept.join("schedule.json").display()))?;
+        say(&format!("  cargo xtask chaos --rate {} --replay {}", args.rate, kept.join("schedule.json").display()))?;
     }
     held
 }
@@ -83,13 +85,15 @@ fn say(text: &str) -> Result<()> {
 async fn play(schedule: &Schedule, rate: f64, data: DataFolder) -> Result<bool> {
     let fleet = Fleet::start(data, schedule.seed).await?;
     let work = async {
-        let orders = (f64::from(schedule.minutes) * 60.0 * rate).ceil() as u64;
-        fleet.load(orders, Some(rate))?;
+        let submitted = (f64::from(schedule.minutes) * 60.0 * rate).ceil() as u64;
+        fleet.load(submitted, Some(rate))?;
         let struck = faults(&fleet, &schedule.steps).await?;
         say("Quiet.")?;
         let reports = fleet.loads_end().await?;
         let until = Timestamp::system();
-        fleet.ready().await?;
+        if let Err(error) = fleet.ready().await {
+            fleet.note_trouble(format!("{error:#}"));
+        }
         let outcome = check::run(check::Options {
             older_than: Duration::ZERO,
             looks: 60,
@@ -98,13 +102,21 @@ async fn play(schedule: &Schedule, rate: f64, data: DataFolder) -> Result<bool> 
         });
         let outcome = outcome.await?;
         let orders: Vec<Order> = Api::new(&fleet.http, &fleet.urls.orders).list("/orders", "orders").await?;
-        fleet.stop().await?;
+        let expected = poisoned(&struck);
+        let letters = fleet.dead_letters(Service::Orders).await?;
+        if letters < expected {
+            fleet.note_trouble(format!("{expected} events were poisoned, and there are {letters} dead letters"));
+        }
+        if let Err(error) = fleet.stop().await {
+            fleet.note_trouble(format!("{error:#}"));
+        }
         for report in reports {
             say(&format!("\n{report}"))?;
         }
         let ended: Vec<_> = orders.iter().filter_map(|order| order.ended_at).collect();
-        if ended.is_empty() {
-            fleet.note_trouble("no order has ended, so nothing was checked".into());
+        // Of what is submitted some is refused while something is down, and most is not.
+        if (ended.len() as u64) < submitted / 2 {
+            fleet.note_trouble(format!("{} orders of {submitted} have ended, so little was checked", ended.len()));
         }
         say(&format!("\n{}\n\n{outcome}", Pauses::of(&struck, ended, until)))?;
         Ok::<_, anyhow::Error>(outcome.exit_code() == 0)
@@ -114,11 +126,21 @@ async fn play(schedule: &Schedule, rate: f64, data: DataFolder) -> Result<bool> 
         failed = fleet.supervise() => failed.map(|()| false),
     };
     let mut troubles = fleet.troubles();
-    troubles.extend(panics(&fleet.data.path().join("logs"))?);
+    troubles.extend(panics(&fleet.data.path().join("logs")).unwrap_or_else(|error| vec![format!("{error:#}")]));
     for trouble in &troubles {
         say(&format!("TROUBLE: {trouble}"))?;
     }
     Ok(held? && troubles.is_empty())
+}
+
+/// How many events were poisoned since the broker was last put back, which may have taken those before with it.
+fn poisoned(struck: &[Struck]) -> usize {
+    let back = struck.iter().filter(|struck| struck.kind == Fault::PutBackBroker { ago_ms: 0 }.kind());
+    let since = back.map(|struck| struck.at + struck.lasted).max();
+    struck
+        .iter()
+        .filter(|struck| struck.kind == Fault::Poison.kind() && since.is_none_or(|since| struck.at > since))
+        .count()
 }
 
 /// Does them at their times, whichever are still going on.
@@ -145,7 +167,8 @@ fn panics(logs: &Path) -> Result<Vec<String>> {
     let mut found = vec![];
     for file in fs::read_dir(logs)? {
         let path = file?.path();
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&text);
         found.extend(
             text.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{}: {line}", path.display())),
         );

@@ -1,5 +1,7 @@
 //! One service or the gateway in a process of its own, as in production.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Subcommand};
@@ -41,6 +43,10 @@ pub struct Payments {
     /// URL of the payment gateway.
     #[arg(long, env = "GATEWAY_URL", value_name = "URL", default_value = "http://127.0.0.1:8090")]
     gateway_url: String,
+    /// Age from which a charge or refund that is repeated is looked up at the gateway first, since the gateway may have forgotten
+    /// its idempotency key.
+    #[arg(long, env = "GATEWAY_QUERY_AFTER", value_name = "DURATION", default_value = "23h", value_parser = humantime::parse_duration)]
+    gateway_query_after: Duration,
 }
 
 /// Options of the notifications service.
@@ -103,7 +109,9 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
     let (service, config, port) = match which {
         Which::Orders(config) => (orders::service(orders::Settings::default()), config, ports.orders()),
         Which::Inventory(config) => (inventory::service(), config, ports.inventory()),
-        Which::Payments(Payments { config, gateway_url }) => (payments(&gateway_url)?, config, ports.payments()),
+        Which::Payments(Payments { config, gateway_url, gateway_query_after }) => {
+            (payments(&gateway_url, gateway_query_after)?, config, ports.payments())
+        }
         Which::Notifications(Notifications { config, mail }) => {
             (notifications(&mail.settings())?, config, ports.notifications())
         }
@@ -125,9 +133,9 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
 ///
 /// # Errors
 /// When the URL cannot be one.
-pub fn payments(gateway_url: &str) -> Result<Service> {
-    let gateway = HttpGateway::new(gateway_url);
-    Ok(payments::service(gateway.with_context(|| format!("invalid gateway URL `{gateway_url}`"))?))
+pub fn payments(gateway_url: &str, query_after: Duration) -> Result<Service> {
+    let gateway = HttpGateway::new(gateway_url).with_context(|| format!("invalid gateway URL `{gateway_url}`"))?;
+    Ok(payments::service(gateway.with_query_after(query_after)))
 }
 
 /// The notifications service.

@@ -9,6 +9,7 @@ use millstream::service::Options;
 use millstream::terminal::note;
 use millstream_console::DemoAction;
 use nats_embedded::{Server, Setup, StartError};
+use payments::gateway::QUERY_AFTER;
 use reqwest::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -216,7 +217,7 @@ impl Shop {
         let [for_orders, for_inventory, for_payments, for_notifications, for_analytics] = listeners;
         let all = [
             (orders::service(settings), for_orders),
-            (serve::payments(&gateway_url)?, for_payments),
+            (serve::payments(&gateway_url, QUERY_AFTER)?, for_payments),
             (notifier, for_notifications),
             (analytics::service(), for_analytics),
         ];

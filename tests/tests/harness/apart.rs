@@ -12,6 +12,7 @@ use millstream::service::{Options, Rebuild};
 use millstream::testing::mongo::mongodb::Client;
 use millstream::testing::mongo::mongodb::bson::{Document, doc};
 use millstream::testing::{Broker, TestStore};
+use payments::gateway::QUERY_AFTER;
 use shop::whole::Urls;
 use shop::{gateway, serve};
 use tokio::net::{TcpListener, TcpSocket};
@@ -138,7 +139,7 @@ impl Apart {
         match name {
             "orders" => orders::service(self.orders),
             "inventory" => inventory::service(),
-            "payments" => serve::payments(&self.urls.gateway).unwrap(),
+            "payments" => serve::payments(&self.urls.gateway, QUERY_AFTER).unwrap(),
             "notifications" => serve::notifications(&notifications::Settings::default()).unwrap(),
             "analytics" => analytics::service(),
             other => panic!("there is no service {other}"),

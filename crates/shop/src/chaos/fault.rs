@@ -137,7 +137,7 @@ pub(super) enum Fault {
     PutBackStore { service: Service, ago_ms: u64 },
     /// `kill -9` of the gateway.
     KillGateway { down_ms: u64 },
-    /// The gateway forgets its idempotency keys after a second.
+    /// The gateway charges without an answer, fails until it has forgotten its idempotency keys, and is asked again.
     ForgetKeys { for_ms: u64 },
     /// The gateway answers badly.
     AilGateway { how: Ailment, for_ms: u64 },
@@ -152,7 +152,7 @@ pub(super) enum Fault {
 }
 
 /// What a fault needs for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Service(Service),
     Broker,
@@ -160,7 +160,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         Service::ALL.into_iter().map(Self::Service).chain([Self::Broker, Self::Gateway]).collect()
     }
 }
@@ -196,9 +196,9 @@ impl Fault {
         })
     }
 
-    /// What no other fault may meet while it lasts.
+    /// What no other fault may meet while it lasts, in the order of [`Part`].
     pub(super) fn needs(&self) -> Vec<Part> {
-        match self {
+        let mut parts = match self {
             Self::Kill { replicas, .. } | Self::Freeze { replicas, .. } => {
                 replicas.iter().map(|replica| Part::Service(replica.service)).collect()
             }
@@ -209,10 +209,15 @@ impl Fault {
             Self::KillAll { .. } | Self::PutBackBroker { .. } => Part::all(),
             Self::KillBroker { .. } | Self::FreezeBroker { .. } => vec![Part::Broker],
             Self::KillGateway { .. } | Self::ForgetKeys { .. } | Self::AilGateway { .. } => vec![Part::Gateway],
-            Self::DeleteConsumer { .. } | Self::PauseConsumer { .. } => vec![Part::Broker],
+            Self::DeleteConsumer { service, .. } | Self::PauseConsumer { service, .. } => {
+                vec![Part::Broker, Part::Service(*service)]
+            }
             Self::Poison => vec![Part::Broker, Part::Service(Service::Orders)],
             Self::Surge { .. } => vec![],
-        }
+        };
+        parts.sort_unstable();
+        parts.dedup();
+        parts
     }
 
     /// What it is called in the table at the end.

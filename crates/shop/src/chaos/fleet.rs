@@ -14,11 +14,11 @@ use tokio::net::TcpListener;
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::fault::{Replica, Service};
+use super::fault::{Part, Replica, Service};
 use super::line::Line;
-use super::program::{Place, Program, command};
+use super::program::{Place, Program, command, freeze};
 use crate::data::DataFolder;
 use crate::forward::forward;
 use crate::stock::{CATALOGUE, put};
@@ -32,6 +32,10 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How long an answer or a condition is waited for during a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// From which age on payments asks the gateway what it has done before it repeats it. A gateway that forgets its keys in a fault
+/// does so later.
+const QUERY_AFTER: &str = "2s";
+
 /// Of each product, so that none runs out: what an order is refused for must not depend on the order of messages.
 const PIECES: u64 = 1_000_000_000;
 /// The product of which there is none, so that orders are refused as well.
@@ -43,6 +47,8 @@ pub(super) struct Fleet {
     pub(super) urls: Urls,
     pub(super) gateway: Program,
     pub(super) replicas: BTreeMap<Replica, Member>,
+    /// Each is held by the fault that uses it.
+    pub(super) parts: BTreeMap<Part, Mutex<()>>,
     loads: Plain<Vec<Load>>,
     /// What went wrong beside the faults.
     troubles: Plain<Vec<String>>,
@@ -91,7 +97,7 @@ impl Fleet {
                 let mut args =
                     vec!["serve", service.name(), "--port", &port, "--nats-url", &nats, "--store-url", &store];
                 if service == Service::Payments {
-                    args.extend(["--gateway-url", &gateway_url]);
+                    args.extend(["--gateway-url", &gateway_url, "--gateway-query-after", QUERY_AFTER]);
                 }
                 let program = Program::new(&replica.to_string(), &logs, &args);
                 targets.push(place.address.to_string());
@@ -113,6 +119,7 @@ impl Fleet {
             urls,
             gateway,
             replicas,
+            parts: Part::all().into_iter().map(|part| (part, Mutex::default())).collect(),
             loads: Plain::default(),
             troubles: Plain::default(),
             broker: Mutex::new(Some(broker)),
@@ -155,8 +162,24 @@ impl Fleet {
                     program.start().await?;
                 }
             }
+            // Whoever holds it is starting or ending it.
+            if let Ok(mut broker) = self.broker.try_lock()
+                && let Some(running) = &mut *broker
+                && let Ok(status) = timeout(Duration::ZERO, running.ended()).await
+            {
+                self.note_trouble(format!("the broker ended by itself with {status}"));
+                *broker = Some(Server::start(&self.setup).await?);
+            }
             sleep(AGAIN).await;
         }
+    }
+
+    /// SIGKILL. A process that had already ended by itself is trouble.
+    pub(super) async fn kill(&self, program: &Program) -> Result<()> {
+        if let Some(status) = program.kill().await? {
+            self.note_trouble(format!("{} ended by itself with {status}", program.name));
+        }
+        Ok(())
     }
 
     pub(super) fn note_trouble(&self, trouble: String) {
@@ -251,6 +274,13 @@ impl Fleet {
             *broker = Some(Server::start(&self.setup).await?);
         }
         Ok(())
+    }
+
+    /// SIGSTOP, until it stands still.
+    pub(super) async fn freeze_broker(&self) {
+        if let Some(broker) = &*self.broker.lock().await {
+            freeze(broker.pid()).await;
+        }
     }
 
     pub(super) async fn signal_broker(&self, name: &str) {

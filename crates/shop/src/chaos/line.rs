@@ -1,12 +1,14 @@
 //! The connection of one process to the broker, which can be cut or go silent.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// What becomes of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,11 @@ async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receive
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((client, _)) = listener.accept() => drop(connections.spawn(carry(client, target, state.clone()))),
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => drop(connections.spawn(carry(client, target, state.clone()))),
+                // There may be too many files open for a moment.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            },
             Some(_) = connections.join_next() => {}
         }
     }

@@ -1,6 +1,6 @@
 //! A process that can be killed, frozen and started again at its place, with everything that it has ever said in one file.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a process may take to stop in order; its own limit is ten seconds.
 const STOPPING: Duration = Duration::from_secs(30);
@@ -62,11 +62,18 @@ impl Program {
         Ok(())
     }
 
-    /// SIGKILL, whatever it is doing.
-    pub(super) async fn kill(&self) -> Result<()> {
-        match self.child.lock().await.take() {
-            Some(mut child) => child.kill().await.with_context(|| format!("cannot kill {}", self.name)),
-            None => Ok(()),
+    /// SIGKILL, whatever it is doing; how it had ended, if it had already, by itself.
+    pub(super) async fn kill(&self) -> Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.lock().await.take() else { return Ok(None) };
+        let ended = child.try_wait()?;
+        child.kill().await.with_context(|| format!("cannot kill {}", self.name))?;
+        Ok(ended)
+    }
+
+    /// SIGSTOP, until it stands still.
+    pub(super) async fn freeze(&self) {
+        if let Some(pid) = self.child.lock().await.as_ref().and_then(Child::id) {
+            freeze(pid).await;
         }
     }
 
@@ -91,11 +98,29 @@ impl Program {
 
     /// How it has ended, if it has by itself.
     pub(super) async fn ended(&self) -> Option<ExitStatus> {
-        let mut child = self.child.lock().await;
+        // Whoever holds it is starting or ending it.
+        let mut child = self.child.try_lock().ok()?;
         let status = child.as_mut()?.try_wait().ok()??;
         *child = None;
         Some(status)
     }
+}
+
+/// Stops a process, and waits until none of its threads runs any more: they do until they are interrupted.
+pub(super) async fn freeze(pid: u32) {
+    nats_embedded::signal(pid, "STOP");
+    while threads(pid).is_ok_and(|mut states| states.any(|state| !matches!(state, Some('T' | 'Z' | 'X')))) {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The state of each thread of a process, as `/proc` has it.
+fn threads(pid: u32) -> std::io::Result<impl Iterator<Item = Option<char>>> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.flatten().map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        // The name before it may hold anything.
+        stat.rsplit_once(") ")?.1.chars().next()
+    }))
 }
 
 /// An address that is kept while nobody listens there: a bound socket that does not listen is in no listener's way, and keeps

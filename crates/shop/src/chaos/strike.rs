@@ -17,31 +17,38 @@ use super::line::State;
 use super::program::Program;
 use crate::{tryout, wire};
 
-/// How long a process needs at most until it stands still after SIGSTOP: its threads run on until they are interrupted.
-const STANDSTILL: Duration = Duration::from_millis(50);
+/// How long a gateway that forgets remembers a key: longer than payments repeats without asking, see `fleet.rs`.
+const KEYS_KEPT: Duration = Duration::from_secs(5);
+/// How long it charges again before it is itself again.
+const KEYS_MISSED: Duration = Duration::from_secs(2);
 
 impl Fleet {
-    /// Does it, and returns when it is over.
+    /// Does it once nothing else uses what it needs, and returns when it is over.
     pub(super) async fn strike(&self, fault: &Fault) -> Result<()> {
+        // All take them in the same order, so none waits for another that waits for it.
+        let mut used = vec![];
+        for part in fault.needs() {
+            used.push(self.parts[&part].lock().await);
+        }
         let wait = async |ms: u64| sleep(Duration::from_millis(ms)).await;
         match fault {
             Fault::Kill { replicas, down_ms } => {
                 let programs = replicas.iter().map(|replica| Ok(&self.member(*replica)?.program));
                 let programs: Vec<&Program> = programs.collect::<Result<_>>()?;
-                try_join_all(programs.iter().map(|program| program.kill())).await?;
+                try_join_all(programs.iter().map(|program| self.kill(program))).await?;
                 wait(*down_ms).await;
                 try_join_all(programs.iter().map(|program| program.start())).await?;
             }
             Fault::CrashLoop { replica, times, life_ms } => {
                 let program = &self.member(*replica)?.program;
                 for _ in 0..*times {
-                    program.kill().await?;
+                    self.kill(program).await?;
                     program.start().await?;
                     wait(*life_ms).await;
                 }
             }
             Fault::KillAll { down_ms } => {
-                let programs = try_join_all(self.programs().map(Program::kill));
+                let programs = try_join_all(self.programs().map(|program| self.kill(program)));
                 tokio::join!(programs, self.kill_broker()).0?;
                 wait(*down_ms).await;
                 self.start_programs().await?;
@@ -75,15 +82,22 @@ impl Fleet {
             Fault::PutBackBroker { ago_ms } => self.put_back_broker(*ago_ms).await?,
             Fault::PutBackStore { service, ago_ms } => self.put_back_store(*service, *ago_ms).await?,
             Fault::KillGateway { down_ms } => {
-                self.gateway.kill().await?;
+                self.kill(&self.gateway).await?;
                 wait(*down_ms).await;
                 self.gateway.start().await?;
             }
             Fault::ForgetKeys { for_ms } => {
-                self.gateway.kill().await?;
-                self.gateway.start_with(&["--remember-keys", "1s"]).await?;
-                wait(*for_ms).await;
-                self.gateway.kill().await?;
+                let keys_kept = format!("{}s", KEYS_KEPT.as_secs());
+                self.kill(&self.gateway).await?;
+                self.gateway.start_with(&["--remember-keys", &keys_kept]).await?;
+                self.ail(&json!({ "captureThenFail": 1.0 })).await?;
+                let down = KEYS_KEPT + Duration::from_secs(1);
+                sleep(Duration::from_millis(*for_ms).saturating_sub(down + KEYS_MISSED)).await;
+                self.ail(&json!({ "down": true })).await?;
+                sleep(down).await;
+                self.ail(&json!({})).await?;
+                sleep(KEYS_MISSED).await;
+                self.kill(&self.gateway).await?;
                 self.gateway.start().await?;
             }
             Fault::AilGateway { how, for_ms } => {
@@ -134,8 +148,7 @@ impl Fleet {
     async fn put_back_broker(&self, ago_ms: u64) -> Result<()> {
         let files = self.data.broker().join("jetstream");
         let copy = self.data.path().join("jetstream-copy");
-        self.signal_broker("STOP").await;
-        sleep(STANDSTILL).await;
+        self.freeze_broker().await;
         let copied = copy_folder(&files, &copy);
         self.signal_broker("CONT").await;
         copied?;
@@ -151,16 +164,15 @@ impl Fleet {
         let copy = self.data.path().join(format!("{service}-copy"));
         fs::create_dir_all(&copy)?;
         for program in &programs {
-            program.signal("STOP").await;
+            program.freeze().await;
         }
-        sleep(STANDSTILL).await;
         let copied = database(self.data.path(), service)?.iter().try_for_each(|file| copy_into(file, &copy));
         for program in &programs {
             program.signal("CONT").await;
         }
         copied?;
         sleep(Duration::from_millis(ago_ms)).await;
-        try_join_all(programs.iter().map(|program| program.kill())).await?;
+        try_join_all(programs.iter().map(|program| self.kill(program))).await?;
         for file in database(self.data.path(), service)? {
             fs::remove_file(file)?;
         }
@@ -173,6 +185,14 @@ impl Fleet {
         fs::remove_dir_all(&copy)?;
         try_join_all(programs.iter().map(|program| program.start())).await?;
         Ok(())
+    }
+
+    /// How many a service has.
+    pub(super) async fn dead_letters(&self, service: Service) -> Result<usize> {
+        let broker = jetstream::new(wire::broker(&self.urls.nats).await?);
+        let stream = format!("DLQ_{}", service.name().to_uppercase());
+        let stream = broker.get_stream(&stream).await.with_context(|| format!("cannot look at {stream}"))?;
+        Ok(usize::try_from(stream.cached_info().state.messages)?)
     }
 
     async fn ail(&self, faults: &Value) -> Result<()> {
