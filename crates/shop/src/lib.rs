@@ -1,6 +1,7 @@
 //! The shop's one binary: its services one by one or all in one process, and what plays with them and checks them.
 #![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod backup;
 pub mod chaos;
 pub mod check;
 pub mod data;

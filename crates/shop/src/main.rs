@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use millstream::signals::asked_to_stop;
 use millstream::terminal;
-use shop::{chaos, check, demo, forward, gateway, health, load, serve, trickle, up};
+use shop::{backup, chaos, check, demo, forward, gateway, health, load, serve, trickle, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Submit a few demo orders per second to a running shop
     Trickle(trickle::Options),
+    /// Copy the databases of a shop that was started with `shop up`
+    Backup(backup::Args),
     /// Run a shop of many processes under load with faults of every kind, and check it at the end
     Chaos(chaos::Args),
     /// Check a health endpoint: exit code 0 if ready
@@ -64,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Check(options) => look(options).await,
         Command::Trickle(options) => trickle::run(options, asked_to_stop()).await.map(|()| 0),
         Command::Chaos(args) => chaos::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),
+        Command::Backup(args) => backup::run(&args).map(|()| 0),
         Command::Health(options) => health::run(options).await.map(|good| u8::from(!good)),
         Command::Forward(options) => forward::run(options, asked_to_stop()).await.map(|()| 0),
         Command::Demo(args) => demo::run(args, asked_to_stop()).await.map(|good| u8::from(!good)),

@@ -1,6 +1,8 @@
 //! The program as it is called, where only a process of its own shows what it does.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod drills;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
