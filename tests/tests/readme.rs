@@ -58,11 +58,12 @@ fn an_order() -> OrderConfirmed {
 // README: test
 #[test]
 fn a_confirmed_order_earns_a_point_a_euro() {
-    let mut bench = millstream::workbench::Workbench::of(&service());
-    let order = bench.received(an_order());
-    let (customer, euros) = (order.user_id.to_string(), order.total.minor() / 100);
-    bench.handle(&Earn, &order).unwrap();
-    assert_eq!(bench.get::<Points>(&customer).unwrap().balance, euros);
+    let mut sim = millstream::sim::Sim::new(0).with(&service(), 1);
+    let order = an_order();
+    sim.publish(&order);
+    sim.settle().unwrap();
+    let points: Points = sim.get("loyalty", &order.user_id.to_string()).unwrap();
+    assert_eq!(points.balance, order.total.minor() / 100);
 }
 // README: end
 

@@ -199,7 +199,7 @@ const MODULES: [(&str, &[&str]); 40] = [
     // For tests.
     ("testing", &["broker", "commands", "config", "declare", "http", "release", "run", "service", "telemetry"]),
     ("workbench", &["service", "store", "telemetry"]),
-    ("sim", &["service", "store", "telemetry"]),
+    ("sim", &["operator", "service", "store", "telemetry"]),
 ];
 
 /// The sources of the toolkit by their path below its `src`, without comments, tests and the suite for stores.

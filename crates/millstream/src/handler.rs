@@ -29,7 +29,7 @@
 //! const ASK: Kind<Visit> = Kind::new("ask");
 //!
 //! /// The command, and the body of its request.
-//! #[derive(Serialize, Deserialize)]
+//! #[derive(Clone, Serialize, Deserialize)]
 //! struct Book { email: String }
 //!
 //! impl Command for Book {
@@ -102,13 +102,13 @@
 //! #     async fn post(&self, _key: &str, _to: &str) -> std::io::Result<u16> { Ok(200) }
 //! # }
 //! # #[cfg(feature = "testing")] {
-//! # let mut bench = millstream::workbench::Workbench::of(&service(Mails));
-//! # let id = Id::random(bench.now);
-//! # bench.command(id, &Book { email: "ada@example.com".into() }).unwrap();
-//! # assert!(bench.command(id, &Book { email: "ada".into() }).is_err());
-//! # assert!(bench.claim::<Ask>(&id.to_string()));
-//! # bench.settle(&Ask { mails: Mails }, &id.to_string(), Answer::Taken);
-//! # assert!(matches!(bench.get::<Visit>(&id.to_string()).unwrap().asked, Asked::Taken));
+//! # let mut sim = millstream::sim::Sim::new(0).with(&service(Mails), 1);
+//! # let booked = sim.call("visits", None, Book { email: "ada@example.com".into() });
+//! # let refused = sim.call("visits", None, Book { email: "ada".into() });
+//! # sim.settle().unwrap();
+//! # assert!(sim.reply::<Visit>(refused).unwrap().is_err());
+//! # let visit = sim.reply::<Visit>(booked).unwrap().unwrap();
+//! # assert!(matches!(sim.get::<Visit>("visits", &visit.id).unwrap().asked, Asked::Taken));
 //! # }
 //! ```
 

@@ -56,10 +56,10 @@
 //! }
 //!
 //! # #[cfg(feature = "testing")] {
-//! let mut bench = millstream::workbench::Workbench::of(&service());
-//! let event = bench.received(Measured { sensor: "roof".into(), celsius: 31 });
-//! bench.handle(&Note, &event).unwrap();
-//! assert_eq!(bench.get::<Highest>("roof").unwrap().celsius, 31);
+//! let mut sim = millstream::sim::Sim::new(0).with(&service(), 1);
+//! sim.publish(&Measured { sensor: "roof".into(), celsius: 31 });
+//! sim.settle().unwrap();
+//! assert_eq!(sim.get::<Highest>("weather", "roof").unwrap().celsius, 31);
 //! # }
 //! ```
 //!

@@ -6,6 +6,21 @@
 //! the last messages that it had acknowledged. Whatever happens is
 //! determined by the seed, so what fails once fails again.
 //!
+//! A test of a service is one world in which nothing goes wrong: add the service, publish what it reads or call what it offers, let the
+//! world settle, and look at documents, replies, counts and dead letters.
+//!
+//! ```
+//! # use millstream::{Event, Service, sim::Sim};
+//! # fn example(service: Service, placed: impl Event) {
+//! let mut sim = Sim::new(0).with(&service, 1);
+//! sim.publish(&placed);
+//! sim.settle().unwrap();
+//! assert!(sim.dead_letters("shipping").is_empty());
+//! # }
+//! ```
+//!
+//! With [`Sim::with_operators`] dead letters are redriven, edited and discarded meanwhile, by what [`crate::operator`] decides and sends.
+//!
 //! What decides is the planner that services run with in production; around it is a shell of the simulator's own, which does step
 //! by step what the engine does.
 
@@ -14,6 +29,7 @@ pub mod broker;
 mod course;
 mod faults;
 mod hunt;
+mod operators;
 mod random;
 mod replica;
 mod tails;

@@ -1,5 +1,8 @@
-//! A service's handlers on a bench: documents in memory, no broker, no store, no clock. For unit tests of handlers, and for
-//! walking the state space of several services together.
+//! A service's handlers on a bench: documents in memory, no broker, no store, no clock. For tables of what a handler does in each
+//! state, and for walking the state space of several services together, which needs states that are cheap to copy.
+//!
+//! A test of a service is one of [`crate::sim::Sim`], which has its retries, dead letters, effects and deadlines as they are in
+//! production; the bench has none of them.
 
 use std::collections::BTreeMap;
 use std::fmt;

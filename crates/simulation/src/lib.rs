@@ -1,13 +1,14 @@
 //! The shop's five services, as they are, in Millstream's simulator: orders are placed, some cancelled, while messages are repeated
 //! and processes killed; and when all is at rest, what must hold is checked.
 //!
-//! `accounts.rs` is a service that does what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate_everywhere`] is what
+//! `accounts.rs` and `letters.rs` are services that do what the shop does not; `gateway.rs` is the card company, which answers late and keeps its keys; `invariants.rs` has what must hold; [`simulate_everywhere`] is what
 //! `cargo xtask simulate` runs, and [`cost`] what `cargo xtask budget` counts.
 
 mod accounts;
 pub mod cost;
 mod gateway;
 mod invariants;
+mod letters;
 
 use std::sync::Arc;
 
@@ -52,12 +53,17 @@ pub fn simulate(seeds: impl IntoIterator<Item = u64>, faults: Faults) -> Result<
     )
 }
 
-/// Runs both worlds for each seed, the shop's and that of the accounts, on all cores; of several failures the one of the lowest seed.
+/// Runs all worlds for each seed, the shop's, that of the accounts and that of the dead letters, on all cores; of several failures the
+/// one of the lowest seed.
 ///
 /// # Errors
 /// What was found.
 pub fn simulate_everywhere(seeds: std::ops::Range<u64>, faults: Faults) -> Result<u64, Box<Failure>> {
-    on_all_cores(seeds, |part| simulate(part.clone(), faults).and_then(|_| accounts::simulate(part, faults)))
+    on_all_cores(seeds, |part| {
+        simulate(part.clone(), faults)?;
+        accounts::simulate(part.clone(), faults)?;
+        letters::simulate(part, faults)
+    })
 }
 
 fn on_all_cores(
@@ -159,6 +165,13 @@ mod tests {
     #[test]
     fn whatever_happens_to_accounts_none_is_overdrawn_and_no_message_is_lost() {
         if let Err(failure) = on_all_cores(0..seeds(), |part| accounts::simulate(part, Faults::all())) {
+            panic!("{failure}");
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_dead_letters_each_is_redriven_once_and_what_is_discarded_stays_so() {
+        if let Err(failure) = on_all_cores(0..seeds(), |part| letters::simulate(part, Faults::all())) {
             panic!("{failure}");
         }
     }

@@ -128,8 +128,8 @@ impl Delivery {
     pub fn is_to_be_handled(&self, entry: Option<&Entry>) -> bool {
         match (entry, self.redrive()) {
             (Some(entry), _) if entry.answers() => false,
-            (Some(entry), Some(number)) if number > 0 => number >= entry.redrives,
-            (Some(_), _) => true,
+            // Once it was redriven, only the latest redrive knows which record its outcome is to replace.
+            (Some(entry), number) => number.unwrap_or_default() >= entry.redrives,
             (None, None) => !self.settled,
             // A redrive of what the journal does not know is none; a changed copy is a message of its own.
             (None, Some(number)) => number == 0,

@@ -123,7 +123,7 @@ impl Plan<'_> {
         reply: Option<Bytes>,
     ) {
         let mut emits = staged.emitted;
-        // Whichever delivery it was, the record says that a redrive is on its way.
+        // The record says that a redrive is on its way.
         if let (Some(delivery), Some(redrives)) =
             (delivery, entry.map(|entry| entry.redrives).filter(|count| *count > 0))
         {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::header::HeaderMap;
 use bytes::Bytes;
 use fail::fail_point;
 use serde_json::{Value, json};
@@ -32,7 +33,7 @@ impl Operator {
         let letters = self.letters().await?;
         let letter = letters.get(service, id);
         let letter = letter.ok_or_else(|| OperatorError::NotFound(format!("{service} has no dead letter {id}")))?;
-        let copy = Id::derived(id.time().unwrap_or_default(), "edit", &[&id.bytes()[..], &payload].concat(), 0);
+        let copy = copy_id(id, &payload);
         let refused = |why: String| Err(OperatorError::Refused(why));
         let now = Timestamp::system();
         let same = letter.state == LetterState::Edited && letter.edited_to == Some(copy);
@@ -55,10 +56,7 @@ impl Operator {
         if size > most {
             return refused(format!("the message would have {size} bytes, and a service takes {most}"));
         }
-        let mut record = mark(letter, "edited", letter.redrives, by, now);
-        put(&mut record, "Millstream-Edited-To", &copy.to_string());
-        put(&mut record, TTL, &ttl());
-        let record = expecting(record, letter);
+        let record = expecting(edited(letter, copy, by, now), letter);
         if wire_size(&record, &letter.payload) > self.client.max_payload() {
             return refused("its record is as large as the broker takes, and cannot be marked".into());
         }
@@ -89,8 +87,21 @@ impl Operator {
     }
 }
 
+/// The id of a changed copy: that of the same edit is the same.
+pub(crate) fn copy_id(of: Id, payload: &[u8]) -> Id {
+    Id::derived(of.time().unwrap_or_default(), "edit", &[&of.bytes()[..], payload].concat(), 0)
+}
+
+/// What says in the record that a changed copy was sent in its place.
+pub(crate) fn edited(letter: &DeadLetter, copy: Id, by: &By, at: Timestamp) -> HeaderMap {
+    let mut headers = mark(letter, "edited", letter.redrives, by, at);
+    put(&mut headers, "Millstream-Edited-To", &copy.to_string());
+    put(&mut headers, TTL, &ttl());
+    headers
+}
+
 /// The changed copy, as its service gets it.
-fn changed(letter: &DeadLetter, copy: Id, payload: Bytes) -> Option<Outgoing> {
+pub(crate) fn changed(letter: &DeadLetter, copy: Id, payload: Bytes) -> Option<Outgoing> {
     const ITS_OWN: [&str; 3] = [header::ID, header::CAUSATION, header::MSG_ID];
     let ours = |name: &str| name.starts_with("Nats-") || name.starts_with("Millstream-");
     let mut headers = but(&letter.wire, |name| ours(name) || ITS_OWN.contains(&name));

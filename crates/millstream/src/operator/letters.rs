@@ -202,7 +202,8 @@ impl Moves {
     }
 }
 
-fn letter(service: &str, stored: Stored, whole: bool) -> DeadLetter {
+/// A record as it stands in the service's stream; `whole` keeps its headers as they are on the wire.
+pub(crate) fn letter(service: &str, stored: Stored, whole: bool) -> DeadLetter {
     let get = |name: &str| stored.header(name);
     let ours = |name: &str| get(&format!("Millstream-{name}"));
     let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();

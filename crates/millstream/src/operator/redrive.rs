@@ -179,7 +179,10 @@ impl Operator {
         let mut report = Report::default();
         let mut going: Vec<&DeadLetter> = vec![];
         for letter in letters.list(&named(filter)) {
-            match dealt_with(letter).or_else(|| under_way(letter)).or_else(|| over(limit, going.len())) {
+            match dealt_with(letter)
+                .or_else(|| under_way(letter, Timestamp::system()))
+                .or_else(|| over(limit, going.len()))
+            {
                 Some(why) => report.add(fate(letter, letter.redrives, Outcome::Held, Some(why))),
                 None if dry_run => report.add(fate(letter, letter.redrives, Outcome::WouldGo, None)),
                 None => going.push(letter),
@@ -194,11 +197,8 @@ impl Operator {
             let entries: Vec<_> =
                 window.iter().map(|letter| entry(letter, "discard", by, now, details(letter))).collect();
             self.audit(&entries).await?;
-            let marked = window.iter().map(|letter| {
-                let mut headers = mark(letter, "discarded", letter.redrives, by, now);
-                put(&mut headers, TTL, &ttl());
-                self.fitting(letter, expecting(headers, letter))
-            });
+            let marked =
+                window.iter().map(|letter| self.fitting(letter, expecting(discarded(letter, by, now), letter)));
             let stored = self.store_all(marked, || fail_point!("before_discard")).await;
             let silent = stored.iter().all(|stored| stored.as_ref().is_err_and(NotStored::is_silence));
             if silent {
@@ -325,7 +325,7 @@ fn named(filter: &DeadFilter) -> DeadFilter {
     DeadFilter { all: filter.all || filter.id.is_some(), ..filter.clone() }
 }
 
-fn dealt_with(letter: &DeadLetter) -> Option<String> {
+pub(crate) fn dealt_with(letter: &DeadLetter) -> Option<String> {
     let who = letter.who.as_ref().map_or(String::new(), |who| format!(" by {who}"));
     match letter.state {
         LetterState::Dead | LetterState::Redriving => None,
@@ -335,8 +335,8 @@ fn dealt_with(letter: &DeadLetter) -> Option<String> {
     }
 }
 
-fn under_way(letter: &DeadLetter) -> Option<String> {
-    let fresh = Timestamp::system().since(letter.at) < ON_ITS_WAY;
+pub(crate) fn under_way(letter: &DeadLetter, now: Timestamp) -> Option<String> {
+    let fresh = now.since(letter.at) < ON_ITS_WAY;
     (letter.state == LetterState::Redriving && fresh)
         .then(|| format!("it has been on its way back to its service since {}", letter.at))
 }
@@ -346,7 +346,7 @@ fn over(limit: usize, going: usize) -> Option<String> {
 }
 
 /// The number of the redrive that is due.
-fn number(letter: &DeadLetter) -> u32 {
+pub(crate) fn number(letter: &DeadLetter) -> u32 {
     letter.redrives + u32::from(letter.state != LetterState::Redriving)
 }
 
@@ -406,6 +406,13 @@ pub(crate) fn expecting(mut headers: HeaderMap, letter: &DeadLetter) -> HeaderMa
     headers
 }
 
+/// What says in the record that it was given up for good.
+pub(crate) fn discarded(letter: &DeadLetter, by: &By, at: Timestamp) -> HeaderMap {
+    let mut headers = mark(letter, "discarded", letter.redrives, by, at);
+    put(&mut headers, TTL, &ttl());
+    headers
+}
+
 /// Where a service gets a dead letter of its own back.
 pub(crate) fn redrive_subject(letter: &DeadLetter) -> Option<String> {
     let rest = letter.record.strip_prefix("dlq.")?;
@@ -415,7 +422,7 @@ pub(crate) fn redrive_subject(letter: &DeadLetter) -> Option<String> {
 
 /// What goes back to the service: the message as it was, what its record knows, and where the record is. All services share the
 /// queue, so the id of what is sent there names the service.
-fn redrive_of(letter: &DeadLetter, number: u32, record: u64) -> Outgoing {
+pub(crate) fn redrive_of(letter: &DeadLetter, number: u32, record: u64) -> Outgoing {
     const OF_THE_RECORD: [&str; 5] = [STATE, COUNT, "Millstream-Who", "Millstream-Why", "Millstream-Acted"];
     let mut headers = but(&letter.wire, |name| name.starts_with("Nats-") || OF_THE_RECORD.contains(&name));
     put(&mut headers, NUMBER, &number.to_string());

@@ -154,6 +154,9 @@ impl Sim {
 
     /// One action, chosen by the seed.
     fn action(&mut self) {
+        if !self.operators.is_empty() && self.random.per_mille(60) {
+            return self.operate();
+        }
         let app = self.random.below(self.apps.len());
         let replica = self.random.below(self.apps[app].replicas.len());
         let kind = self.random.below(100);

@@ -15,6 +15,7 @@ use crate::service::Service;
 use crate::sim::app::App;
 use crate::sim::broker::{SimBroker, StreamConfig};
 use crate::sim::faults::Faults;
+use crate::sim::operators::Operators;
 use crate::sim::random::Random;
 use crate::telemetry::Metric;
 use crate::unit::Work;
@@ -58,6 +59,7 @@ pub struct Sim {
     /// What is done after so many actions.
     pub(super) acts: Vec<(usize, Act)>,
     pub(super) log: Vec<String>,
+    pub(super) operators: Operators,
 }
 
 impl fmt::Debug for Sim {
@@ -93,6 +95,7 @@ impl Sim {
             frozen: vec![],
             acts: vec![],
             log: vec![],
+            operators: Operators::default(),
         }
     }
 
@@ -103,7 +106,7 @@ impl Sim {
         self
     }
 
-    /// Adds a service with so many replicas.
+    /// Adds a service with so many replicas, and the streams that it publishes to and reads.
     ///
     /// # Panics
     /// When two services own the same stream.
@@ -116,7 +119,7 @@ impl Sim {
         let mut dead = StreamConfig::new(stream_name(app.name), subjects(app.name));
         (dead.max_msgs_per_subject, dead.allow_message_ttl) = (Some(1), true);
         self.create(dead);
-        for stream in app.publishes.clone() {
+        for stream in app.publishes.iter().copied().chain(service.reads.iter().map(|reading| reading.stream)) {
             self.create(StreamConfig::new(stream.name, format!("{}.>", stream.domain)));
         }
         self.apps.push(app);
@@ -175,7 +178,7 @@ impl Sim {
         Call(self.calls.len() - 1)
     }
 
-    fn app(&self, service: &str) -> usize {
+    pub(super) fn app(&self, service: &str) -> usize {
         let found = self.apps.iter().position(|app| app.name == service);
         found.unwrap_or_else(|| panic!("there is no service `{service}` in the simulation"))
     }
@@ -198,7 +201,7 @@ impl Sim {
     /// Publishes an event as another system would.
     ///
     /// # Panics
-    /// When no service owns its stream.
+    /// When no service has its stream.
     pub fn publish<E: Event>(&mut self, event: &E) -> Id {
         let id = self.id("event");
         let meta = Meta { id, time: self.now(), correlation: id.to_string(), causation: None, traceparent: None };
