@@ -148,7 +148,7 @@ const MODULES: [(&str, &[&str]); 40] = [
     ("answers", &["commands", "engine", "protocol", "store"]),
     ("discovery", &["answers", "broker", "engine", "http", "protocol", "release", "telemetry"]),
     // A service, and running it.
-    ("service", &["commands", "durable", "release", "store", "supervisor", "telemetry"]),
+    ("service", &["commands", "config", "durable", "release", "store", "supervisor", "telemetry"]),
     ("rebuild", &["broker", "service", "store"]),
     ("stopping", &["broker", "durable", "engine"]),
     (

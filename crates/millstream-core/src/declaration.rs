@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dead_letter;
 use crate::event::Stream;
+use crate::server::MOST;
 
 /// What a service needs of the broker. The stream of its dead letters follows from its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Declaration {
     pub publishes: Vec<Published>,
     /// The streams that it reads.
     pub reads: Vec<Read>,
+    /// How many servers of a cluster keep each of its streams; `None` leaves that to whoever makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<usize>,
 }
 
 impl fmt::Display for Declaration {
@@ -83,7 +87,10 @@ fn check(all: &[Declaration]) -> Result<(), String> {
     }
     let (mut streams, mut domains, mut services) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     let reserved = [dead_letter::REDRIVE.to_owned(), "AUDIT".into()];
-    for Declaration { service, publishes, reads, .. } in all {
+    for Declaration { service, publishes, reads, replicas, .. } in all {
+        if replicas.is_some_and(|replicas| !(1..=MOST).contains(&replicas)) {
+            return Err(format!("`{service}`: a stream has from 1 to {MOST} replicas"));
+        }
         let names =
             publishes.iter().flat_map(|own| [&own.stream, &own.domain]).chain(reads.iter().map(|of| &of.stream));
         for name in [service].into_iter().chain(names) {
@@ -138,6 +145,7 @@ mod tests {
             release: "1.0.0".into(),
             publishes: publishes.iter().map(published).collect(),
             reads: reads.iter().map(read).collect(),
+            replicas: None,
         }
     }
 
@@ -149,7 +157,7 @@ mod tests {
     fn what_services_print_one_after_the_other_is_read_back() {
         let all = [
             declaration("bank", &[("BANK", "bank")], &[]),
-            declaration("ledger", &[("LEDGER", "ledger")], &[("BANK", false)]),
+            Declaration { replicas: Some(3), ..declaration("ledger", &[("LEDGER", "ledger")], &[("BANK", false)]) },
             declaration("mirror", &[], &[("BANK", true), ("LEDGER", false)]),
         ];
         assert_eq!(read(&text(&all)).unwrap(), all);
@@ -170,6 +178,7 @@ mod tests {
             (vec![declaration("b", &[("B", "b.>")], &[])], "`b.>`"),
             (vec![declaration("b", &[], &[("A\", \">", false)])], "`A\", \">`"),
             (vec![declaration("", &[], &[])], "``"),
+            (vec![Declaration { replicas: Some(7), ..bank() }], "from 1 to 5 replicas"),
         ] {
             let why = read(&text(&all)).unwrap_err();
             assert!(why.contains(part), "`{part}` is missing in: {why}");

@@ -39,6 +39,8 @@ pub mod replicas;
 pub mod retry;
 pub mod rights;
 #[doc(hidden)]
+pub mod server;
+#[doc(hidden)]
 pub mod stored;
 pub mod timing;
 pub mod unit;

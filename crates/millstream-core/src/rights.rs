@@ -176,6 +176,7 @@ mod tests {
             release: "1.0.0".into(),
             publishes: vec![own],
             reads: vec![Read { stream: "BANK".into(), best_effort: false }],
+            replicas: None,
         }
     }
 

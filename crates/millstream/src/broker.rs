@@ -8,6 +8,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::Config as StreamConfig;
 use async_nats::{Client, Event};
+use millstream_core::server::{Known, known};
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -30,6 +31,8 @@ pub(crate) struct Broker {
     refusals: Arc<Refusals>,
     /// Whether the service makes and changes streams itself.
     pub(crate) declares: bool,
+    /// How many replicas its streams are to have; `None` if the broker's servers decide.
+    replicas: Option<usize>,
 }
 
 /// The state of the connection.
@@ -108,8 +111,14 @@ impl Broker {
             .connect(config.nats_url.servers())
             .await
             .map_err(|error| error.to_string())?;
+        let known = known_of(&client);
+        if let Some(why) = known.refused {
+            return Err(why);
+        }
+        known.lacks.iter().for_each(|lack| tracing::warn!("{lack}"));
         let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
-        Ok(Self { client, jetstream, link, refusals, declares: !config.await_declared })
+        let (declares, replicas) = (!config.await_declared, config.stream_replicas);
+        Ok(Self { client, jetstream, link, refusals, declares, replicas })
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -128,12 +137,19 @@ impl Broker {
     }
 
     /// Has a stream as the service needs it: declares it, or only compares it where the service declares nothing.
-    pub(crate) async fn ensure(&self, wanted: StreamConfig, release: &Release) -> Result<(), DeclareError> {
+    pub(crate) async fn ensure(&self, mut wanted: StreamConfig, release: &Release) -> Result<(), DeclareError> {
+        wanted.num_replicas = self.replicas.unwrap_or_default();
         if self.declares {
             return declare(&self.jetstream, wanted, release).await.map(drop);
         }
         expect(&self.jetstream, &wanted, release).await
     }
+}
+
+/// What is known of the server that a client is connected to.
+pub(crate) fn known_of(client: &Client) -> Known {
+    let server = client.server_info();
+    known(&server.version, server.cluster.is_some())
 }
 
 /// What the subjects begin with on which a service gets its answers: `_INBOX_payments`. A prefix of its own lets the broker's

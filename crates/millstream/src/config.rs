@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
+use millstream_core::server::MOST;
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -42,6 +43,11 @@ pub struct Config {
         default_missing_value = "true", value_parser = Checked(read_bool),
     )]
     pub await_declared: bool,
+
+    /// How many servers of a cluster keep each stream that the service makes: 1 to 5. A stream that has fewer is raised, and none is
+    /// lowered. Default: 3 in a cluster of three servers or more, 1 otherwise.
+    #[arg(long, env = "STREAM_REPLICAS", value_name = "COUNT", value_parser = Checked(read_replicas))]
+    pub stream_replicas: Option<usize>,
 
     /// Print what the service needs of the broker, as JSON for `millstream declare`, and exit.
     #[arg(long)]
@@ -93,6 +99,7 @@ impl Config {
             nats_creds: None,
             nats_ca: None,
             await_declared: false,
+            stream_replicas: None,
             declare: false,
             store_url: Some(store_url),
             store_ca: None,
@@ -288,6 +295,11 @@ fn read_count(text: &str) -> Result<u64, String> {
     count.ok_or_else(|| format!("`{text}` is not a valid count: expected a whole number from 1 on"))
 }
 
+fn read_replicas(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
+    count.ok_or_else(|| format!("`{text}` is not a valid number of replicas: expected a whole number from 1 to {MOST}"))
+}
+
 fn read_duration(text: &str) -> Result<Duration, String> {
     let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero());
     read.ok_or_else(|| format!("`{text}` is not a valid duration: expected one such as `14days` or `36h`"))
@@ -335,6 +347,7 @@ mod tests {
             ("--port", "80000", "HTTP_PORT", "65535"),
             ("--log-format", "xml", "LOG_FORMAT", "`pretty` or `json`"),
             ("--log", "loud=very", "LOG", "info,millstream=debug"),
+            ("--stream-replicas", "0", "STREAM_REPLICAS", "from 1 to 5"),
             ("--unpublished-limit", "0", "UNPUBLISHED_LIMIT", "from 1 on"),
             ("--journal-retention", "14 moons", "JOURNAL_RETENTION", "14days"),
             ("--await-declared", "maybe", "AWAIT_DECLARED", "`true` nor `false`"),
@@ -385,6 +398,7 @@ mod tests {
             "NATS_CREDS",
             "NATS_CA",
             "AWAIT_DECLARED",
+            "STREAM_REPLICAS",
             "STORE_URL",
             "STORE_CA",
             "LOG_FORMAT",

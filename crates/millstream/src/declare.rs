@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, UpdateStreamError};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use millstream_core::declaration::Published;
+use millstream_core::server::{Replicas, replicas};
 
 use crate::dead_letter;
 use crate::release::Release;
@@ -15,6 +16,9 @@ pub(crate) const PARTITIONS: &str = "millstream.partitions";
 
 /// In a stream's metadata: the durables that hold it, separated by commas.
 pub(crate) const READERS: &str = "millstream.readers";
+
+/// The field with the number of a stream's copies.
+const REPLICAS: &str = "num_replicas";
 
 /// In a durable's metadata: `true` if what it has not read yet may be taken away.
 pub(crate) const BEST_EFFORT: &str = "millstream.best_effort";
@@ -44,7 +48,7 @@ pub(crate) fn redrives() -> Config {
     wanted
 }
 
-/// A stream in a file, without limits, that refuses what does not fit.
+/// A stream in a file, without limits, that refuses what does not fit. It asks for no number of replicas (`num_replicas: 0`).
 pub(crate) fn limits(name: &str, subjects: String) -> Config {
     Config {
         name: name.into(),
@@ -77,24 +81,83 @@ pub(crate) enum Done {
 /// the field.
 pub(crate) async fn declare(jetstream: &Context, mut wanted: Config, release: &Release) -> Result<Done, DeclareError> {
     release.sign(&mut wanted.metadata);
-    let name = wanted.name.clone();
-    let Some(have) = find(jetstream, &name).await?.map(|info| info.config) else {
-        let created = jetstream.create_stream(wanted).await;
-        return created.map(|_| Done::Made).map_err(|error| DeclareError::Away(error.to_string()));
+    let asked = Some(wanted.num_replicas).filter(|asked| *asked > 0);
+    let Some(info) = find(jetstream, &wanted.name).await? else {
+        let clustered = jetstream.client().server_info().cluster.is_some();
+        return create(jetstream, wanted, replicas(asked, clustered, None)).await;
     };
-    let Some((mut fields, changed)) = changes(&have, wanted, release)? else { return Ok(Done::Left) };
-    if changed == have {
-        return Ok(Done::Nothing);
+    let have = info.config;
+    // A single server says nothing of a cluster here. Some versions of it take any number of replicas, and do not find the stream
+    // again at their next start.
+    let clustered = info.cluster.is_some();
+    let Replicas { wanted: number, otherwise } = replicas(asked, clustered, Some(have.num_replicas));
+    if !clustered && number > have.num_replicas {
+        return Err(DeclareError::TooFew { stream: wanted.name, replicas: number, error: "it is a single one".into() });
     }
+    wanted.num_replicas = number;
+    let Some((mut fields, mut changed)) = changes(&have, wanted, release)? else { return Ok(Done::Left) };
     if changed.metadata != have.metadata {
         fields.push("metadata");
     }
-    let updated = jetstream.update_stream(&changed).await;
-    let refused = |error: async_nats::jetstream::context::UpdateStreamError| DeclareError::Refused {
-        stream: name,
-        error: error.to_string(),
-    };
-    updated.map(|_| Done::Changed(fields)).map_err(refused)
+    loop {
+        if changed == have {
+            return Ok(Done::Nothing);
+        }
+        match jetstream.update_stream(&changed).await {
+            Ok(_) => break,
+            Err(error) if lacks_servers(&error) && otherwise.is_some_and(|fewer| fewer < changed.num_replicas) => {
+                let replicas = have.num_replicas;
+                tracing::warn!(
+                    stream = changed.name,
+                    replicas,
+                    "the cluster has too few servers to raise the stream's replicas"
+                );
+                changed.num_replicas = replicas;
+                fields.retain(|field| *field != REPLICAS);
+            }
+            Err(error) => return Err(refusal(changed, &error)),
+        }
+    }
+    if changed.num_replicas > have.num_replicas {
+        let (from, to) = (have.num_replicas, changed.num_replicas);
+        tracing::info!(stream = changed.name, from, to, "the stream's replicas were raised");
+    }
+    Ok(Done::Changed(fields))
+}
+
+async fn create(jetstream: &Context, mut wanted: Config, number: Replicas) -> Result<Done, DeclareError> {
+    wanted.num_replicas = number.wanted;
+    let stream = wanted.name.clone();
+    match (jetstream.create_stream(wanted.clone()).await, number.otherwise) {
+        (Ok(_), _) => Ok(Done::Made),
+        (Err(error), Some(fewer)) if fewer < number.wanted && lacks_servers(&error) => {
+            tracing::warn!(
+                stream,
+                replicas = fewer,
+                "the cluster has too few servers for three replicas of the stream"
+            );
+            wanted.num_replicas = fewer;
+            let created = jetstream.create_stream(wanted).await;
+            created.map(|_| Done::Made).map_err(|error| DeclareError::Away(error.to_string()))
+        }
+        (Err(error), None) if lacks_servers(&error) => Err(refusal(wanted, &error)),
+        (Err(error), _) => Err(DeclareError::Away(error.to_string())),
+    }
+}
+
+fn refusal(wanted: Config, error: &UpdateStreamError) -> DeclareError {
+    let (stream, replicas, error_text) = (wanted.name, wanted.num_replicas, error.to_string());
+    match lacks_servers(error) {
+        true => DeclareError::TooFew { stream, replicas, error: error_text },
+        false => DeclareError::Refused { stream, error: error_text },
+    }
+}
+
+/// Whether the broker has too few servers for so many replicas.
+fn lacks_servers(error: &UpdateStreamError) -> bool {
+    let codes =
+        [ErrorCode::CLUSTER_NO_PEERS, ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED];
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(reply) if codes.contains(&reply.error_code()))
 }
 
 /// Declares a stream that is nobody's own, in the toolkit's release: whoever uses it has it as it is wanted, and changes nothing
@@ -144,6 +207,9 @@ pub(crate) fn changes(
     fixed("storage", have.storage == wanted.storage)?;
     fixed("retention", have.retention == wanted.retention)?;
     fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
+    if have.persist_mode == Some(PersistenceMode::Async) {
+        return Err(DeclareError::Async(wanted.name));
+    }
     if release.is_older_than(&have.metadata) {
         return Ok(None);
     }
@@ -155,6 +221,7 @@ pub(crate) fn changes(
         ("allow_msg_ttl", have.allow_message_ttl == wanted.allow_message_ttl),
         ("max_age", have.max_age == wanted.max_age),
         ("duplicate_window", have.duplicate_window == wanted.duplicate_window),
+        (REPLICAS, have.num_replicas >= wanted.num_replicas),
     ];
     let mut metadata = have.metadata.clone();
     metadata.extend(wanted.metadata);
@@ -166,6 +233,7 @@ pub(crate) fn changes(
         allow_message_ttl: wanted.allow_message_ttl,
         max_age: wanted.max_age,
         duplicate_window: wanted.duplicate_window,
+        num_replicas: wanted.num_replicas.max(have.num_replicas),
         metadata,
         ..have.clone()
     };
@@ -190,6 +258,17 @@ pub(crate) enum DeclareError {
     /// The stream exists with another value of something that cannot be changed.
     #[error("stream {stream} exists with another `{field}`, which cannot be changed: rename the stream or delete it")]
     Fixed { stream: String, field: &'static str },
+    /// Fewer servers than replicas.
+    #[error(
+        "stream {stream} cannot have {replicas} replicas on the broker's servers: {error}; see --stream-replicas (STREAM_REPLICAS)"
+    )]
+    TooFew { stream: String, replicas: usize, error: String },
+    /// What it acknowledges it may not have written.
+    #[error(
+        "stream {0} has `persist_mode: async`: it acknowledges messages before they are written, and loses them when the broker is \
+         killed; that cannot be changed: delete the stream or rename it"
+    )]
+    Async(String),
     /// The broker refuses the change.
     #[error("stream {stream} cannot be changed to what is declared: {error}")]
     Refused { stream: String, error: String },
@@ -218,6 +297,19 @@ mod tests {
         assert_eq!(fields(&declared(10, "1.2.0"), bank(20)), None);
         let fixed = changes(&declared(10, "1.2.0"), dead_letters("bank"), &release).unwrap_err();
         assert!(matches!(fixed, DeclareError::Fixed { field: "partitions", .. }), "{fixed}");
+    }
+
+    #[test]
+    fn a_stream_is_raised_and_never_lowered_and_one_that_acknowledges_too_early_is_refused() {
+        let release = Release::read("1.0.0").unwrap();
+        let with = |num_replicas| Config { num_replicas, ..declared(10, "1.0.0") };
+        let changed = |have, wanted| changes(&with(have), with(wanted), &release).unwrap().unwrap();
+        assert_eq!(changed(1, 3), (vec!["num_replicas"], with(3)));
+        assert_eq!(changed(5, 3), (vec![], with(5)));
+        assert_eq!(changed(3, 0), (vec![], with(3)), "what asks for no number takes any");
+        let early = Config { persist_mode: Some(PersistenceMode::Async), ..with(1) };
+        let refused = changes(&early, with(1), &release).unwrap_err().to_string();
+        assert!(refused.contains("BANK has `persist_mode: async`"), "{refused}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::dead_letter::REDRIVE;
-use crate::declare::{BEST_EFFORT, DeclareError, declare_ownerless, expect, redrives};
+use crate::declare::{BEST_EFFORT, DeclareError, redrives};
 use crate::engine::timing::Timing;
 use crate::ids::Timestamp;
 use crate::progress::Progress;
@@ -84,12 +84,7 @@ impl Declared {
         self.hold(None);
         if self.start.is_none() {
             // It has no owner who would make it again.
-            let there = if broker.declares {
-                declare_ownerless(&broker.jetstream, redrives()).await.map(drop)
-            } else {
-                expect(&broker.jetstream, &redrives(), &Release::default()).await
-            };
-            there.map_err(|error| match error {
+            broker.ensure(redrives(), &Release::default()).await.map_err(|error| match error {
                 DeclareError::Away(why) => format!("stream {}: {why}", self.stream),
                 other => other.to_string(),
             })?;

@@ -114,7 +114,7 @@ async fn start<A: Args, E: Display>(
     let own = A::from_arg_matches(&matches).map_err(Failure::Asked)?;
     let service = service(own).map_err(|error| Failure::Wrong(error.to_string()))?;
     if config.declare {
-        let printed = line(&service.declaration().to_string());
+        let printed = line(&service.declaration_with(&config).to_string());
         return printed
             .or_else(|error| if is_unread(&error) { Ok(()) } else { Err(Failure::Ended(error.to_string())) });
     }

@@ -8,6 +8,7 @@ use axum::Router;
 use millstream_core::declaration::{Declaration, Published, Read};
 
 use crate::commands::Context;
+use crate::config::Config;
 pub use crate::durable::Start;
 use crate::engine::timing::{Clock, Timing};
 use crate::event::{Event, Stream, assert_type_in_stream};
@@ -274,7 +275,13 @@ impl Service {
             release: self.release.to_string(),
             publishes: self.publishes.iter().map(Published::from).collect(),
             reads: self.reads.iter().map(read).collect(),
+            replicas: None,
         }
+    }
+
+    /// The same, as it is configured.
+    pub fn declaration_with(&self, config: &Config) -> Declaration {
+        Declaration { replicas: config.stream_replicas, ..self.declaration() }
     }
 
     /// What its handlers may stage.

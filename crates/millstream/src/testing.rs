@@ -29,6 +29,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use nats_embedded::Member;
 use nats_embedded::{Server, Setup};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -39,6 +40,7 @@ pub struct Broker {
     // Before the folder, so that the server has ended when its files are deleted.
     server: Option<Server>,
     setup: Setup,
+    member: Option<Member>,
     _folder: TempDir,
 }
 
@@ -62,9 +64,35 @@ impl Broker {
     async fn start_with(sync_always: bool) -> Self {
         let folder = temp_folder();
         let setup = Setup { folder: folder.path().join("nats"), port: 0, sync_always };
-        let mut broker = Self { server: None, setup, _folder: folder };
+        let mut broker = Self { server: None, setup, member: None, _folder: folder };
         broker.restart().await;
         broker
+    }
+
+    /// Starts a server of a cluster, where clients reach it on this port.
+    ///
+    /// # Panics
+    /// When there is no nats-server, or it does not start.
+    pub async fn start_in_cluster(port: u16, member: Member) -> Self {
+        let folder = temp_folder();
+        let setup = Setup { folder: folder.path().join("nats"), port, sync_always: false };
+        let mut broker = Self { server: None, setup, member: Some(member), _folder: folder };
+        broker.restart().await;
+        broker
+    }
+
+    /// The name of a server of a cluster.
+    pub fn name(&self) -> Option<&str> {
+        self.member.as_ref().map(|member| member.name.as_str())
+    }
+
+    /// Stops the server and starts it with another program: the one that is found if none is given.
+    ///
+    /// # Panics
+    /// When it is not a server of a cluster, or does not start.
+    pub async fn restart_as(&mut self, program: Option<&Path>) {
+        self.member.as_mut().expect("a server of a cluster").program = program.map(Into::into);
+        self.restart().await;
     }
 
     /// Where clients connect; the same after a restart.
@@ -89,13 +117,21 @@ impl Broker {
         self.server = None;
     }
 
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Starts the broker on the same port and folder, after stopping it if it runs.
     ///
     /// # Panics
     /// When there is no nats-server, or it does not start.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let server = Server::start(&self.setup).await;
+        let server = match &self.member {
+            Some(member) => Server::start_in_cluster(&self.setup, member).await,
+            None => Server::start(&self.setup).await,
+        };
         let server = server.unwrap_or_else(|error| panic!("{error}\n`cargo xtask test` gets a nats-server by itself"));
         self.setup.port = server.port();
         self.server = Some(server);

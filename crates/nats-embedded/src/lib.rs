@@ -28,4 +28,4 @@ pub use find::{
     MINIMUM, MONGOD_VARIABLE, NotFound, SYNCED, VARIABLE, Version, cached, cached_mongod, find, find_mongod, find_since,
 };
 #[cfg(feature = "launch")]
-pub use server::{Server, Setup, StartError, signal};
+pub use server::{Member, Server, Setup, StartError, signal};

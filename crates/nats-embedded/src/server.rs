@@ -51,17 +51,46 @@ impl Setup {
         self.folder.join("nats-server.log")
     }
 
-    fn config(&self) -> String {
+    fn config(&self, member: Option<&Member>) -> String {
         // JSON is a subset of the configuration's grammar, and quotes a path as it must be quoted.
         let quoted = |path: PathBuf| serde_json::Value::from(path.display().to_string());
         let port = if self.port == 0 { -1 } else { i32::from(self.port) };
         let sync = if self.sync_always { "    sync_interval: always\n" } else { "" };
+        let cluster = member.map(Member::config).unwrap_or_default();
         format!(
             "host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nlog_file: {log}\nlogfile_size_limit: 16MB\n\
-             jetstream {{\n    store_dir: {store}\n{sync}}}\n",
+             jetstream {{\n    store_dir: {store}\n{sync}}}\n{cluster}",
             folder = quoted(self.folder.clone()),
             log = quoted(self.log()),
             store = quoted(self.folder.join("jetstream")),
+        )
+    }
+}
+
+/// A server's place in a cluster on this machine.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name, which no other of the cluster has.
+    pub name: String,
+    /// The port on 127.0.0.1 that the others reach it on.
+    pub port: u16,
+    /// The ports on which it reaches the others.
+    pub routes: Vec<u16>,
+    /// The port that the others tell each other of, if it is not the same.
+    pub advertised: Option<u16>,
+    /// The program to run, instead of the one that is found.
+    pub program: Option<PathBuf>,
+}
+
+impl Member {
+    fn config(&self) -> String {
+        let routes: Vec<_> = self.routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        format!(
+            "server_name: {}\ncluster {{\n    name: embedded\n    listen: \"127.0.0.1:{}\"\n    routes: [{}]\n    advertise: \"127.0.0.1:{}\"\n}}\n",
+            self.name,
+            self.port,
+            routes.join(", "),
+            self.advertised.unwrap_or(self.port),
         )
     }
 }
@@ -121,7 +150,22 @@ impl Server {
     /// # Errors
     /// When there is no program, the folder is in use, or the server does not come up.
     pub async fn start(setup: &Setup) -> Result<Self, StartError> {
-        let program = find_since(if setup.sync_always { SYNCED } else { MINIMUM })?;
+        Self::start_as(setup, None).await
+    }
+
+    /// Starts a server of a cluster, and waits until it listens; it has streams once most of the servers are there.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_in_cluster(setup: &Setup, member: &Member) -> Result<Self, StartError> {
+        Self::start_as(setup, Some(member)).await
+    }
+
+    async fn start_as(setup: &Setup, member: Option<&Member>) -> Result<Self, StartError> {
+        let program = match member.and_then(|member| member.program.clone()) {
+            Some(program) => program,
+            None => find_since(if setup.sync_always { SYNCED } else { MINIMUM })?,
+        };
         let io = |what: String| move |source| StartError::Io { what, source };
         let folder = fs::create_dir_all(&setup.folder).and_then(|()| setup.folder.canonicalize());
         let folder = folder.map_err(io(format!("use the folder {}", setup.folder.display())))?;
@@ -134,7 +178,7 @@ impl Server {
             return Err(StartError::PortInUse(setup.port));
         }
         let config = setup.folder.join("nats-server.conf");
-        fs::write(&config, setup.config()).map_err(io(format!("write {}", config.display())))?;
+        fs::write(&config, setup.config(member)).map_err(io(format!("write {}", config.display())))?;
         let log = OpenOptions::new().create(true).append(true).open(setup.log());
         let log = log.map_err(io(format!("write {}", setup.log().display())))?;
         let supervisor = Command::new("sh")

@@ -121,7 +121,7 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
         }
     };
     if config.declare {
-        return terminal::line(&service.declaration().to_string()).context("cannot write the output");
+        return terminal::line(&service.declaration_with(&config).to_string()).context("cannot write the output");
     }
     init_logs(&config.logs)?;
     let name = service.name();

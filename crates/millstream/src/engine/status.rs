@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, known_of};
 use crate::capacity::Capacity;
 use crate::engine::arrival::Source;
 use crate::engine::publisher::Outbox;
@@ -164,6 +164,11 @@ impl Status {
 
     pub(crate) fn broker_up(&self) -> bool {
         self.online.get().is_some_and(|online| online.broker.is_up())
+    }
+
+    /// What the broker's server lacks.
+    pub(crate) fn broker_lacks(&self) -> Vec<String> {
+        self.online.get().map(|online| known_of(&online.broker.client).lacks).unwrap_or_default()
     }
 
     /// The broker's version; none before it was reached.

@@ -43,7 +43,7 @@ pub struct Health {
     /// Why it cannot do its whole job, in plain sentences.
     pub waiting_for: Vec<String>,
     /// What an operator should know although the service works: messages that were gone before they were read, a database or a
-    /// stream that was restored from a backup.
+    /// stream that was restored from a backup, what the broker's version lacks.
     pub notes: Vec<String>,
     /// Its consumers.
     pub consumers: Vec<ConsumerHealth>,
@@ -187,7 +187,7 @@ impl Probe for EngineProbe {
             broker: self.status.broker_up(),
             broker_version: self.status.broker_version(),
             waiting_for: self.status.waits(&self.timing),
-            notes: self.status.notes(),
+            notes: self.status.broker_lacks().into_iter().chain(self.status.notes()).collect(),
             consumers: self.status.consumers().into_iter().map(consumer).collect(),
             commands_free: if refuses { 0 } else { self.status.room(&self.timing) },
             draining: self.draining(),

@@ -8,7 +8,7 @@ use millstream_core::declaration::{Declaration, readers};
 use serde::Serialize;
 
 use crate::declare::{
-    BEST_EFFORT, DeclareError, Done, READERS, changes, dead_letters, declare, declare_ownerless, events, find, redrives,
+    BEST_EFFORT, DeclareError, Done, READERS, changes, dead_letters, declare, events, find, redrives,
 };
 use crate::operator::{Operator, OperatorError, audit};
 use crate::release::Release;
@@ -56,12 +56,13 @@ impl Operator {
     /// does not answer.
     pub async fn declare(&self, all: &[Declaration]) -> Result<Vec<DeclaredStream>, OperatorError> {
         let mut wanted: Vec<(Config, Release)> = vec![];
-        for Declaration { service, release, publishes, .. } in all {
+        for Declaration { service, release, publishes, replicas, .. } in all {
             let version = release;
             let release = Release::read(version)
                 .map_err(|error| OperatorError::Refused(format!("`{service}`: the release `{version}`: {error}")))?;
-            wanted.extend(publishes.iter().map(|own| (events(own), release.clone())));
-            wanted.push((dead_letters(service), release));
+            let with = |config: Config| Config { num_replicas: replicas.unwrap_or_default(), ..config };
+            wanted.extend(publishes.iter().map(|own| (with(events(own)), release.clone())));
+            wanted.push((with(dead_letters(service)), release));
         }
         let own: BTreeSet<String> = all.iter().flat_map(|one| &one.publishes).map(|own| own.stream.clone()).collect();
         for (wanted, release) in &mut wanted {
@@ -74,9 +75,10 @@ impl Operator {
             }
         }
         let mut done = vec![];
-        for wanted in [redrives(), audit::stream()] {
-            let stream = wanted.name.clone();
-            let outcome = declare_ownerless(&self.jetstream, wanted).await.map_err(failure)?.into();
+        let num_replicas = all.iter().filter_map(|one| one.replicas).max().unwrap_or_default();
+        for shared in [redrives(), audit::stream()] {
+            let (stream, wanted) = (shared.name.clone(), Config { num_replicas, ..shared });
+            let outcome = declare(&self.jetstream, wanted, &Release::default()).await.map_err(failure)?.into();
             done.push(DeclaredStream { stream, outcome });
         }
         for (wanted, release) in wanted {

@@ -34,9 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Bench {
     /// The broker, to be stopped, killed, paused and restarted.
     pub broker: Broker,
+    /// The other servers of its cluster, if it is in one.
+    pub others: Vec<Broker>,
     /// The stores.
     pub store: TestStore,
     link: Link,
+    settings: Settings,
 }
 
 /// What travels beside a fresh event of a test: a random id, the time it is now, its own correlation id.
@@ -60,11 +63,34 @@ impl Bench {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(store: TestStore) -> Self {
-        let broker = Broker::start().await;
-        let timing = Timing::short();
-        let config = config(&broker, &store, "bench");
-        let link = Link::connect("bench", &config, timing.gate_retry, |_| ()).await;
-        Self { broker, store, link }
+        Self::start_on(vec![Broker::start().await], store, None).await
+    }
+
+    /// Starts beside brokers that are there, the servers of one cluster. Every service is given the addresses of all of them, and
+    /// the number of replicas that its streams are to have.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn start_on(brokers: Vec<Broker>, store: TestStore, stream_replicas: Option<usize>) -> Self {
+        let url = brokers.iter().map(Broker::url).collect::<Vec<_>>().join(",");
+        let settings = Settings { url, stream_replicas };
+        let link = Link::connect("bench", &settings.config(&store, "bench"), Timing::short().gate_retry, |_| ()).await;
+        let mut brokers = brokers.into_iter();
+        Self { broker: brokers.next().expect("a broker"), others: brokers.collect(), store, link, settings }
+    }
+
+    /// The server that leads a stream of a cluster, once there is one.
+    ///
+    /// # Panics
+    /// When there is none for long.
+    pub async fn leader(&mut self, stream: &Stream) -> &mut Broker {
+        let led = async || {
+            let info = self.jetstream().get_stream(stream.name).await.ok()?.cached_info().clone();
+            info.cluster?.leader.filter(|leader| !leader.is_empty())
+        };
+        let leader = eventually(&format!("a leader of {}", stream.name), PATIENCE, led).await;
+        let mut servers = [&mut self.broker].into_iter().chain(&mut self.others);
+        servers.find(|server| server.name() == Some(&leader)).expect("the leader is one of them")
     }
 
     /// The JetStream context of the bench's own connection.
@@ -182,7 +208,7 @@ impl Bench {
     /// # Panics
     /// When it cannot start.
     pub async fn launch_with(&self, service: Service, options: Options) -> TestService {
-        let config = config(&self.broker, &self.store, service.name());
+        let config = self.settings.config(&self.store, service.name());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("the port").port();
         let running = Running::start(service, config, options, listener).expect("the service can start");
@@ -226,9 +252,19 @@ impl Bench {
     }
 }
 
-fn config(broker: &Broker, store: &TestStore, service: &str) -> Config {
-    let nats_url = NatsUrl::read(&broker.url()).expect("a broker's URL");
-    Config::new(nats_url, StoreUrl::read(&store.url(service)).expect("a store's URL"))
+/// What every service on the bench is told.
+struct Settings {
+    url: String,
+    stream_replicas: Option<usize>,
+}
+
+impl Settings {
+    fn config(&self, store: &TestStore, service: &str) -> Config {
+        let nats_url = NatsUrl::read(&self.url).expect("a broker's URL");
+        let mut config = Config::new(nats_url, StoreUrl::read(&store.url(service)).expect("a store's URL"));
+        config.stream_replicas = self.stream_replicas;
+        config
+    }
 }
 
 fn header_map<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> HeaderMap {

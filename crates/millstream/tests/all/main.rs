@@ -4,6 +4,7 @@
 mod bank;
 mod batches;
 mod broker_away;
+mod cluster;
 mod commands;
 mod dead_letters;
 mod declared;
