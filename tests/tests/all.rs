@@ -20,6 +20,7 @@ mod outages;
 mod outside;
 mod rights;
 mod sagas;
+mod secured;
 mod story;
 mod tidy;
 mod tryout;

@@ -37,6 +37,9 @@ impl Console {
     pub(crate) async fn run(self, connection: &Connection) -> Result<()> {
         init_logs(&self.logs)?;
         let (servers, connect) = connection.options().await?;
+        if let Some(warning) = servers.demo_warning() {
+            tracing::warn!("{warning}");
+        }
         let listener = listen(SocketAddr::new(self.host, self.port), "--port (HTTP_PORT)").await?;
         let settings = millstream_console::Settings {
             servers,

@@ -150,6 +150,9 @@ impl Running {
         let _dropped = (supervisor.stop().clone().drop_guard(), serving.clone().drop_guard());
         let span = telemetry.span();
         async {
+            for warning in parts.config.demo_warnings(service) {
+                tracing::warn!("{warning}");
+            }
             let http = serve(listener, router, serving.clone().cancelled_owned());
             let http = supervisor.clone().watch("http", http);
             let http = tokio::spawn(http.in_current_span());

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ struct Orders {
 }
 
 impl Orders {
-    fn start() -> Self {
+    fn start(env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
@@ -93,6 +93,7 @@ impl Orders {
             .current_dir(folder.path())
             .env("NATS_URL", "nats://127.0.0.1:9")
             .env("LOG", "debug")
+            .envs(env.iter().copied())
             .stdout(writer.try_clone().unwrap())
             .stderr(writer)
             .spawn()
@@ -127,7 +128,7 @@ impl Drop for Orders {
 
 #[test]
 fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
-    let orders = Orders::start();
+    let orders = Orders::start(&[]);
     let mut half = vec![];
     for number in 0..1100 {
         let mut stream = TcpStream::connect(orders.address).unwrap();
@@ -151,6 +152,42 @@ fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
         let kind = end.as_ref().err().map(std::io::Error::kind);
         assert!(kind != Some(std::io::ErrorKind::WouldBlock), "a connection is still open");
     }
+}
+
+#[test]
+fn a_service_that_is_given_the_demos_password_warns_of_it_once_and_of_no_other() {
+    let warnings = |password: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = shop(&["serve", "orders", "--port", "0", "--store-url", "sqlite://orders.db"]);
+        command.current_dir(folder.path()).env("NATS_URL", format!("nats://orders:{password}@127.0.0.1:9"));
+        let mut service = command.env("LOG", "debug").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let pipes: [Box<dyn Read + Send>; 2] =
+            [Box::new(service.stderr.take().unwrap()), Box::new(service.stdout.take().unwrap())];
+        let (said_tx, said) = std::sync::mpsc::channel();
+        for pipe in pipes {
+            let said = said_tx.clone();
+            std::thread::spawn(move || {
+                BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+            });
+        }
+        drop(said_tx);
+        // Its warnings come before its first attempt to reach the broker.
+        let mut lines = vec![];
+        while !lines.last().is_some_and(|line: &String| line.contains("broker") && !line.contains("demo password")) {
+            lines.push(said.recv_timeout(SOON).unwrap_or_else(|_| panic!("it says nothing of the broker: {lines:#?}")));
+        }
+        service.kill().unwrap();
+        service.wait().unwrap();
+        lines.extend(said);
+        assert!(!lines.iter().any(|line| line.contains(password)), "{lines:#?}");
+        lines.into_iter().filter(|line| line.contains("demo password")).collect::<Vec<_>>()
+    };
+    let said = warnings("demo-password");
+    let [one] = &said[..] else { panic!("{said:?}") };
+    for part in ["WARN", "user orders of the broker", "deploy/secrets.sh"] {
+        assert!(one.contains(part), "`{part}` is missing in: {one}");
+    }
+    assert_eq!(warnings("8c1f0a"), Vec::<String>::new());
 }
 
 /// With this seed, two minutes have every kind of fault.
