@@ -9,6 +9,7 @@ mod alerts;
 mod bad_days;
 mod bad_input;
 mod boards;
+mod callers;
 mod containers;
 mod harness;
 mod health;

@@ -155,6 +155,24 @@ fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
 }
 
 #[test]
+fn orders_asks_for_keys_if_it_is_given_a_file_of_them_and_a_bad_file_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    std::fs::write(&file, "web:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed\n").unwrap();
+    let path = file.to_str().unwrap();
+    let orders = Orders::start(&[("API_KEYS_FILE", path)]);
+    for (path, status) in [("/orders", "401"), ("/orders/1/events", "401"), ("/metrics", "200"), ("/readyz", "503")] {
+        let answer = orders.ask(path);
+        assert!(answer.as_ref().is_some_and(|line| line.contains(status)), "{path}: {answer:?}");
+    }
+    std::fs::write(&file, "web:one\n").unwrap();
+    let done = shop(&["serve", "orders", "--api-keys-file", path]).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("API_KEYS_FILE") && said.contains("line 1: expected the SHA-256"), "{said}");
+}
+
+#[test]
 fn a_service_that_is_given_the_demos_password_warns_of_it_once_and_of_no_other() {
     let warnings = |password: &str| {
         let folder = tempfile::tempdir().unwrap();
