@@ -5,6 +5,7 @@ mod processes;
 mod readme;
 mod state_space;
 
+mod alertmanager;
 mod alerts;
 mod bad_days;
 mod bad_input;
@@ -32,5 +33,10 @@ mod watch;
 #[allow(dead_code, reason = "the story needs not all of it")]
 #[path = "../../crates/millstream-console/tests/all/browser.rs"]
 mod browser;
+
+/// The mail server that notifications are tested with, too.
+#[allow(dead_code, reason = "alerts need not all of it")]
+#[path = "../../crates/notifications/src/mail_server.rs"]
+mod mail_server;
 
 use crate::harness::SOON;

@@ -45,7 +45,7 @@ fn each_port_is_on_this_host_only_and_a_variable_and_each_image_is_pinned() {
     }
     let from = ["Dockerfile", "deploy/nats/Dockerfile", "deploy/mongo/Dockerfile", "deploy/prometheus/Dockerfile"]
         .into_iter()
-        .chain(["deploy/grafana/Dockerfile"])
+        .chain(["deploy/grafana/Dockerfile", "deploy/alertmanager/Dockerfile"])
         .flat_map(|file| read(file).lines().map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|line| Some(line.strip_prefix("FROM ")?.split(' ').next()?.to_owned()));
     let named = compose.lines().filter_map(|line| line.trim().strip_prefix("image: ")).map(str::to_owned);
