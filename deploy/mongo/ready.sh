@@ -4,7 +4,7 @@
 set -uo pipefail
 export LC_ALL=C
 host=${MONGO_MEMBER%:*} port=${MONGO_MEMBER##*:}
-# On the container's own disk: a new container looks at everything once.
+# Gone with the container: after each start everything is looked at once.
 mark=/run/mongo-is-ready
 
 if [ ! -e "$mark" ]; then

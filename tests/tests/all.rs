@@ -5,10 +5,12 @@ mod processes;
 mod readme;
 mod state_space;
 
+mod alertmanager;
 mod alerts;
 mod bad_days;
 mod bad_input;
 mod boards;
+mod callers;
 mod containers;
 mod harness;
 mod health;
@@ -20,6 +22,7 @@ mod outages;
 mod outside;
 mod rights;
 mod sagas;
+mod secured;
 mod story;
 mod tidy;
 mod tryout;
@@ -30,5 +33,10 @@ mod watch;
 #[allow(dead_code, reason = "the story needs not all of it")]
 #[path = "../../crates/millstream-console/tests/all/browser.rs"]
 mod browser;
+
+/// The mail server that notifications are tested with, too.
+#[allow(dead_code, reason = "alerts need not all of it")]
+#[path = "../../crates/notifications/src/mail_server.rs"]
+mod mail_server;
 
 use crate::harness::SOON;

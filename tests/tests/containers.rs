@@ -13,16 +13,16 @@ use shop::{check, load};
 
 use crate::harness::{Caller, line, order_of};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// What the compose file takes from the environment, with the defaults.
-fn variables(compose: &str) -> BTreeMap<&str, &str> {
+pub(crate) fn variables(compose: &str) -> BTreeMap<&str, &str> {
     let found = compose.split("${").skip(1).map(|rest| rest.split_once('}').unwrap().0);
     found.map(|variable| variable.split_once(":-").expect("every variable has a default")).collect()
 }
@@ -45,7 +45,7 @@ fn each_port_is_on_this_host_only_and_a_variable_and_each_image_is_pinned() {
     }
     let from = ["Dockerfile", "deploy/nats/Dockerfile", "deploy/mongo/Dockerfile", "deploy/prometheus/Dockerfile"]
         .into_iter()
-        .chain(["deploy/grafana/Dockerfile"])
+        .chain(["deploy/grafana/Dockerfile", "deploy/alertmanager/Dockerfile"])
         .flat_map(|file| read(file).lines().map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|line| Some(line.strip_prefix("FROM ")?.split(' ').next()?.to_owned()));
     let named = compose.lines().filter_map(|line| line.trim().strip_prefix("image: ")).map(str::to_owned);
@@ -88,6 +88,8 @@ const PROJECT: &str = "millstream-test";
 /// Beside those of a shop that runs on this machine already.
 const BASE: u16 = 18_000;
 const PATIENCE: Duration = Duration::from_secs(240);
+/// The password of every user, as nothing else is set.
+const DEMO: &str = "demo-password";
 
 /// The project; it is taken down when dropped.
 struct Project;
@@ -183,7 +185,7 @@ async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_an
         analytics: project.url(8085),
         console: project.url(8080),
         gateway: project.url(8090),
-        nats: format!("nats://operator:operator@127.0.0.1:{}", 4222 + BASE),
+        nats: format!("nats://operator:{DEMO}@127.0.0.1:{}", 4222 + BASE),
     };
     let app = Caller::new(urls.clone());
     app.stock("mug", 1_000_000).await;
@@ -209,8 +211,8 @@ async fn the_containers_come_up_sell_survive_kill_9_of_any_of_them_under_load_an
     }
 
     let as_payments = |ask: &str| {
-        let url = "mongodb://payments:payments@mongo:27017/payments";
-        let shell = ["exec", "--no-TTY", "mongo", "mongosh", "--quiet", "--norc", url, "--eval", ask];
+        let url = format!("mongodb://payments:{DEMO}@mongo:27017/payments");
+        let shell = ["exec", "--no-TTY", "mongo", "mongosh", "--quiet", "--norc", &url, "--eval", ask];
         let answer = project.command(&shell).output().unwrap();
         String::from_utf8([answer.stdout, answer.stderr].concat()).unwrap()
     };

@@ -4,6 +4,10 @@ use std::fmt::Write;
 
 use crate::alerts::{Severity, all, recordings};
 
+/// Where the runbooks and the boards are, as Prometheus' configuration says it in its external labels.
+const RUNBOOKS: &str = "{{ $externalLabels.runbooks }}";
+const BOARDS: &str = "{{ $externalLabels.boards }}";
+
 /// The file, in YAML.
 pub fn file() -> String {
     // A JSON text is a YAML text too.
@@ -32,8 +36,8 @@ pub fn file() -> String {
         line(format_args!("        annotations:"));
         line(format_args!("          summary: {}", quoted(&about(alert.summary, alert.job))));
         line(format_args!("          description: {}", quoted(&about(alert.description, alert.job))));
-        line(format_args!("          runbook_url: {}", quoted(&format!("docs/runbooks.md#{}", alert.anchor()))));
-        line(format_args!("          dashboard_url: {}", quoted(&format!("/d/millstream-{}", alert.board))));
+        line(format_args!("          runbook_url: {}", quoted(&format!("{RUNBOOKS}#{}", alert.anchor()))));
+        line(format_args!("          dashboard_url: {}", quoted(&format!("{BOARDS}/d/millstream-{}", alert.board))));
     }
     file
 }

@@ -13,6 +13,8 @@ use millstream::config::NatsUrl;
 use millstream::operator::Operator;
 use serde::Deserialize;
 
+use crate::output;
+
 /// Time limit for the first connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 const DEFAULT: &str = "nats://127.0.0.1:4222";
@@ -56,6 +58,9 @@ impl Connection {
     /// Connects, or says why not. Does not retry: a person is waiting for the answer.
     pub(crate) async fn open(&self) -> Result<Operator> {
         let (url, options) = self.options().await?;
+        if let Some(warning) = url.demo_warning() {
+            output::note(&format!("warning: {warning}"));
+        }
         let connecting = options.connect(url.servers());
         let client =
             tokio::time::timeout(PATIENCE, connecting).await.map_err(|_| anyhow!("no answer within {PATIENCE:?}"));

@@ -1,5 +1,5 @@
-//! Who may query, and who may act. The console has no login: it trusts the user of the machine, but not the other pages
-//! that are open in the same browser.
+//! Who may query, and who may act. Whoever reaches the console may look, but for the other pages that are open in the same
+//! browser; whether one may act, the lock says.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use millstream::http::{Problem, host_name, is_own_host};
@@ -25,7 +25,7 @@ pub(crate) fn around(routes: Router<Arc<Console>>, console: &Arc<Console>) -> Ro
 }
 
 async fn guard(State(console): State<Arc<Console>>, request: Request, next: Next) -> Response {
-    let mut response = match check(&console, request.method(), request.headers()) {
+    let mut response = match check(&console, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
@@ -41,7 +41,8 @@ async fn guard(State(console): State<Arc<Console>>, request: Request, next: Next
     response
 }
 
-fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+fn check(console: &Console, request: &Request) -> Result<(), Problem> {
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
     let refuse = |why: &str| Err(Problem::new(StatusCode::FORBIDDEN, why));
     let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(&HOST).unwrap_or_default();
@@ -62,10 +63,7 @@ fn check(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), 
     {
         return refuse("requests from other origins are refused");
     }
-    if !console.allow_actions {
-        return refuse("the console is read-only: start it with --allow-actions");
-    }
-    Ok(())
+    console.acting.admits(path, headers)
 }
 
 /// Whether a `Host` can only be ours. A foreign name could be made to resolve to this address to fool a browser (DNS rebinding);

@@ -5,7 +5,7 @@
 //! * `page.rs` serves the page, which is compiled in and loads nothing from other hosts;
 //! * `live.rs` sends live updates to every open tab; `tab.rs` bounds the queue of each;
 //! * `api.rs` answers the page's queries, `act.rs` performs its actions;
-//! * `guard.rs` protects both from other origins;
+//! * `guard.rs` protects both from other origins, and `lock.rs` the actions from whoever has not the key;
 //! * `observe.rs` polls the broker every second or two, for the tabs and for the metrics; `look.rs` turns the result into series, and
 //!   [`metrics`] is their table.
 //!
@@ -30,6 +30,7 @@ use async_nats::ConnectOptions;
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use millstream::api_keys::HashedKey;
 use millstream::config::{Config, NatsUrl};
 use millstream::http::{MAX_IN_FLIGHT, serve as serve_http, shell};
 use millstream::operator::Operator;
@@ -41,12 +42,14 @@ use tokio::sync::{Mutex, watch};
 use tracing::Instrument;
 
 use crate::live::Hub;
+use crate::lock::Acting;
 use crate::observe::Sees;
 
 mod act;
 mod api;
 mod guard;
 mod live;
+mod lock;
 mod look;
 pub mod metrics;
 mod observe;
@@ -64,7 +67,9 @@ pub struct Settings {
     /// Connection options and credentials.
     pub connect: ConnectOptions,
     /// Whether the page may act; otherwise it is read-only.
-    pub allow_actions: bool,
+    pub actions: Actions,
+    /// The key that actions need. Reading needs none.
+    pub key: Option<HashedKey>,
     /// Host names of the console, besides `localhost` and IP addresses. Requests under any other name are refused, which
     /// prevents DNS rebinding.
     pub names: Vec<String>,
@@ -79,8 +84,20 @@ impl Settings {
     /// When the credentials cannot be read.
     pub async fn of(config: &Config) -> io::Result<Self> {
         let (servers, connect) = (config.nats_url.clone(), config.connect_options().await?);
-        Ok(Self { servers, connect, allow_actions: false, names: vec![], demo: vec![] })
+        Ok(Self { servers, connect, actions: Actions::No, key: None, names: vec![], demo: vec![] })
     }
+}
+
+/// Whether the page may act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Actions {
+    /// It is read-only.
+    #[default]
+    No,
+    /// It may, with the key if there is one; without one only where nobody else can reach it: on a loopback address.
+    Yes,
+    /// It may, and if there is no key, for whoever can reach it: for a demo.
+    ByAnyone,
 }
 
 /// A button of the page that sends one HTTP request from the console's process. Its meaning is up to the application that
@@ -105,7 +122,7 @@ struct Console {
     /// The dead letters as of the last poll or query.
     letters: Mutex<Letters>,
     hub: Hub,
-    allow_actions: bool,
+    acting: Acting,
     names: Vec<String>,
     demo: Vec<DemoAction>,
     /// For the demo's actions.
@@ -126,9 +143,11 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    let acting = Acting::of(settings.actions, settings.key, listener.local_addr()?.ip());
     let telemetry = Telemetry::only(NAME, metrics::OWN);
     telemetry.show(&Snapshot::new(metrics::OBSERVED));
     let span = telemetry.span();
+    span.in_scope(|| acting.tell());
     let options = settings.connect.name(NAME).retry_on_initial_connect();
     let options = options.custom_inbox_prefix(millstream::broker::inbox_prefix(NAME));
     let client = options.connect(settings.servers.servers()).await?;
@@ -136,7 +155,7 @@ pub async fn serve(
         operator: Operator::new(client),
         letters: Mutex::default(),
         hub: Hub::default(),
-        allow_actions: settings.allow_actions,
+        acting,
         names: settings.names,
         demo: settings.demo,
         http: direct()?,
@@ -144,7 +163,12 @@ pub async fn serve(
     let answers = Arc::new(AtomicBool::new(false));
     let observed = Router::new().route("/dead-letters", get(observe::dead_letters));
     let observed = observed.route("/api/verdict", get(observe::verdict));
-    let routes = page::routes().merge(api::routes()).merge(act::routes()).merge(live::routes()).merge(observed);
+    let routes = page::routes()
+        .merge(api::routes())
+        .merge(act::routes())
+        .merge(lock::routes())
+        .merge(live::routes())
+        .merge(observed);
     let routes = guard::around(routes, &console);
     let router = shell(routes, console.clone(), Arc::new(Sees(answers.clone())), telemetry.clone(), MAX_IN_FLIGHT);
     let looking = observe::look_on(console.clone(), telemetry.clone(), answers).instrument(span.clone());

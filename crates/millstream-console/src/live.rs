@@ -329,7 +329,8 @@ async fn live(State(console): State<Arc<Console>>) -> Response {
     let demo: Vec<Value> =
         console.demo.iter().map(|action| json!({ "label": action.label, "hint": action.hint })).collect();
     let hello = json!({
-        "allowActions": console.allow_actions,
+        "allowActions": console.acting.refusal().is_none(),
+        "readOnly": console.acting.refusal(),
         "demo": demo,
         "version": crate::page::version(),
         "now": Timestamp::system(),

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
 /// Who asks, and under which key: read from a request's headers, an axum extractor.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
+    /// Its name, where callers have keys ([`Service::only_for`](crate::Service::only_for)).
+    pub name: Option<String>,
     /// `X-Correlation-Id`, or one made for this request.
     pub correlation: String,
     /// `traceparent`.
@@ -115,10 +117,11 @@ impl Context {
         }
     }
 
-    /// The key with its scope, and what it stands for. The caller is `-`: there are no API keys that would tell one from another.
+    /// The key with its scope, and what it stands for. Each caller has its own keys; where there are none to tell one caller from
+    /// another, all are `-`, which nobody can be named.
     fn idempotency(&self, caller: &Caller, key: &str, command: &impl Serialize) -> Idempotency {
         let mut scope = Sha256::new();
-        for part in [self.0.service, "-", &caller.method, &caller.route, key] {
+        for part in [self.0.service, caller.name.as_deref().unwrap_or("-"), &caller.method, &caller.route, key] {
             scope.update(part.as_bytes());
             scope.update([0]);
         }

@@ -143,6 +143,13 @@ impl Config {
         })
     }
 
+    /// A warning for each password that is a demo's.
+    pub(crate) fn demo_warnings(&self, service: &str) -> Vec<String> {
+        let broker = self.nats_url.demo_warning().filter(|_| self.nats_creds.is_none());
+        let store = self.store(service).user_with(DEMO_PASSWORD).map(|user| demo_warning(&user, "of the store"));
+        broker.into_iter().chain(store).collect()
+    }
+
     /// Whom the broker knows us as, for messages.
     pub(crate) fn broker_user(&self) -> &str {
         match &self.nats_url.login {
@@ -180,6 +187,13 @@ enum Login {
     Nobody,
     Token(SecretString),
     User(String, SecretString),
+}
+
+/// The password of every user in a demo. It is no secret.
+const DEMO_PASSWORD: &str = "demo-password";
+
+fn demo_warning(user: &str, place: &str) -> String {
+    format!("demo password for user {user} {place}, which is no secret: run deploy/secrets.sh, or set one of your own")
 }
 
 const ENCODE: &str =
@@ -234,6 +248,12 @@ impl NatsUrl {
     /// The servers, without login.
     pub fn servers(&self) -> &[ServerAddr] {
         &self.servers
+    }
+
+    /// A warning, if the password is the one of a demo, `demo-password`.
+    pub fn demo_warning(&self) -> Option<String> {
+        let Login::User(user, password) = &self.login else { return None };
+        (password.expose_secret() == DEMO_PASSWORD).then(|| demo_warning(user, "of the broker"))
     }
 
     /// Adds the login to connection options: the client does not take it from the address.
@@ -388,6 +408,28 @@ mod tests {
         assert!(!printed.contains("hun") && !printed.contains("me:"), "{printed}");
         let Login::User(user, password) = &config.nats_url.login else { panic!("a user") };
         assert_eq!((user.as_str(), password.expose_secret()), ("me", "hun@ter#2"));
+    }
+
+    #[test]
+    fn the_password_of_a_demo_is_warned_of_with_its_user_and_the_remedy_and_no_other_is() {
+        let broker = read(&["--nats-url", "nats://me:demo-password@host"]).unwrap().demo_warnings("orders");
+        let [said] = &broker[..] else { panic!("{broker:?}") };
+        for part in ["demo password for user me of the broker", "deploy/secrets.sh"] {
+            assert!(said.contains(part), "`{part}` is missing in: {said}");
+        }
+        for url in ["nats://host", "nats://me:hunter2@host", "nats://demo-password@host"] {
+            assert_eq!(read(&["--nats-url", url]).unwrap().demo_warnings("orders"), Vec::<String>::new(), "{url}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "mongodb")]
+    fn nor_is_it_overlooked_in_the_url_of_the_store() {
+        let config = read(&["--store-url", "mongodb://me:demo-password@host/orders"]).unwrap();
+        let said = config.demo_warnings("orders");
+        assert!(matches!(&said[..], [one] if one.contains("user me of the store")), "{said:?}");
+        let config = read(&["--store-url", "mongodb://demo-password:hunter2@host/orders"]).unwrap();
+        assert_eq!(config.demo_warnings("orders"), Vec::<String>::new());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! service's routes with health, metrics, correlation ids and a bound on what is in flight.
 
 mod accepted;
+mod authenticate;
 mod body;
 mod connections;
 mod extract;
@@ -12,6 +13,8 @@ mod page;
 mod problem;
 mod shell;
 
+pub use authenticate::bearer;
+pub(crate) use authenticate::only_for;
 pub use body::{BODY_LIMIT, Body, NoBody, Refused};
 pub(crate) use connections::places;
 pub use connections::serve;

@@ -108,6 +108,8 @@ mod accepted;
 #[cfg(feature = "service")]
 mod answers;
 #[cfg(feature = "service")]
+pub mod api_keys;
+#[cfg(feature = "service")]
 mod assemble;
 #[cfg(feature = "service")]
 pub mod broker;

@@ -20,7 +20,7 @@ use crate::engine::publisher::Outbox;
 use crate::engine::status::Status;
 use crate::engine::timing::Timing;
 use crate::event::Stream;
-use crate::http::{EngineProbe, MAX_IN_FLIGHT, Probe, serve, shell};
+use crate::http::{EngineProbe, MAX_IN_FLIGHT, Probe, only_for, serve, shell};
 use crate::rebuild;
 use crate::service::{Options, Reading, RunError, Service};
 use crate::stopping::stop;
@@ -111,7 +111,11 @@ impl Running {
         let probe: Arc<dyn Probe> = Arc::new(EngineProbe::new(status.clone(), timing.clone()));
         // What the broker takes is known with the first connection, and before that no command is.
         let rules = service.rules(0);
-        let router = shell(service.routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
+        let routes = match service.callers {
+            Some(callers) => only_for(callers, service.routes),
+            None => service.routes,
+        };
+        let router = shell(routes, context.clone(), probe.clone(), telemetry.clone(), MAX_IN_FLIGHT);
         let (release, clock) = (service.release, options.clock);
         let parts = Parts {
             basis: Basis { service: name, release, timing, clock, store, kinds, status, meters },
@@ -150,6 +154,9 @@ impl Running {
         let _dropped = (supervisor.stop().clone().drop_guard(), serving.clone().drop_guard());
         let span = telemetry.span();
         async {
+            for warning in parts.config.demo_warnings(service) {
+                tracing::warn!("{warning}");
+            }
             let http = serve(listener, router, serving.clone().cancelled_owned());
             let http = supervisor.clone().watch("http", http);
             let http = tokio::spawn(http.in_current_span());

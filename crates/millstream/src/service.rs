@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use millstream_core::declaration::{Declaration, Published, Read};
 
+use crate::api_keys::ApiKeys;
 use crate::commands::Context;
 use crate::config::Config;
 pub use crate::durable::Start;
@@ -37,6 +38,7 @@ pub struct Service {
     pub(crate) metrics: Vec<&'static Metric>,
     pub(crate) series: Vec<(&'static Metric, Vec<String>)>,
     pub(crate) routes: Router<Context>,
+    pub(crate) callers: Option<ApiKeys>,
 }
 
 pub(crate) struct Reading {
@@ -79,6 +81,7 @@ impl Service {
             metrics: vec![],
             series: vec![],
             routes: Router::new(),
+            callers: None,
         }
     }
 
@@ -264,6 +267,14 @@ impl Service {
     #[must_use]
     pub fn routes(mut self, routes: Router<Context>) -> Self {
         self.routes = self.routes.merge(routes);
+        self
+    }
+
+    /// Answers only callers that have one of these keys, with 401 for anybody else; health and metrics are for all. An
+    /// `Idempotency-Key` is the caller's own then: another may use the same for something else.
+    #[must_use]
+    pub fn only_for(mut self, callers: ApiKeys) -> Self {
+        self.callers = Some(callers);
         self
     }
 

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use self::invariants::{Finding, Terms, invariants};
@@ -39,6 +40,9 @@ pub struct Options {
     /// URL of the orders service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub orders_url: Option<String>,
+    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub orders_api_key: Option<SecretString>,
     /// URL of the inventory service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub inventory_url: Option<String>,
@@ -92,6 +96,7 @@ impl Default for Options {
             base_host: "127.0.0.1".into(),
             port_base: 8080,
             orders_url: None,
+            orders_api_key: None,
             inventory_url: None,
             payments_url: None,
             notifications_url: None,
@@ -200,7 +205,7 @@ impl fmt::Display for Outcome {
 /// # Errors
 /// Only for errors of this process; unreachable services are part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
-    let http = wire::client()?;
+    let http = wire::client_with(options.orders_api_key.as_ref())?;
     let ledger = ledger::read(&options.ledger)?;
     let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::{StreamExt, stream};
+use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
 use self::follow::{Fates, follow};
@@ -34,6 +35,9 @@ pub struct Options {
     /// URL of the orders service.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub url: String,
+    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub orders_api_key: Option<SecretString>,
     /// URL of the inventory service, whose products are ordered unless --file or --catalogue is given.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082")]
     pub inventory_url: String,
@@ -80,6 +84,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:8081".into(),
+            orders_api_key: None,
             inventory_url: "http://127.0.0.1:8082".into(),
             orders: 100,
             file: None,
@@ -107,7 +112,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     for (name, share) in [("--decline", options.decline), ("--cancel", options.cancel)] {
         ensure!((0.0..=1.0).contains(&share), "{name} must be from 0 to 1, not {share}");
     }
-    let http = wire::client()?;
+    let http = wire::client_with(options.orders_api_key.as_ref())?;
     let ledger = options.ledger.as_deref().map(Ledger::open).transpose()?;
     let orders = source::orders(&options, &http).await?;
     ensure!(!orders.is_empty(), "no orders to submit");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use millstream::config::NatsUrl;
 use millstream::signals::asked_to_stop;
 use millstream::terminal;
 use shop::{backup, chaos, check, demo, forward, gateway, health, load, serve, trickle, up};
@@ -99,6 +100,9 @@ async fn submit(options: load::Options) -> anyhow::Result<u8> {
 }
 
 async fn look(options: check::Options) -> anyhow::Result<u8> {
+    if let Some(warning) = NatsUrl::read(&options.nats_url).ok().and_then(|url| url.demo_warning()) {
+        terminal::note(&format!("warning: {warning}"));
+    }
     if options.watch {
         check::watch(options, asked_to_stop()).await?;
         return Ok(0);

@@ -1,11 +1,13 @@
 //! One service or the gateway in a process of its own, as in production.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Subcommand};
 use millstream::Service;
+use millstream::api_keys::ApiKeys;
 use millstream::config::{Config, NatsUrl, StoreUrl, listen};
 use millstream::service::{Options, Rebuild};
 use millstream::telemetry::init_logs;
@@ -20,7 +22,7 @@ use crate::ports::Ports;
 pub enum Which {
     /// Accepts orders and decides their outcome.
     #[command(mut_arg("port", |port| port.default_value("8081")))]
-    Orders(#[command(flatten)] Config),
+    Orders(Orders),
     /// Keeps stock and reserves it for orders.
     #[command(mut_arg("port", |port| port.default_value("8082")))]
     Inventory(#[command(flatten)] Config),
@@ -33,6 +35,22 @@ pub enum Which {
     /// Aggregates orders into sales figures.
     #[command(mut_arg("port", |port| port.default_value("8085")))]
     Analytics(Analytics),
+}
+
+/// Options of the orders service.
+#[derive(Debug, Args)]
+pub struct Orders {
+    #[command(flatten)]
+    config: Config,
+    /// File of the callers that may use the HTTP API, one `name:hash` a line; the hash is the SHA-256 of the caller's key, in
+    /// hexadecimal. Without it anybody may.
+    #[arg(long, env = "API_KEYS_FILE", value_name = "FILE", value_parser = read_keys)]
+    api_keys_file: Option<ApiKeys>,
+}
+
+fn read_keys(path: &str) -> Result<ApiKeys, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot be read (API_KEYS_FILE): {error}"))?;
+    ApiKeys::read(&text).map_err(|wrong| format!("(API_KEYS_FILE) {wrong}"))
 }
 
 /// Options of the payments service.
@@ -107,7 +125,14 @@ pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'stat
     let ports = Ports::default();
     let mut options = Options::default();
     let (service, config, port) = match which {
-        Which::Orders(config) => (orders::service(orders::Settings::default()), config, ports.orders()),
+        Which::Orders(Orders { config, api_keys_file }) => {
+            let service = orders::service(orders::Settings::default());
+            let service = match api_keys_file {
+                Some(callers) => service.only_for(callers),
+                None => service,
+            };
+            (service, config, ports.orders())
+        }
         Which::Inventory(config) => (inventory::service(), config, ports.inventory()),
         Which::Payments(Payments { config, gateway_url, gateway_query_after }) => {
             (payments(&gateway_url, gateway_query_after)?, config, ports.payments())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use secrecy::SecretString;
 
 use crate::{demo_load, stock, wire};
 
@@ -18,6 +19,9 @@ pub struct Options {
     /// URL of the orders service.
     #[arg(long, env = "ORDERS_URL", value_name = "URL", default_value = "http://127.0.0.1:8081")]
     orders_url: String,
+    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
+    orders_api_key: Option<SecretString>,
     /// URL of the inventory service.
     #[arg(long, env = "INVENTORY_URL", value_name = "URL", default_value = "http://127.0.0.1:8082")]
     inventory_url: String,
@@ -33,7 +37,7 @@ fn rate(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Never: it waits for services that do not answer.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let client = wire::client()?;
+    let client = wire::client_with(options.orders_api_key.as_ref())?;
     let work = async {
         let mut told = false;
         while let Err(error) = stock::seed(&client, &options.inventory_url).await {

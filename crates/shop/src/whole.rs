@@ -7,7 +7,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use millstream::Service;
 use millstream::service::Options;
 use millstream::terminal::note;
-use millstream_console::DemoAction;
+use millstream_console::{Actions, DemoAction};
 use nats_embedded::{Server, Setup, StartError};
 use payments::gateway::QUERY_AFTER;
 use reqwest::Client;
@@ -251,7 +251,7 @@ impl Shop {
         let config = serve::config(&urls.nats, &data.store_url("console"))?;
         let settings = millstream_console::Settings {
             // Who may reach it from elsewhere may look.
-            allow_actions: plan.demo && host.is_loopback(),
+            actions: if plan.demo && host.is_loopback() { Actions::Yes } else { Actions::No },
             demo: demo_actions.clone(),
             ..millstream_console::Settings::of(&config).await?
         };

@@ -8,6 +8,8 @@ use contracts::Money;
 use millstream::Timestamp;
 use millstream::broker::inbox_prefix;
 use millstream::config::NatsUrl;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -128,7 +130,20 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
 /// A client for the services: no answer within ten seconds is none. A proxy of the environment is for other hosts: the parts of
 /// the shop reach each other without it.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
+    client_with(None)
+}
+
+/// The same with the key that the orders service asks for.
+pub(crate) fn client_with(key: Option<&SecretString>) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
+    let mut headers = HeaderMap::new();
+    if let Some(key) = key.map(ExposeSecret::expose_secret).filter(|key| !key.is_empty()) {
+        let value = HeaderValue::try_from(format!("Bearer {key}"));
+        let mut value = value.context("--orders-api-key (ORDERS_API_KEY) has characters that no header may have")?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let builder = builder.default_headers(headers);
     builder.tcp_nodelay(true).no_proxy().build().context("cannot create an HTTP client")
 }
 

@@ -4,9 +4,9 @@
 mod drills;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ struct Orders {
 }
 
 impl Orders {
-    fn start() -> Self {
+    fn start(env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
@@ -95,6 +95,7 @@ impl Orders {
             .current_dir(folder.path())
             .env("NATS_URL", "nats://127.0.0.1:9")
             .env("LOG", "debug")
+            .envs(env.iter().copied())
             .stdout(writer.try_clone().unwrap())
             .stderr(writer)
             .spawn()
@@ -129,7 +130,7 @@ impl Drop for Orders {
 
 #[test]
 fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
-    let orders = Orders::start();
+    let orders = Orders::start(&[]);
     let mut half = vec![];
     for number in 0..1100 {
         let mut stream = TcpStream::connect(orders.address).unwrap();
@@ -153,6 +154,60 @@ fn half_sent_requests_cannot_take_the_descriptors_that_probes_need() {
         let kind = end.as_ref().err().map(std::io::Error::kind);
         assert!(kind != Some(std::io::ErrorKind::WouldBlock), "a connection is still open");
     }
+}
+
+#[test]
+fn orders_asks_for_keys_if_it_is_given_a_file_of_them_and_a_bad_file_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    std::fs::write(&file, "web:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed\n").unwrap();
+    let path = file.to_str().unwrap();
+    let orders = Orders::start(&[("API_KEYS_FILE", path)]);
+    for (path, status) in [("/orders", "401"), ("/orders/1/events", "401"), ("/metrics", "200"), ("/readyz", "503")] {
+        let answer = orders.ask(path);
+        assert!(answer.as_ref().is_some_and(|line| line.contains(status)), "{path}: {answer:?}");
+    }
+    std::fs::write(&file, "web:one\n").unwrap();
+    let done = shop(&["serve", "orders", "--api-keys-file", path]).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("API_KEYS_FILE") && said.contains("line 1: expected the SHA-256"), "{said}");
+}
+
+#[test]
+fn a_service_that_is_given_the_demos_password_warns_of_it_once_and_of_no_other() {
+    let warnings = |password: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = shop(&["serve", "orders", "--port", "0", "--store-url", "sqlite://orders.db"]);
+        command.current_dir(folder.path()).env("NATS_URL", format!("nats://orders:{password}@127.0.0.1:9"));
+        let mut service = command.env("LOG", "debug").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let pipes: [Box<dyn Read + Send>; 2] =
+            [Box::new(service.stderr.take().unwrap()), Box::new(service.stdout.take().unwrap())];
+        let (said_tx, said) = std::sync::mpsc::channel();
+        for pipe in pipes {
+            let said = said_tx.clone();
+            std::thread::spawn(move || {
+                BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+            });
+        }
+        drop(said_tx);
+        // Its warnings come before its first attempt to reach the broker.
+        let mut lines = vec![];
+        while !lines.last().is_some_and(|line: &String| line.contains("broker") && !line.contains("demo password")) {
+            lines.push(said.recv_timeout(SOON).unwrap_or_else(|_| panic!("it says nothing of the broker: {lines:#?}")));
+        }
+        service.kill().unwrap();
+        service.wait().unwrap();
+        lines.extend(said);
+        assert!(!lines.iter().any(|line| line.contains(password)), "{lines:#?}");
+        lines.into_iter().filter(|line| line.contains("demo password")).collect::<Vec<_>>()
+    };
+    let said = warnings("demo-password");
+    let [one] = &said[..] else { panic!("{said:?}") };
+    for part in ["WARN", "user orders of the broker", "deploy/secrets.sh"] {
+        assert!(one.contains(part), "`{part}` is missing in: {one}");
+    }
+    assert_eq!(warnings("8c1f0a"), Vec::<String>::new());
 }
 
 /// With this seed, two minutes have every kind of fault.

@@ -4,6 +4,7 @@
 use std::process::{Command, Output};
 
 mod connection;
+mod console;
 mod dead;
 mod declare;
 mod looking;

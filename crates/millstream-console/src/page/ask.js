@@ -23,9 +23,12 @@ export async function get(path) {
 	return (await answered(response)).json();
 }
 
-function send(path, body) {
+async function send(path, body) {
 	const headers = { 'Content-Type': 'application/json', 'X-Millstream': '1' };
-	return fetch(path, { method: 'POST', headers, body: JSON.stringify(body) }).catch(away).then(answered);
+	const response = await fetch(path, { method: 'POST', headers, body: JSON.stringify(body) }).catch(away);
+	if (response.status !== 401) return answered(response);
+	await askKey();
+	return send(path, body);
 }
 
 export const post = async (path, body) => (await send(path, body)).json();
@@ -74,6 +77,26 @@ function dialog(title, ...content) {
 	document.body.append(box);
 	box.showModal();
 	return box;
+}
+
+/** Asks for the console's key, which a cookie then stands for that no script can read. */
+function askKey() {
+	return new Promise((resolve, reject) => {
+		const key = h('input', { name: 'key', type: 'password', required: true, autocomplete: 'current-password' });
+		const out = h('div', { role: 'status' });
+		const form = h('form', { onsubmit: async (event) => {
+			event.preventDefault();
+			try {
+				await post('/api/login', { key: key.value });
+				resolve();
+				box.close();
+			} catch (error) { put(out, failed(error)); }
+		} }, h('p', null, 'Actions need the key that the console was started with (CONSOLE_KEY).'), h('div.fields', null, h('label', null, 'Key', key)), out,
+		h('div.buttons', null, h('button', { type: 'button', onclick: () => box.close() }, 'Cancel'), h('button.primary', { type: 'submit' }, 'Log in')));
+		const box = dialog('Log in', form);
+		box.addEventListener('close', () => reject(new Error('no action without the key')));
+		key.focus();
+	});
 }
 
 const failed = (error) => h('p.wrong', { role: 'alert' }, `Failed: ${error.message}.`);

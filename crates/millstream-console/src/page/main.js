@@ -85,6 +85,7 @@ function connect() {
 		now.demo = hello.demo;
 		now.offset = Date.parse(hello.now) - Date.now();
 		$('read-only').hidden = hello.allowActions;
+		$('read-only').textContent = hello.readOnly ? `Read-only: ${hello.readOnly}.` : '';
 		tell('hello');
 		if (back) { tell('back'); if (!document.querySelector('dialog[open]')) show(false); }
 	});

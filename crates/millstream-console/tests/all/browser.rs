@@ -104,7 +104,7 @@ impl Browser {
     pub(crate) async fn click(&self, text: &str) {
         let wanted = serde_json::to_string(text).unwrap();
         let click = format!(
-            "(() => {{ const within = document.querySelector('dialog[open]') || document; \
+            "(() => {{ const within = [...document.querySelectorAll('dialog[open]')].at(-1) || document; \
              const found = [...within.querySelectorAll('a, button')].find((one) => one.innerText.trim() === {wanted} && !one.disabled); \
              found?.click(); return !!found; }})()"
         );
@@ -115,7 +115,7 @@ impl Browser {
     pub(crate) async fn fill(&self, name: &str, text: &str) {
         let text = serde_json::to_string(text).unwrap();
         let fill = format!(
-            "(() => {{ const field = document.querySelector('dialog[open] [name={name}]'); field.value = {text}; \
+            "(() => {{ const field = [...document.querySelectorAll('dialog[open] [name={name}]')].at(-1); field.value = {text}; \
              field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
         );
         self.value(&fill).await;

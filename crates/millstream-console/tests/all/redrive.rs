@@ -129,6 +129,38 @@ async fn a_dead_letter_is_redriven_from_the_page_after_a_dry_run_and_the_audit_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_asks_for_the_key_before_it_acts_and_only_once() {
+    let Some(browser) = Browser::start("the key of the console").await else { return };
+    let (bench, open, service, id) = closed().await;
+    let console = Console::start_with_key(&bench.broker.url(), "a key that nobody guesses").await;
+    browser.open(&format!("{}/#/dead", console.url())).await;
+    browser.click("parcels bank.moved").await;
+    browser.until_shows("nobody is there").await;
+    browser.click("Redrive…").await;
+    browser.until_shows("Actions need the key").await;
+    browser.click("Cancel").await;
+    browser.until_shows("Failed: no action without the key").await;
+    browser.click("Cancel").await;
+
+    browser.click("Redrive…").await;
+    browser.fill("key", "a key that somebody guesses").await;
+    browser.click("Log in").await;
+    browser.until_shows("this is not the console's key").await;
+    browser.fill("key", "a key that nobody guesses").await;
+    browser.click("Log in").await;
+    browser.until_shows("1 eligible").await;
+    assert_eq!(browser.value("document.cookie").await, "", "no script can read the cookie");
+    open.set();
+    browser.fill("who", "ada").await;
+    browser.fill("why", "somebody is there").await;
+    browser.click("Redrive 1").await;
+    browser.until_shows("1 done").await;
+    let resolved = async || record(&console, id).await["letter"]["state"] == "resolved";
+    eventually("the record to say that it is resolved", SOON, resolved).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn personal_fields_are_masked_until_they_are_revealed_and_an_edit_goes_to_the_service() {
     let Some(browser) = Browser::start("revealing and editing from the page").await else { return };
     let (bench, open, service, id) = closed().await;

@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::authenticate::Authenticated;
 use super::problem::Problem;
 use crate::commands::Caller;
 use crate::ids::{Id, Timestamp};
@@ -69,6 +70,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         };
         let route = parts.extensions.get::<MatchedPath>().map_or(parts.uri.path(), MatchedPath::as_str);
         Ok(Self {
+            name: parts.extensions.get::<Authenticated>().map(|Authenticated(name)| name.clone()),
             correlation,
             traceparent: traceparent(&parts.headers),
             idempotency_key: idempotency_key(&parts.headers)?,

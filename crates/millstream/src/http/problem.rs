@@ -1,6 +1,6 @@
 //! Errors as callers see them: RFC 9457, with the correlation id, without internals.
 
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use problem_details::ProblemDetails;
@@ -11,7 +11,7 @@ use crate::handler::{FieldError, Reject};
 use crate::store::StoreError;
 
 /// An RFC 9457 answer, `application/problem+json`; the correlation id is added on the way out. A 503 asks to be tried again
-/// after a second.
+/// after a second, and a 401 for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The HTTP status, 4xx or 5xx.
@@ -86,6 +86,9 @@ impl Problem {
             .into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

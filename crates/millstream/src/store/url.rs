@@ -47,6 +47,18 @@ impl StoreUrl {
             _ => Err("expected sqlite://PATH, for example sqlite://data/orders.db, or mongodb://HOST/DATABASE".into()),
         }
     }
+
+    /// The user that it names, if that has this password.
+    pub(crate) fn user_with(&self, password: &str) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => {
+                let _ = password;
+                None
+            }
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(url) => url.user_with(password),
+        }
+    }
 }
 
 impl fmt::Display for StoreUrl {

@@ -8,6 +8,7 @@ use crate::bank::*;
 
 fn caller(key: &str) -> Caller {
     Caller {
+        name: None,
         correlation: "test".into(),
         traceparent: None,
         idempotency_key: Some(key.into()),

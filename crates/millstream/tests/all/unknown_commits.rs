@@ -170,6 +170,7 @@ async fn a_command_in_a_commit_of_unknown_outcome_is_told_so_and_its_repeat_gets
     let store = Lossy::new(&bench, true, true);
     let service = run(&bench, &world, &store).await;
     let caller = millstream::commands::Caller {
+        name: None,
         correlation: "test".into(),
         idempotency_key: Some("k".into()),
         ..Default::default()

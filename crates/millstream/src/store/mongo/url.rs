@@ -78,6 +78,13 @@ impl MongoUrl {
         address.split(['/', '?']).next().unwrap_or(address)
     }
 
+    /// The user that it names, if that has this password, which needs no encoding.
+    pub(crate) fn user_with(&self, password: &str) -> Option<String> {
+        let (_, rest) = self.expose().split_once("://")?;
+        let (user, its) = rest.rsplit_once('@')?.0.split_once(':')?;
+        (its == password).then(|| user.into())
+    }
+
     /// The whole, secrets included.
     pub(super) fn expose(&self) -> &str {
         self.whole.expose_secret()
