@@ -8,7 +8,7 @@ use millstream::testing::{eventually, skip};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::containers::{read, variables};
+use crate::containers::{read, root, variables};
 use crate::harness::SOON;
 use crate::mail_server::MailServer;
 use crate::secured::parsed;
@@ -179,4 +179,35 @@ fn every_alert_goes_to_somebody_and_its_links_begin_with_what_compose_is_told() 
     for (receiver, to) in [(0, ON_CALL), (1, TICKETS)] {
         assert_eq!(routes["receivers"][receiver]["email_configs"][0]["to"], to);
     }
+}
+
+#[test]
+fn prometheus_fills_in_the_links_of_an_alert() {
+    let rules = root().join("deploy/prometheus/rules.yml");
+    let text = json!({
+        "rule_files": [rules],
+        "evaluation_interval": "15s",
+        "tests": [{
+            "interval": "15s",
+            "external_labels": { "runbooks": "https://docs.example/runbooks.md", "boards": "https://boards.example" },
+            "input_series": [{ "series": "millstream_store_up{job='orders'}", "values": "0x40" }],
+            "alert_rule_test": [{ "eval_time": "4m", "alertname": "StoreDown", "exp_alerts": [{
+                "exp_labels": { "severity": "page", "job": "orders" },
+                "exp_annotations": {
+                    "summary": "The store of orders does not answer",
+                    "description": "An instance has been without its store for half a minute (down: 1): commands get 503, and events wait.",
+                    "runbook_url": "https://docs.example/runbooks.md#storedown",
+                    "dashboard_url": "https://boards.example/d/millstream-service",
+                },
+            }] }],
+        }],
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("links.yml");
+    fs::write(&file, text.to_string()).unwrap();
+    let Ok(checked) = Command::new("promtool").args(["test", "rules"]).arg(&file).output() else {
+        return skip("the links in alerts", "there is no promtool (Debian's package is prometheus)");
+    };
+    let said = [checked.stdout, checked.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(checked.status.success(), "{said}");
 }

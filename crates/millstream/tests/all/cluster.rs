@@ -134,8 +134,7 @@ impl Trial {
     async fn start(program: Option<PathBuf>) -> Self {
         let (wires, servers) = Wires::servers(program.as_deref()).await;
         let bench = Bench::start_on(servers, TestStore::new(), None).await;
-        eventually("the cluster to take streams", PATIENCE, async || bench.jetstream().query_account().await.is_ok())
-            .await;
+        until_formed(&bench).await;
         bench.declare(&BANK).await;
         let (world, heard) = (World::default(), Heard::new());
         let mut replicas = vec![];
@@ -305,6 +304,15 @@ async fn publish_all(
     }
 }
 
+/// Waits until three servers take a stream: before they have found each other, one replica is all there can be.
+async fn until_formed(bench: &Bench) {
+    let js = bench.jetstream();
+    let probe =
+        || Config { name: "FORMED".into(), subjects: vec!["formed".into()], num_replicas: 3, ..Config::default() };
+    eventually("the cluster to form", PATIENCE, async || js.create_stream(probe()).await.is_ok()).await;
+    js.delete_stream("FORMED").await.unwrap();
+}
+
 /// How many servers have all of a stream.
 async fn replicas(bench: &Bench, stream: &str) -> Option<usize> {
     let info = bench.jetstream().get_stream(stream).await.ok()?.cached_info().clone();
@@ -332,7 +340,7 @@ async fn a_stream_of_one_replica_is_raised_in_a_cluster_and_declared_again_witho
     let (_wires, servers) = Wires::servers(None).await;
     let bench = Bench::start_on(servers, TestStore::new(), None).await;
     let js = bench.jetstream();
-    eventually("the cluster to take streams", PATIENCE, async || js.query_account().await.is_ok()).await;
+    until_formed(&bench).await;
     let made = Config { name: "BANK".into(), subjects: vec!["bank.>".into()], num_replicas: 1, ..Config::default() };
     let metadata = [("millstream.partitions".to_owned(), BANK.partitions.to_string())].into();
     js.create_stream(Config { metadata, ..made }).await.unwrap();
