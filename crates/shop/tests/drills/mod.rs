@@ -46,7 +46,7 @@ impl Running {
 
     fn url(&self, name: &str) -> String {
         let mut lines = self.screen.lines();
-        let line = lines.find_map(|line| line.trim_start().strip_prefix(name)?.trim_start().split_whitespace().next());
+        let line = lines.find_map(|line| line.trim_start().strip_prefix(name)?.split_whitespace().next());
         let url = line.unwrap_or_else(|| panic!("no {name}: {}", self.screen));
         // Of some the screen shows what there is to see.
         url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
