@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use reqwest::Client;
 
 use crate::figures::System;
 use crate::floor;
 use crate::load::Generator;
 use crate::machine::resident_mib;
+use crate::shop::client;
 use crate::stack::Stack;
 use crate::witness::Witness;
 
@@ -30,7 +30,7 @@ const READ: [&str; 3] = ["ORDERS", "INVENTORY", "PAYMENTS"];
 pub(crate) async fn growth(orders: u64, shop: &Path, data: &Path) -> Result<String> {
     ensure!(orders >= STEPS, "--growth: at least {STEPS} orders");
     let folder = tempfile::tempdir_in(data)?;
-    let http = Client::builder().no_proxy().tcp_nodelay(true).timeout(Duration::from_secs(30)).build()?;
+    let http = client()?;
     let mut stack = Stack::start(System::Five, folder.path(), shop, &http).await?;
     let nats = async_nats::connect(&stack.nats).await?;
     let witness = Witness::start(&nats).await?;

@@ -7,12 +7,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::Client;
 use tokio::process::Command;
 
 use crate::figures::System;
 use crate::load::Generator;
 use crate::machine::Meter;
+use crate::shop::client;
 use crate::stack::Stack;
 use crate::witness::Witness;
 
@@ -72,7 +72,7 @@ const OTHER: &str = "runtime and the rest";
 pub(crate) async fn profile(shop: &Path, data: &Path) -> Result<String> {
     let folder = tempfile::tempdir_in(data)?;
     let samples = folder.path().join("perf.data");
-    let http = Client::builder().no_proxy().tcp_nodelay(true).timeout(Duration::from_secs(30)).build()?;
+    let http = client()?;
     let stack = Stack::start(System::One, folder.path(), shop, &http).await?;
     let nats = async_nats::connect(&stack.nats).await?;
     let witness = Witness::start(&nats).await?;

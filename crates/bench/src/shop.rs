@@ -35,6 +35,11 @@ const BURST: f64 = 1.5;
 /// A search begins below this many times the rate that was carried in flight.
 const TOO_MUCH: f64 = 1.25;
 
+/// A proxy of the environment is for other hosts.
+pub(crate) fn client() -> Result<Client> {
+    Ok(Client::builder().no_proxy().tcp_nodelay(true).timeout(Duration::from_secs(30)).build()?)
+}
+
 /// Starts a system, measures it, sees that every order was confirmed exactly once, and stops it.
 pub(crate) async fn measure(
     system: System,
@@ -43,8 +48,7 @@ pub(crate) async fn measure(
     lengths: &Lengths,
     sheet: &mut Sheet,
 ) -> Result<()> {
-    // A proxy of the environment is for other hosts.
-    let http = Client::builder().no_proxy().tcp_nodelay(true).timeout(Duration::from_secs(30)).build()?;
+    let http = client()?;
     let stack = Stack::start(system, folder, shop, &http).await?;
     let mut note = |figure, value, foreign| sheet.note(system, figure, value, Some(foreign));
     if system == System::One {
