@@ -191,6 +191,11 @@ struct Wake {
 
 async fn wake(State(console): State<Arc<Console>>, Body(asked): Body<Wake>) -> Result<Json<PendingWake>, Problem> {
     let by = by(&asked.who, &asked.why)?;
+    // The audit is written before the act, and is not to have what was made up.
+    let service = &asked.wake.service;
+    if !console.operator.status().await.map_err(problem)?.services().contains(service) {
+        return Err(Problem::not_found(format!("there is no service `{service}`")).at("wake.service", "is not known"));
+    }
     let acted = console.operator.act_on(&asked.wake, asked.act, &by).await;
     acted.map(Json).map_err(problem)
 }

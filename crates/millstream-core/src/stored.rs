@@ -64,9 +64,16 @@ pub fn lenient(block: &[u8]) -> Vec<(String, String)> {
         }
         let colon = line.iter().position(|byte| *byte == b':');
         let (name, value) = colon.map_or((&b"Unreadable"[..], line), |at| (&line[..at], &line[at + 1..]));
-        headers.push((percent_encode(name, NAME).to_string(), value_of(value.trim_ascii_start())));
+        headers.push((name_of(name), value_of(value.trim_ascii_start())));
     }
     headers
+}
+
+fn name_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text.into(),
+        _ => percent_encode(bytes, NAME).to_string(),
+    }
 }
 
 fn value_of(bytes: &[u8]) -> String {
@@ -87,6 +94,7 @@ mod tests {
             (b"NATS/1.0\r\n\r\n", vec![]),
             (b"NATS/1.0 503 gone\r\na: b\r\n\r\n", vec![("a", "b")]),
             (b"NATS/1.0\r\na:  b  \r\nA: c:d\r\nnone:\r\n\r\n", vec![("a", "b"), ("A", "c:d"), ("none", "")]),
+            (b"NATS/1.0\r\na%20: b%20\r\n\r\n", vec![("a%20", "b%20")]),
             (b"NATS/1.0\r\na: b\r\n c\r\nd: Zo\xC3\xAB\r\n\r\n", vec![("a", "b c"), ("d", "Zo\u{eb}")]),
         ] {
             assert_eq!(unreadable(block), None);

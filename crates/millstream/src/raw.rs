@@ -53,11 +53,28 @@ struct Refusal {
     description: String,
 }
 
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        failure.to_string()
+    }
+}
+
 /// How often it is looked whether the connection is another one by now.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
-/// The broker's code for "no message found".
+/// The broker's codes for "no message found" and "stream not found".
 const NOT_FOUND: u64 = 10037;
+const NO_STREAM: u64 = 10059;
+
+/// Why there is no answer of use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no such stream.
+    #[error("stream not found")]
+    NoStream,
+    #[error("{0}")]
+    Other(String),
+}
 
 /// Asks for a message by the broker's API: `{"seq": 7}`, or the first from there or from a time on whose subject fits.
 pub(crate) async fn get(
@@ -65,7 +82,7 @@ pub(crate) async fn get(
     stream: &str,
     request: &Value,
     patience: Duration,
-) -> Result<Option<Raw>, String> {
+) -> Result<Option<Raw>, Failure> {
     let (subject, payload) = (format!("$JS.API.STREAM.MSG.GET.{stream}"), Bytes::from(request.to_string()));
     let begun = Instant::now();
     loop {
@@ -82,7 +99,7 @@ pub(crate) async fn get(
             }
         };
         if let Some(answer) = answer {
-            return read(&answer.map_err(|error| error.to_string())?.payload);
+            return read(&answer.map_err(|error| Failure::Other(error.to_string()))?.payload);
         }
     }
 }
@@ -92,10 +109,11 @@ pub(crate) fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Acquire)
 }
 
-fn read(answer: &[u8]) -> Result<Option<Raw>, String> {
+fn read(answer: &[u8]) -> Result<Option<Raw>, Failure> {
+    let other = |error: &dyn std::fmt::Display| Failure::Other(error.to_string());
     // A subject may be any bytes, too.
-    let answer: Answer = serde_json::from_str(&String::from_utf8_lossy(answer)).map_err(|error| error.to_string())?;
-    let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
+    let answer: Answer = serde_json::from_str(&String::from_utf8_lossy(answer)).map_err(|error| other(&error))?;
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|error| other(&error));
     match answer {
         Answer { message: Some(message), .. } => Ok(Some(Raw {
             sequence: message.seq,
@@ -105,7 +123,9 @@ fn read(answer: &[u8]) -> Result<Option<Raw>, String> {
             payload: bytes(&message.data)?.into(),
         })),
         Answer { error: Some(Refusal { err_code: NOT_FOUND, .. }), .. } => Ok(None),
-        Answer { error, .. } => Err(error.map_or("an answer without a message".into(), |error| error.description)),
+        Answer { error: Some(Refusal { err_code: NO_STREAM, .. }), .. } => Err(Failure::NoStream),
+        Answer { error: Some(refusal), .. } => Err(Failure::Other(refusal.description)),
+        Answer { .. } => Err(Failure::Other("an answer without a message".into())),
     }
 }
 
@@ -121,6 +141,9 @@ impl Raw {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     #[test]
@@ -140,6 +163,27 @@ mod tests {
     fn what_is_not_there_is_told_from_what_is_refused() {
         assert_eq!(read(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), Ok(None));
         let gone = read(br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#);
-        assert_eq!(gone, Err("stream not found".into()));
+        assert_eq!(gone, Err(Failure::NoStream));
+        let full = read(br#"{"error":{"code":503,"err_code":10008,"description":"system temporarily unavailable"}}"#);
+        assert_eq!(full, Err(Failure::Other("system temporarily unavailable".into())));
+    }
+    proptest! {
+        #[test]
+        fn whatever_is_answered_it_is_a_message_none_or_an_error(
+            changes in proptest::collection::vec((any::<Index>(), any::<Index>(), any::<Vec<u8>>()), 0..5),
+            of_a_message in any::<bool>(),
+        ) {
+            let message = br#"{"message":{"subject":"a","seq":8,"hdrs":"TkFUUy8xLjANCg0K","data":"e30=","time":"2026-11-26T23:57:00Z"}}"#;
+            let error = br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
+            let mut answer = if of_a_message { message.to_vec() } else { error.to_vec() };
+            for (from, to, bytes) in changes {
+                let (from, to) = (from.index(answer.len() + 1), to.index(answer.len() + 1));
+                drop(answer.splice(from.min(to)..from.max(to), bytes));
+            }
+            if let Ok(Some(raw)) = read(&answer) {
+                prop_assert!(raw.headers.len() + raw.payload.len() <= answer.len());
+                raw.unreadable();
+            }
+        }
     }
 }

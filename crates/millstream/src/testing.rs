@@ -19,10 +19,12 @@
 //! ```
 
 mod bench;
+mod garble;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
 
 pub use bench::{Bench, TestService, fresh_meta};
+pub use garble::Garble;
 
 use std::fs::OpenOptions;
 use std::io::Write;

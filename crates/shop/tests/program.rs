@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod drills;
+mod garbled;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

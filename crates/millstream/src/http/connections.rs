@@ -14,6 +14,8 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
@@ -227,7 +229,45 @@ async fn note_request(request: Request, next: Next) -> Response {
         return next.run(request).await;
     };
     let under_way = UnderWay::new(line);
-    next.run(request).await.map(|body| Body::new(Answer { body, _under_way: under_way }))
+    let read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+    let request = request.map(|body| Body::new(Asked { body, read: read.clone() }));
+    let mut response = next.run(request).await;
+    // What is left of it stands between this answer and the next request, so the connection ends here. A client that is not told
+    // would send its next request over it, and get no answer.
+    if !read.load(Ordering::Acquire) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| Body::new(Answer { body, _under_way: under_way }))
+}
+
+/// A request's body that notes when all of it was read.
+struct Asked {
+    body: Body,
+    read: Arc<AtomicBool>,
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.read.store(true, Ordering::Release);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// An answer's body that ends its request when it is dropped.
@@ -367,7 +407,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 mod tests {
     use std::net::SocketAddr;
 
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Semaphore;
@@ -387,7 +427,8 @@ mod tests {
             inside.add_permits(1);
             wait.acquire().await.map(|_| "slow").unwrap()
         });
-        let routes = Router::new().route("/", get(async || "quick")).route("/slow", slow);
+        let whole = post(async |body: Bytes| body.len().to_string());
+        let routes = Router::new().route("/", get(async || "quick")).route("/slow", slow).route("/whole", whole);
         let connections = Arc::new(Connections::new(bounds));
         tokio::spawn(serve_within(connections, listener, routes, std::future::pending()));
         (address, entered, go)
@@ -459,6 +500,26 @@ mod tests {
         assert!(rest(&mut kept).await.ends_with("quick"));
         go.add_permits(1);
         assert!(rest(&mut slow).await.ends_with("slow"), "an answer may take its time");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends_and_others_keep_it() {
+        let long = Duration::from_secs(600);
+        let (address, ..) = served(Bounds { open: 8, head: long, idle: long }).await;
+        // The rest of the body never comes.
+        for half in ["POST / HTTP/1.1", "GET /none HTTP/1.1", "POST /none HTTP/1.1"] {
+            let half = format!("{half}\r\nhost: x\r\ncontent-length: 9\r\n\r\n123");
+            let said = rest(&mut sends(address, &half).await).await;
+            assert!(said.starts_with("HTTP/1.1 40") && said.contains("\r\nconnection: close\r\n"), "{said}");
+        }
+        let whole = "POST /whole HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n123456789";
+        let chunked = "POST /whole HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\n123\r\n0\r\n\r\n";
+        let none = "GET /none HTTP/1.1\r\nhost: x\r\n\r\n";
+        let last = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let said = rest(&mut sends(address, &[whole, chunked, none, whole, last].concat()).await).await;
+        let statuses: Vec<_> = said.match_indices("HTTP/1.1 ").map(|(at, _)| &said[at + 9..at + 12]).collect();
+        assert_eq!(statuses, ["200", "200", "404", "200", "200"], "{said}");
+        assert_eq!(said.matches("connection: close").count(), 1, "{said}");
     }
 
     #[test]

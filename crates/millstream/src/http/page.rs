@@ -101,6 +101,7 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -146,5 +147,26 @@ mod tests {
             assert_eq!(read(&[("cursor", forged)]).unwrap_err().errors[0].field, "cursor", "{forged}");
         }
         assert_eq!(read(&[("limit", "1"), ("limit", "2")]).unwrap_err().errors[0].message, "is given twice");
+    }
+    proptest! {
+        #[test]
+        fn a_cursor_is_what_this_list_has_given_out_or_it_is_refused(
+            id in any::<String>(),
+            at in any::<proptest::sample::Index>(),
+            with in any::<char>(),
+        ) {
+            let cursor = query::mark::<Thing>(&id);
+            let read_as = |cursor: &str| read(&[("cursor", cursor)]).map(|query| query.after);
+            prop_assert_eq!(read_as(&cursor).unwrap(), Some(id.clone()));
+            // With one character replaced it is another one, or refused.
+            let mut other: Vec<char> = cursor.chars().collect();
+            let at = at.index(other.len());
+            other[at] = with;
+            let other: String = other.into_iter().collect();
+            match read_as(&other) {
+                Ok(after) => prop_assert!(other == cursor && after == Some(id)),
+                Err(problem) => prop_assert_eq!(&problem.errors[0].field, "cursor"),
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Editing: a changed copy of a dead letter goes to its service under an id of its own, and the original says so.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
@@ -12,7 +13,7 @@ use crate::declare::{declare_ownerless, redrives};
 use crate::event::header;
 use crate::ids::{Id, Timestamp};
 use crate::operator::dead::{DeadLetter, Edited, LetterState};
-use crate::operator::exact::Exact;
+use crate::operator::exact::{Exact, by_name};
 use crate::operator::personal::{MASK, is_personal};
 use crate::operator::redrive::{Outgoing, TTL, but, entry, expecting, mark, put, redrive_subject, ttl, wire_size};
 use crate::operator::{By, Operator, OperatorError};
@@ -152,17 +153,10 @@ fn differ(at: String, old: Option<&Exact>, new: Option<&Exact>, changes: &mut Ve
     match (old, new) {
         _ if old == new => {}
         (Some(Exact::Object(old)), Some(Exact::Object(new))) => {
-            let read = |members: &'_ [(String, Exact)], name: &str| members.iter().rposition(|(have, _)| have == name);
-            let mut names: Vec<&str> = vec![];
-            for (name, _) in old.iter().chain(new) {
-                if !names.contains(&name.as_str()) {
-                    names.push(name);
-                }
-            }
-            for name in names {
-                let [one, other] = [(old, read(old, name)), (new, read(new, name))]
-                    .map(|(members, at)| at.and_then(|at| members.get(at)).map(|(_, value)| value));
-                differ(below(name), one, other, changes);
+            let (of_old, of_new) = (by_name(old), by_name(new));
+            let mut seen = HashSet::new();
+            for name in old.iter().chain(new).map(|(name, _)| name.as_str()).filter(|name| seen.insert(*name)) {
+                differ(below(name), of_old.get(name).copied(), of_new.get(name).copied(), changes);
             }
         }
         (Some(Exact::Array(old)), Some(Exact::Array(new))) => {
@@ -210,5 +204,18 @@ mod tests {
         let mut changes = vec![];
         differ(String::new(), Some(&old), Some(&new), &mut changes);
         assert_eq!(changes, [("/m".into(), json!("18446744073709551617"), json!("1.8446744073709552e19"))]);
+    }
+    #[test]
+    fn a_body_of_a_hundred_thousand_members_does_not_hold_up_whoever_edits_it() {
+        let body = |of_last: u32| {
+            let members =
+                (0..100_000).map(|at| (format!("m{at}"), Exact::from(&json!(at / 99_999 * of_last)))).collect();
+            Exact::Object(members)
+        };
+        let (began, mut changes) = (std::time::Instant::now(), vec![]);
+        differ(String::new(), Some(&body(1)), Some(&body(2)), &mut changes);
+        assert_eq!(changes, [("/m99999".into(), json!(1), json!(2))]);
+        // It takes a tenth of a second. If each member were looked for among all, it would be minutes.
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
 }

@@ -1,6 +1,7 @@
 //! JSON as it was written: a body that is looked at, masked or changed in one place keeps every other digit, and its members in
 //! their order. Numbers that pass through [`Value`] lose digits beyond those of a double.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -150,16 +151,7 @@ impl PartialEq for Exact {
     /// Numbers are equal if they are written alike, texts if they read alike, objects whatever the order of their members.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Object(one), Self::Object(other)) => {
-                let last = |members: &[(String, Self)], name: &str| members.iter().rposition(|(have, _)| have == name);
-                let within = |one: &[(String, Self)], other: &[(String, Self)]| {
-                    one.iter().enumerate().all(|(index, (name, value))| {
-                        let is_read = last(one, name) == Some(index);
-                        !is_read || last(other, name).is_some_and(|at| other[at].1 == *value)
-                    })
-                };
-                within(one, other) && within(other, one)
-            }
+            (Self::Object(one), Self::Object(other)) => by_name(one) == by_name(other),
             (Self::Array(one), Self::Array(other)) => one == other,
             (Self::Leaf(one), Self::Leaf(other)) => {
                 let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
@@ -186,6 +178,11 @@ impl Serialize for Exact {
             Self::Leaf(raw) => raw.serialize(serializer),
         }
     }
+}
+
+/// Members by name; of members twice, readers take the last.
+pub(crate) fn by_name(members: &[(String, Exact)]) -> HashMap<&str, &Exact> {
+    members.iter().map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 /// The members of an object in order.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::event::{decode_header, header, split_type};
 use crate::ids::{Id, Timestamp};
 use crate::operator::{Operator, OperatorError, PATIENCE};
-use crate::raw::{self, LOOK, Raw};
+use crate::raw::{self, Failure, LOOK, Raw};
 
 /// Messages that are asked for at once.
 const BATCH: u32 = 500;
@@ -90,12 +90,14 @@ impl Operator {
     /// The first message of a stream whose subject matches `filter`, if there is one.
     ///
     /// # Errors
-    /// When the broker does not answer, or refuses.
+    /// When there is no such stream, the broker does not answer, or it refuses.
     pub async fn first(&self, stream: &str, filter: &str, from: ReadFrom) -> Result<Option<Stored>, OperatorError> {
-        let away =
-            |error: &dyn std::fmt::Display| OperatorError::Away(format!("stream {stream} cannot be read: {error}"));
+        // In a subject it would ask for something else.
+        if !is_name(stream) {
+            return Err(unread(stream, &Failure::NoStream));
+        }
         let found = raw::get(&self.client, stream, &from.request(filter), PATIENCE).await;
-        Ok(found.map_err(|error| away(&error))?.map(|raw| as_stored(stream, raw)))
+        Ok(found.map_err(|error| unread(stream, &error))?.map(|raw| as_stored(stream, raw)))
     }
 
     /// Reads the messages of a stream whose subjects match `filter`, in order, until `each` breaks off or there is no further
@@ -180,8 +182,7 @@ impl Operator {
         let mut next = if let ReadFrom::Sequence(sequence) = from { sequence } else { 0 };
         for _ in 0..BATCH {
             let found = raw::get(&self.client, stream, &from.request(filter), PATIENCE).await;
-            let found =
-                found.map_err(|error| OperatorError::Away(format!("stream {stream} cannot be read: {error}")))?;
+            let found = found.map_err(|error| unread(stream, &error))?;
             let Some(raw) = found else { break };
             next = raw.sequence + 1;
             from = ReadFrom::Sequence(next);
@@ -195,6 +196,19 @@ impl Operator {
             }
         }
         Ok((ControlFlow::Continue(()), next))
+    }
+}
+
+/// Whether a stream can have this name.
+fn is_name(stream: &str) -> bool {
+    let legal = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '.' | '*' | '>' | '/' | '\\');
+    !stream.is_empty() && stream.chars().all(legal)
+}
+
+fn unread(stream: &str, error: &Failure) -> OperatorError {
+    match error {
+        Failure::NoStream => OperatorError::NotFound(format!("there is no stream {stream}")),
+        Failure::Other(why) => OperatorError::Away(format!("stream {stream} cannot be read: {why}")),
     }
 }
 

@@ -12,6 +12,7 @@ mod discovery;
 mod effects;
 mod examples;
 mod expiry;
+mod garbled;
 mod intents;
 mod lost_tails;
 mod memory;

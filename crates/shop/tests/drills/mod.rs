@@ -17,7 +17,7 @@ fn command(section: &str) -> &'static str {
 }
 
 /// A shop in one process, and what its start screen says.
-struct Running {
+pub(crate) struct Running {
     process: Child,
     screen: String,
 }
@@ -44,7 +44,7 @@ impl Running {
         this
     }
 
-    fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         let mut lines = self.screen.lines();
         let line = lines.find_map(|line| line.trim_start().strip_prefix(name)?.split_whitespace().next());
         let url = line.unwrap_or_else(|| panic!("no {name}: {}", self.screen));
@@ -61,7 +61,7 @@ impl Running {
     }
 
     /// The table of invariants, and whether all hold.
-    fn check(&self, ledgers: &[&Path], looks: &str) -> (String, bool) {
+    pub(crate) fn check(&self, ledgers: &[&Path], looks: &str) -> (String, bool) {
         let mut check = shop(&["check", "--older-than", "0s", "--looks", looks]);
         for service in SERVICES {
             check.args([&format!("--{service}-url"), &self.url(service)]);
@@ -74,8 +74,15 @@ impl Running {
         (String::from_utf8_lossy(&done.stdout).into_owned(), done.status.success())
     }
 
+    /// What the process has in memory.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// SIGKILL. The broker ends because nobody is left at its pipe.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -88,12 +95,16 @@ impl Drop for Running {
     }
 }
 
-struct Drill {
+pub(crate) struct Drill {
     folder: tempfile::TempDir,
 }
 
 impl Drill {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -114,7 +125,7 @@ impl Drill {
         assert!(done.status.success(), "{section}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let mut up = shop(&["up", "--no-demo-load", "--port-base", "0", "--data"]);
         up.arg(self.path("data"));
         Running::new(up, self.folder.path())
@@ -129,7 +140,7 @@ fn broken(table: &str) -> Vec<&str> {
 
 #[test]
 fn what_is_restored_with_the_commands_of_the_runbook_is_right_again() {
-    let drill = Drill { folder: tempfile::tempdir().unwrap() };
+    let drill = Drill::new();
     let (before, during, after) = (drill.path("before.jsonl"), drill.path("during.jsonl"), drill.path("after.jsonl"));
     let running = drill.start();
     running.load("60", "1", &before);
