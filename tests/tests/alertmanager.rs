@@ -45,15 +45,20 @@ impl Alertmanager {
             command.args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="]);
             command.arg("--web.external-url=http://alerts.example").stdin(Stdio::null()).stderr(Stdio::piped()).spawn()
         };
-        let mut process = ["alertmanager", "prometheus-alertmanager"].into_iter().find_map(|name| start(name).ok())?;
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let listens = lines.by_ref().find(|line| line.contains("Listening on"));
-        let listens = listens.expect("it listens");
-        let address = listens.split_once(" address=").unwrap().1.split(' ').next().unwrap();
-        let url = format!("http://{address}/api/v2");
+        let process = ["alertmanager", "prometheus-alertmanager"].into_iter().find_map(|name| start(name).ok())?;
+        let mut this = Self { process, url: String::new(), http: reqwest::Client::new(), _folder: folder };
+        let lines = BufReader::new(this.process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (says, said) = std::sync::mpsc::channel();
         // Whoever does not read would be stopped in time by a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Self { process, url, http: reqwest::Client::new(), _folder: folder })
+        std::thread::spawn(move || {
+            for line in lines.filter(|line| line.contains("Listening on")) {
+                says.send(line).ok();
+            }
+        });
+        let listens = said.recv_timeout(SOON).expect("it listens");
+        let address = listens.split_once(" address=").unwrap().1.split(' ').next().unwrap();
+        this.url = format!("http://{address}/api/v2");
+        Some(this)
     }
 
     async fn post(&self, path: &str, body: &Value) -> Value {

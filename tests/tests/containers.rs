@@ -29,7 +29,7 @@ pub(crate) fn variables(compose: &str) -> BTreeMap<&str, &str> {
 
 #[test]
 fn the_example_names_every_variable_of_the_compose_file_with_its_default() {
-    let (compose, example) = (read("compose.yaml"), read(".env.example"));
+    let (compose, example) = (read("compose.yaml") + &read("compose.cluster.yaml"), read(".env.example"));
     let lines = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let named: BTreeMap<_, _> = lines.map(|line| line.split_once('=').unwrap()).collect();
     assert_eq!(named, variables(&compose));

@@ -72,10 +72,13 @@ fn no_container_is_root_or_may_become_it_or_write_to_its_image_or_reach_the_host
 
 #[test]
 fn a_password_that_nobody_has_set_is_the_demos_which_services_warn_of_and_never_the_name_of_its_user() {
-    let compose = read("compose.yaml");
+    let compose = read("compose.yaml") + &read("compose.cluster.yaml");
     let defaults = variables(&compose);
     let passwords: Vec<_> = defaults.iter().filter(|(name, _)| name.ends_with("_PASSWORD")).collect();
-    assert_eq!(passwords.len(), 8 + 6 + 1, "the broker's, MongoDB's and Grafana's: {passwords:?}");
+    assert_eq!(passwords.len(), 9 + 6 + 1, "the broker's, MongoDB's and Grafana's: {passwords:?}");
+    let of = |password: &str| compose.matches(&format!("{password}:-")).count();
+    let same = compose.matches("PASSWORD:-demo-password}").count();
+    assert_eq!(same, of("_PASSWORD"), "each has the same default wherever it stands");
     for (name, default) in passwords {
         let url = NatsUrl::read(&format!("nats://me:{default}@host")).unwrap();
         assert!(url.demo_warning().is_some(), "{name}: `{default}` is not the one that is warned of");

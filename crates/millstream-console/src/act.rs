@@ -12,6 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
+use millstream::dead_letter::stream_name;
 use millstream::http::{Body, NoBody, Problem};
 use millstream::operator::audit::AuditEntry;
 use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
@@ -193,9 +194,13 @@ async fn wake(State(console): State<Arc<Console>>, Body(asked): Body<Wake>) -> R
     let by = by(&asked.who, &asked.why)?;
     // The audit is written before the act, and is not to have what was made up.
     let service = &asked.wake.service;
-    if !console.operator.status().await.map_err(problem)?.services().contains(service) {
-        return Err(Problem::not_found(format!("there is no service `{service}`")).at("wake.service", "is not known"));
-    }
+    let letters = stream_name(service);
+    console.operator.first(&letters, ">", ReadFrom::Sequence(1)).await.map_err(|error| match error {
+        OperatorError::NotFound(_) => {
+            Problem::not_found(format!("there is no service `{service}`")).at("wake.service", "is not known")
+        }
+        other => problem(other),
+    })?;
     let acted = console.operator.act_on(&asked.wake, asked.act, &by).await;
     acted.map(Json).map_err(problem)
 }

@@ -87,6 +87,8 @@ fn check(all: &[Declaration]) -> Result<(), String> {
     }
     let (mut streams, mut domains, mut services) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     let reserved = [dead_letter::REDRIVE.to_owned(), "AUDIT".into()];
+    // Subjects of the toolkit's, and users of the broker that are no services.
+    let (taken, users) = (["audit", "dlq", "millstream", "redrive"], ["check", "console", "operator"]);
     for Declaration { service, publishes, reads, replicas, .. } in all {
         if replicas.is_some_and(|replicas| !(1..=MOST).contains(&replicas)) {
             return Err(format!("`{service}`: a stream has from 1 to {MOST} replicas"));
@@ -97,6 +99,18 @@ fn check(all: &[Declaration]) -> Result<(), String> {
             if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
                 return Err(format!("`{service}`: the name `{name}` has something else than letters, digits, - and _"));
             }
+            if name.starts_with('_') {
+                return Err(format!("`{service}`: the name `{name}` begins with `_`, as the broker's own subjects do"));
+            }
+        }
+        if users.contains(&service.as_str()) {
+            return Err(format!("`{service}` is another user of the broker: rename the service"));
+        }
+        if let Some(own) = publishes.iter().find(|own| taken.contains(&own.domain.as_str())) {
+            return Err(format!(
+                "`{service}`: the subjects `{}.>` belong to the toolkit: rename the domain",
+                own.domain
+            ));
         }
         if !services.insert(service) {
             return Err(format!("`{service}` is declared twice"));
@@ -175,6 +189,11 @@ mod tests {
             (vec![bank(), declaration("b", &[("B", "bank")], &[])], "`bank` and `b` both publish"),
             (vec![bank(), declaration("b", &[("DLQ_BANK", "b")], &[])], "DLQ_BANK has two owners"),
             (vec![declaration("b", &[("REDRIVE", "b")], &[])], "REDRIVE belongs to the toolkit"),
+            (vec![declaration("b", &[("B", "millstream")], &[])], "`millstream.>` belong to the toolkit"),
+            (vec![declaration("b", &[("B", "redrive")], &[])], "`redrive.>` belong to the toolkit"),
+            (vec![declaration("b", &[("B", "_INBOX_orders")], &[])], "`_INBOX_orders` begins with `_`"),
+            (vec![declaration("console", &[], &[])], "`console` is another user"),
+            (vec![declaration("a-b", &[], &[]), declaration("a_b", &[], &[])], "DLQ_A_B has two owners"),
             (vec![declaration("b", &[("B", "b.>")], &[])], "`b.>`"),
             (vec![declaration("b", &[], &[("A\", \">", false)])], "`A\", \">`"),
             (vec![declaration("", &[], &[])], "``"),

@@ -41,9 +41,12 @@ const MEMBERSHIP: (u32, u32, u32) = (2, 12, 3);
 /// The first version that keeps what `sync_interval: always` promises.
 const SYNCED: (u32, u32, u32) = (2, 14, 6);
 
-/// What is known of a server that says it is `version`, alone or in a cluster. Of a version that cannot be read nothing is known.
+/// What is known of a server that says it is `version`, alone or in a cluster.
 pub fn known(version: &str, clustered: bool) -> Known {
-    let Some(this) = read(version) else { return Known::default() };
+    let Some(this) = read(version) else {
+        let unknown = format!("the broker says that it is version `{version}`, of which nothing is known");
+        return Known { refused: None, lacks: vec![unknown] };
+    };
     if this < MINIMUM {
         return Known {
             refused: Some(format!("nats-server {version} is too old: 2.12.0 or newer is needed")),
@@ -112,7 +115,7 @@ mod tests {
             ("2.12.0", true, "2.12.3 or newer", 0),
             ("2.12.1", false, "", 1),
             ("2.9.25", false, "too old", 0),
-            ("of our own", true, "", 0),
+            ("of our own", true, "", 1),
         ] {
             let known = known(version, clustered);
             assert_eq!(known.lacks.len(), lacking, "{version}: {known:?}");

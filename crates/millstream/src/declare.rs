@@ -138,11 +138,15 @@ async fn create(jetstream: &Context, mut wanted: Config, number: Replicas) -> Re
             );
             wanted.num_replicas = fewer;
             let created = jetstream.create_stream(wanted).await;
-            created.map(|_| Done::Made).map_err(|error| DeclareError::Away(error.to_string()))
+            created.map(|_| Done::Made).map_err(|error| unmade(&stream, &error))
         }
         (Err(error), None) if lacks_servers(&error) => Err(refusal(wanted, &error)),
-        (Err(error), _) => Err(DeclareError::Away(error.to_string())),
+        (Err(error), _) => Err(unmade(&stream, &error)),
     }
+}
+
+fn unmade(stream: &str, error: &UpdateStreamError) -> DeclareError {
+    DeclareError::Away(format!("stream {stream} cannot be made: {error}"))
 }
 
 fn refusal(wanted: Config, error: &UpdateStreamError) -> DeclareError {
@@ -206,6 +210,10 @@ pub(crate) fn changes(
     };
     fixed("storage", have.storage == wanted.storage)?;
     fixed("retention", have.retention == wanted.retention)?;
+    fixed("mirror", have.mirror.is_none())?;
+    fixed("sealed", !have.sealed)?;
+    // What is read is trimmed.
+    fixed("deny_purge", !have.deny_purge)?;
     fixed("partitions", have.metadata.get(PARTITIONS) == wanted.metadata.get(PARTITIONS))?;
     if have.persist_mode == Some(PersistenceMode::Async) {
         return Err(DeclareError::Async(wanted.name));
@@ -222,6 +230,19 @@ pub(crate) fn changes(
         ("max_age", have.max_age == wanted.max_age),
         ("duplicate_window", have.duplicate_window == wanted.duplicate_window),
         (REPLICAS, have.num_replicas >= wanted.num_replicas),
+        ("max_msgs", have.max_messages == wanted.max_messages),
+        // The broker writes none as -1.
+        ("max_msg_size", have.max_message_size <= 0),
+        ("no_ack", !have.no_ack),
+        ("allow_direct", have.allow_direct == wanted.allow_direct),
+        // With one message a subject, none could be replaced.
+        ("discard_new_per_subject", !have.discard_new_per_subject),
+        // A durable that is idle would vanish, and what it has not read be trimmed.
+        ("consumer_limits", have.consumer_limits.is_none()),
+        // By these a stream gets messages of others, or gives them away, past all permissions.
+        ("sources", have.sources.as_ref().is_none_or(Vec::is_empty)),
+        ("republish", have.republish.is_none()),
+        ("subject_transform", have.subject_transform.is_none()),
     ];
     let mut metadata = have.metadata.clone();
     metadata.extend(wanted.metadata);
@@ -234,6 +255,15 @@ pub(crate) fn changes(
         max_age: wanted.max_age,
         duplicate_window: wanted.duplicate_window,
         num_replicas: wanted.num_replicas.max(have.num_replicas),
+        max_messages: wanted.max_messages,
+        max_message_size: have.max_message_size.min(0),
+        no_ack: false,
+        allow_direct: wanted.allow_direct,
+        discard_new_per_subject: false,
+        consumer_limits: None,
+        sources: None,
+        republish: None,
+        subject_transform: None,
         metadata,
         ..have.clone()
     };
@@ -276,6 +306,8 @@ pub(crate) enum DeclareError {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::stream::{ConsumerLimits, Republish, Source};
+
     use super::*;
 
     fn bank(max_bytes: u64) -> Config {
@@ -297,6 +329,35 @@ mod tests {
         assert_eq!(fields(&declared(10, "1.2.0"), bank(20)), None);
         let fixed = changes(&declared(10, "1.2.0"), dead_letters("bank"), &release).unwrap_err();
         assert!(matches!(fixed, DeclareError::Fixed { field: "partitions", .. }), "{fixed}");
+    }
+
+    #[test]
+    fn a_stream_that_loses_or_gives_away_messages_by_another_setting_is_put_right_or_refused() {
+        let release = Release::read("1.0.0").unwrap();
+        let right = declared(10, "1.0.0");
+        let source = Source { name: "OTHER".into(), ..Source::default() };
+        let elsewhere = Republish { source: ">".into(), destination: "copy.>".into(), headers_only: false };
+        for (field, have) in [
+            ("max_msgs", Config { max_messages: 1, ..right.clone() }),
+            ("max_msg_size", Config { max_message_size: 10, ..right.clone() }),
+            ("no_ack", Config { no_ack: true, ..right.clone() }),
+            ("allow_direct", Config { allow_direct: false, ..right.clone() }),
+            ("discard_new_per_subject", Config { discard_new_per_subject: true, ..right.clone() }),
+            ("consumer_limits", Config { consumer_limits: Some(ConsumerLimits::default()), ..right.clone() }),
+            ("sources", Config { sources: Some(vec![source.clone()]), ..right.clone() }),
+            ("republish", Config { republish: Some(elsewhere), ..right.clone() }),
+        ] {
+            let (fields, changed) = changes(&have, right.clone(), &release).unwrap().unwrap();
+            assert_eq!(fields, [field]);
+            assert_eq!(changes(&changed, right.clone(), &release).unwrap().unwrap().0, Vec::<&str>::new(), "{field}");
+        }
+        for have in [
+            Config { mirror: Some(source), ..right.clone() },
+            Config { sealed: true, ..right.clone() },
+            Config { deny_purge: true, ..right.clone() },
+        ] {
+            assert!(matches!(changes(&have, right.clone(), &release), Err(DeclareError::Fixed { .. })));
+        }
     }
 
     #[test]

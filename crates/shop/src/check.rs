@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use self::invariants::{Finding, Terms, invariants};
-use self::snapshot::{Snapshot, Unseen};
+use self::snapshot::{Clients, Snapshot, Unseen};
 pub use self::watch::{SUBJECT, watch};
 use crate::ledger;
 use crate::whole::Urls;
@@ -40,7 +40,7 @@ pub struct Options {
     /// URL of the orders service, if not on the default host and port.
     #[arg(long, value_name = "URL")]
     pub orders_url: Option<String>,
-    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    /// Key for the HTTP API of orders, if it asks for one. Prefer the variable: command lines can be read by others.
     #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub orders_api_key: Option<SecretString>,
     /// URL of the inventory service, if not on the default host and port.
@@ -205,13 +205,13 @@ impl fmt::Display for Outcome {
 /// # Errors
 /// Only for errors of this process; unreachable services are part of the [`Outcome`].
 pub async fn run(options: Options) -> anyhow::Result<Outcome> {
-    let http = wire::client_with(options.orders_api_key.as_ref())?;
+    let clients = Clients { orders: wire::orders_client(options.orders_api_key.as_ref())?, others: wire::client()? };
     let ledger = ledger::read(&options.ledger)?;
     let mut terms = Terms { dead_letters: options.dead_letters, patience: options.patience, ..Terms::default() };
     let mut findings: Option<Vec<Finding>> = None;
     let mut look = 1;
     loop {
-        let seen = Snapshot::take(&options, &http).await;
+        let seen = Snapshot::take(&options, &clients).await;
         let unseen = match seen {
             Ok(snapshot) => {
                 let mut again = invariants(&snapshot, &terms);

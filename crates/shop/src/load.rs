@@ -35,7 +35,7 @@ pub struct Options {
     /// URL of the orders service.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub url: String,
-    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    /// Key for the HTTP API of orders, if it asks for one. Prefer the variable: command lines can be read by others.
     #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub orders_api_key: Option<SecretString>,
     /// URL of the inventory service, whose products are ordered unless --file or --catalogue is given.
@@ -112,9 +112,9 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     for (name, share) in [("--decline", options.decline), ("--cancel", options.cancel)] {
         ensure!((0.0..=1.0).contains(&share), "{name} must be from 0 to 1, not {share}");
     }
-    let http = wire::client_with(options.orders_api_key.as_ref())?;
+    let http = wire::orders_client(options.orders_api_key.as_ref())?;
     let ledger = options.ledger.as_deref().map(Ledger::open).transpose()?;
-    let orders = source::orders(&options, &http).await?;
+    let orders = source::orders(&options, &wire::client()?).await?;
     ensure!(!orders.is_empty(), "no orders to submit");
     let api = Api::new(&http, &options.url);
 

@@ -19,7 +19,7 @@ pub struct Options {
     /// URL of the orders service.
     #[arg(long, env = "ORDERS_URL", value_name = "URL", default_value = "http://127.0.0.1:8081")]
     orders_url: String,
-    /// Key for the HTTP API of orders, if it asks for one; the other services are sent it, too.
+    /// Key for the HTTP API of orders, if it asks for one. Prefer the variable: command lines can be read by others.
     #[arg(long, env = "ORDERS_API_KEY", value_name = "KEY", hide_env_values = true)]
     orders_api_key: Option<SecretString>,
     /// URL of the inventory service.
@@ -37,10 +37,10 @@ fn rate(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Never: it waits for services that do not answer.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let client = wire::client_with(options.orders_api_key.as_ref())?;
+    let (client, others) = (wire::orders_client(options.orders_api_key.as_ref())?, wire::client()?);
     let work = async {
         let mut told = false;
-        while let Err(error) = stock::seed(&client, &options.inventory_url).await {
+        while let Err(error) = stock::seed(&others, &options.inventory_url).await {
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(%error, url = options.inventory_url, "cannot stock the catalogue yet; retrying");
             }

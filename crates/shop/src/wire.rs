@@ -130,11 +130,11 @@ async fn body(request: reqwest::RequestBuilder, url: &str) -> anyhow::Result<Vec
 /// A client for the services: no answer within ten seconds is none. A proxy of the environment is for other hosts: the parts of
 /// the shop reach each other without it.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
-    client_with(None)
+    orders_client(None)
 }
 
-/// The same with the key that the orders service asks for.
-pub(crate) fn client_with(key: Option<&SecretString>) -> anyhow::Result<reqwest::Client> {
+/// A client for the orders service alone, with the key that it asks for: the others are not to learn it.
+pub(crate) fn orders_client(key: Option<&SecretString>) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().timeout(Duration::from_secs(10)).connect_timeout(Duration::from_secs(2));
     let mut headers = HeaderMap::new();
     if let Some(key) = key.map(ExposeSecret::expose_secret).filter(|key| !key.is_empty()) {

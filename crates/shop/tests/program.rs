@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -30,6 +31,56 @@ fn ready() -> String {
         }
     });
     url
+}
+
+/// A server that answers everything with 404 and keeps what it was asked, and its URL.
+fn listening() -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hears = heard.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut bytes) = (stream.unwrap(), [0; 4096]);
+            let read = stream.read(&mut bytes).unwrap_or(0);
+            hears.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    (url, heard)
+}
+
+#[test]
+fn the_key_of_orders_is_sent_to_no_other_service() {
+    let ((orders, by_orders), (others, by_others)) = (listening(), listening());
+    let mut check = shop(&["check", "--looks", "1", "--nats-url", "nats://127.0.0.1:9", "--orders-url", &orders]);
+    for service in ["inventory", "payments", "notifications", "analytics", "gateway"] {
+        check.args([&format!("--{service}-url"), &others]);
+    }
+    let load = ["load", "--give-up-after", "1s", "--wait", "1s", "--url", &orders];
+    let from_stock = shop(&[&load[..], &["--orders", "1", "--inventory-url", &others]].concat());
+    let from_file = {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("orders.jsonl");
+        std::fs::write(&file, "{}\n").unwrap();
+        let mut command = shop(&load);
+        command.arg("--file").arg(&file);
+        (folder, command)
+    };
+    let every = &["/stock", "/reservations", "/payments", "/notifications", "/analytics/summary", "/charges"][..];
+    for (mut command, key_is_sent, routes) in
+        [(check, true, every), (from_stock, false, &["/stock"]), (from_file.1, true, &[])]
+    {
+        by_orders.lock().unwrap().clear();
+        by_others.lock().unwrap().clear();
+        command.env("ORDERS_API_KEY", "the-secret-key").output().unwrap();
+        let (orders, others) = (by_orders.lock().unwrap(), by_others.lock().unwrap());
+        assert_eq!(orders.contains("Bearer the-secret-key"), key_is_sent, "{command:?}: {orders}");
+        for route in routes {
+            assert!(others.contains(&format!("GET {route}")), "{command:?}: {route} was not asked for: {others}");
+        }
+        assert!(!others.contains("the-secret-key"), "{command:?}: {others}");
+    }
 }
 
 #[test]

@@ -179,3 +179,32 @@ fn check(sim: &mut Sim) -> Result<(), String> {
 pub(crate) fn simulate(seeds: impl IntoIterator<Item = u64>, faults: Faults) -> Result<u64, Box<Failure>> {
     hunt(seeds, ACTIONS, |seed| world(seed, faults), check)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn in_fifty_worlds_operators_redrive_again_and_again_discard_edit_and_are_interrupted() {
+        let seen = Mutex::new([0; 4]);
+        let counted = hunt(
+            0..50,
+            ACTIONS,
+            |seed| world(seed, Faults::all()),
+            |sim| {
+                let letters = sim.letters(SERVICE);
+                let again = letters.iter().filter(|letter| sim.redrives(letter.id) > 1).count();
+                let edited = letters.iter().filter(|letter| letter.edited_to.is_some()).count();
+                let found = [again, edited, sim.discarded().len(), sim.interruptions() as usize];
+                let mut seen = seen.lock().map_err(|_| "poisoned")?;
+                seen.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
+                Ok(())
+            },
+        );
+        assert_eq!(counted.unwrap(), 50);
+        let seen = seen.into_inner().unwrap();
+        assert!(seen.iter().all(|count| *count >= 5), "redriven again, edited, discarded, interrupted: {seen:?}");
+    }
+}

@@ -117,8 +117,13 @@ fn the_brokers_configuration_gives_the_rights_that_follow_from_what_the_services
     let configuration = configuration();
     assert!(configuration.contains(&wanted), "run `cargo xtask rights`; wanted:\n{wanted}");
     let after = configuration.split("# End mark.").nth(1).unwrap();
-    let by_hand: Vec<&str> = after.split("user: ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
-    assert_eq!(by_hand, ["check", "operator"], "nobody else");
+    let names = |text: &str| {
+        let names = text.split("user: ").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(after), ["check", "operator"]);
+    let all = [names(&wanted), names(after)].concat();
+    assert_eq!(names(&configuration), all, "nobody else");
 }
 
 async fn every_cell(configuration: &str) {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use millstream::testing::Broker;
@@ -25,6 +25,15 @@ fn log_in(port: u16, key: &str) -> Option<String> {
     Some(answer)
 }
 
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
+
 #[tokio::test]
 async fn neither_the_key_nor_what_stands_for_it_nor_a_wrong_one_is_in_the_log() {
     let broker = Broker::start().await;
@@ -32,9 +41,9 @@ async fn neither_the_key_nor_what_stands_for_it_nor_a_wrong_one_is_in_the_log() 
     let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
     command.args(["console", "--allow-actions", "--host", "0.0.0.0", "--port", &port.to_string()]);
     command.env("CONSOLE_KEY", KEY).env("NATS_URL", broker.url()).env("LOG", "trace");
-    let mut console = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut console = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let pipes: [Box<dyn Read + Send>; 2] =
-        [Box::new(console.stdout.take().unwrap()), Box::new(console.stderr.take().unwrap())];
+        [Box::new(console.0.stdout.take().unwrap()), Box::new(console.0.stderr.take().unwrap())];
     let readers = pipes.map(|pipe| {
         std::thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n"))
     });
@@ -47,8 +56,7 @@ async fn neither_the_key_nor_what_stands_for_it_nor_a_wrong_one_is_in_the_log() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let right = log_in(port, KEY).unwrap();
-    console.kill().unwrap();
-    console.wait().unwrap();
+    drop(console);
     let said = readers.map(|reader| reader.join().unwrap()).concat();
     assert!(wrong.starts_with("HTTP/1.1 403") && !wrong.contains(WRONG), "{wrong}");
     assert!(right.starts_with("HTTP/1.1 200"), "{right}");

@@ -57,6 +57,25 @@ async fn a_release_is_declared_once_repeated_without_effect_and_left_to_newer_on
     assert_eq!(bench.jetstream().get_stream("ORDERS").await.unwrap().cached_info().config.max_bytes, 2 << 30);
 }
 
+#[tokio::test]
+async fn who_reads_a_stream_of_others_is_noted_on_it_and_a_stream_that_nobody_publishes_is_a_mistake() {
+    let bench = Bench::start().await;
+    let reads = |service, version, stream| {
+        let service: Service = Service::new(service).release(version).reads(stream, Start::Beginning);
+        service.declaration().to_string()
+    };
+    let (code, said) = declare(&bench, &reads("packs", "1.0.0", ORDERS));
+    assert!(code == 3 && said.contains("stream ORDERS is to be read, is not there"), "{said}");
+    assert!(bench.jetstream().get_stream("DLQ_PACKS").await.is_err(), "nothing was done");
+    assert_eq!(declare(&bench, &shop("1.1.0", ORDERS)).0, 0);
+    assert_eq!(declare(&bench, &reads("sends", "1.0.0", ORDERS)).0, 0);
+    assert_eq!(readers(&bench).await.as_deref(), Some("packs,sends"));
+    // Also where the stream itself is left to a newer release.
+    let older = shop("1.0.0", ORDERS) + &reads("bills", "1.0.0", ORDERS);
+    assert_eq!(declare(&bench, &older).0, 0);
+    assert_eq!(readers(&bench).await.as_deref(), Some("bills,packs,sends"));
+}
+
 /// As the runbook has it: a durable of its name that nobody need wait for, one more declaration, and the durable may go.
 #[tokio::test]
 async fn the_last_reader_of_a_stream_can_be_retired() {
@@ -88,6 +107,7 @@ async fn what_would_lose_something_is_refused_before_anything_is_changed() {
     for (text, part) in [
         (shop("1.1.0", Stream { partitions: 4, ..ORDERS }), "exists with another `partitions`"),
         (shop("1.1.0", Stream { max_bytes: 1000, ..ORDERS }), "and release 1.1.0 declares 1000 at most"),
+        (shop("1.1.0", ORDERS).replace("\"takes\"", "\"console\""), "`console` is another user"),
         (before.clone() + &before, "is declared twice"),
         ("{}".into(), "declaration 1: missing field"),
         (String::new(), "no declaration"),

@@ -23,12 +23,15 @@ export async function get(path) {
 	return (await answered(response)).json();
 }
 
-async function send(path, body) {
+let asking = null;
+async function send(path, body, again) {
 	const headers = { 'Content-Type': 'application/json', 'X-Millstream': '1' };
 	const response = await fetch(path, { method: 'POST', headers, body: JSON.stringify(body) }).catch(away);
 	if (response.status !== 401) return answered(response);
-	await askKey();
-	return send(path, body);
+	if (again) throw new Error('the browser does not keep the cookie of the login');
+	asking ||= askKey().finally(() => { asking = null; });
+	await asking;
+	return send(path, body, true);
 }
 
 export const post = async (path, body) => (await send(path, body)).json();

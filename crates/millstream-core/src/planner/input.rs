@@ -115,12 +115,12 @@ impl Delivery {
         }
     }
 
-    /// The sequence of the record that the outcome of so many redrives replaces: 0 for the first letter, which replaces none. What
-    /// an operator has done about a record meanwhile is final.
+    /// The sequence of the record that the outcome of so many redrives replaces: 0 of what knows no record, and replaces none. What an
+    /// operator has done about a record meanwhile is final.
     pub(crate) fn replaces(&self, redrives: u32) -> Option<u64> {
         match &self.redriven {
             Some(redriven) if redriven.number > 0 => redriven.record.filter(|_| redriven.number == redrives),
-            _ => (redrives == 0).then_some(0),
+            _ => Some(0),
         }
     }
 

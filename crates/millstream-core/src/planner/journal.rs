@@ -149,7 +149,14 @@ impl Plan<'_> {
     /// Publishes again what has become of a redrive that is over: a repeat of it, or one that the journal does not know. There is
     /// nothing to publish while a later one is on its way.
     pub(super) fn repeat_outcome(&mut self, delivery: &Delivery, entry: Option<&Entry>) {
-        let Some(number) = delivery.redrive().filter(|number| *number > 0) else { return };
+        let Some(number) = delivery.redrive().filter(|number| *number > 0) else {
+            // If the broker has lost the record with the redrive, nobody else would ever come back to it. Where there is a record
+            // the letter is refused.
+            let open = entry.filter(|entry| entry.state == State::Open && entry.redrives > 0);
+            let letter = open.map(|entry| self.letter(delivery, entry.redrives, entry.first_failure, &lost(entry)));
+            self.emitted.extend(letter.clone());
+            return self.again.extend(letter);
+        };
         let outcome = match entry.map(|entry| (entry.state, entry)) {
             None => vec![self.letter(delivery, number, None, &unknown())],
             Some((State::Done, entry)) => vec![self.resolved(delivery, entry.redrives.max(number))],
@@ -182,6 +189,12 @@ fn unknown() -> Failure {
     let error = "the service's journal does not know this message: its database is older than the dead letter, or the entry \
                  has expired. If it was never handled, edit it, which sends it as a new message; otherwise discard it";
     Failure { reason: Reason::Unknown, error: error.into(), attempts: 0 }
+}
+
+/// A message that was being redriven, of which the broker has neither the redrive nor the record.
+fn lost(entry: &Entry) -> Failure {
+    let error = "the broker lost the redrive of this message, which was not over: redrive it again";
+    Failure { reason: Reason::Unknown, error: error.into(), attempts: entry.attempts }
 }
 
 /// A fresh entry. Instance and batch are those of the commit.

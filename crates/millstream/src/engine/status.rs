@@ -168,7 +168,9 @@ impl Status {
 
     /// What the broker's server lacks.
     pub(crate) fn broker_lacks(&self) -> Vec<String> {
-        self.online.get().map(|online| known_of(&online.broker.client).lacks).unwrap_or_default()
+        let known = self.online.get().map(|online| known_of(&online.broker.client)).unwrap_or_default();
+        // One that would have been refused may be another server of the cluster, which the client went on to.
+        known.refused.into_iter().chain(known.lacks).collect()
     }
 
     /// The broker's version; none before it was reached.

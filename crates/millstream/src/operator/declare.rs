@@ -55,7 +55,9 @@ impl Operator {
     /// When something that is in a stream would be lost, or cannot be changed: then nothing was done. Or the broker refuses it, or
     /// does not answer.
     pub async fn declare(&self, all: &[Declaration]) -> Result<Vec<DeclaredStream>, OperatorError> {
-        let mut wanted: Vec<(Config, Release)> = vec![];
+        let num_replicas = all.iter().filter_map(|one| one.replicas).max().unwrap_or_default();
+        let shared = [redrives(), audit::stream()].map(|config| Config { num_replicas, ..config });
+        let mut wanted: Vec<(Config, Release)> = shared.map(|config| (config, Release::default())).into();
         for Declaration { service, release, publishes, replicas, .. } in all {
             let version = release;
             let release = Release::read(version)
@@ -65,6 +67,15 @@ impl Operator {
             wanted.push((with(dead_letters(service)), release));
         }
         let own: BTreeSet<String> = all.iter().flat_map(|one| &one.publishes).map(|own| own.stream.clone()).collect();
+        let read: BTreeSet<String> = all.iter().flat_map(|one| &one.reads).map(|read| read.stream.clone()).collect();
+        for stream in read.difference(&own) {
+            if find(&self.jetstream, stream).await.map_err(failure)?.is_none() {
+                return Err(OperatorError::Refused(format!(
+                    "stream {stream} is to be read, is not there, and none of these services publishes it: declare its owner, too, \
+                     or correct its name"
+                )));
+            }
+        }
         for (wanted, release) in &mut wanted {
             let have = find(&self.jetstream, &wanted.name).await.map_err(failure)?;
             if let Some(have) = &have {
@@ -75,16 +86,25 @@ impl Operator {
             }
         }
         let mut done = vec![];
-        let num_replicas = all.iter().filter_map(|one| one.replicas).max().unwrap_or_default();
-        for shared in [redrives(), audit::stream()] {
-            let (stream, wanted) = (shared.name.clone(), Config { num_replicas, ..shared });
-            let outcome = declare(&self.jetstream, wanted, &Release::default()).await.map_err(failure)?.into();
-            done.push(DeclaredStream { stream, outcome });
-        }
         for (wanted, release) in wanted {
             let stream = wanted.name.clone();
             let outcome = declare(&self.jetstream, wanted, &release).await.map_err(failure)?.into();
             done.push(DeclaredStream { stream, outcome });
+        }
+        // Those of others, and those that a newer release has declared: nothing of them is changed but who reads them.
+        let left = done.iter().filter(|done| done.outcome == Outcome::LeftToNewer).map(|done| done.stream.clone());
+        let noted: BTreeSet<String> =
+            left.chain(read.difference(&own).cloned()).filter(|name| read.contains(name)).collect();
+        for stream in noted {
+            let Some(have) = find(&self.jetstream, &stream).await.map_err(failure)? else { continue };
+            let mut with_readers = have.config.clone();
+            self.note_readers(all, Some(&have), &mut with_readers).await?;
+            if with_readers != have.config {
+                let refused =
+                    |error| OperatorError::Refused(format!("stream {stream} cannot name its readers: {error}"));
+                self.jetstream.update_stream(&with_readers).await.map_err(refused)?;
+                done.push(DeclaredStream { stream, outcome: Outcome::Changed(vec!["metadata"]) });
+            }
         }
         Ok(done)
     }
@@ -130,11 +150,26 @@ impl Operator {
 /// Whether a stream can become what is wanted without losing anything.
 fn fits(have: &Info, wanted: &Config, release: &Release) -> Result<(), OperatorError> {
     let Some((fields, _)) = changes(&have.config, wanted.clone(), release).map_err(failure)? else { return Ok(()) };
+    // A smaller number of messages a subject, or a shorter time, takes away what is there.
+    let of_subject = |config: &Config| u64::try_from(config.max_messages_per_subject).ok().filter(|most| *most > 0);
+    let shortens =
+        |have: Option<u64>, wanted: Option<u64>| wanted.is_some_and(|most| have.is_none_or(|have| most < have));
+    let age = |config: &Config| Some(config.max_age.as_secs()).filter(|age| *age > 0);
+    let shorter = [
+        ("max_msgs_per_subject", shortens(of_subject(&have.config), of_subject(wanted))),
+        ("max_age", shortens(age(&have.config), age(wanted))),
+    ];
+    if let Some((field, _)) = shorter.into_iter().find(|(_, shorter)| *shorter && have.state.messages > 0) {
+        return Err(OperatorError::Refused(format!(
+            "stream {} has messages, and a smaller `{field}`, which release {release} declares, would take some of them away",
+            wanted.name
+        )));
+    }
     let (holds, most) = (have.state.bytes, u64::try_from(wanted.max_bytes).unwrap_or(u64::MAX));
     if fields.contains(&"max_bytes") && holds > most {
         return Err(OperatorError::Refused(format!(
             "stream {} holds {holds} bytes, and release {release} declares {most} at most: wait until it is trimmed, or \
-             declare more",
+             declare a larger limit",
             wanted.name
         )));
     }

@@ -1,5 +1,6 @@
 //! Operators in the simulation: what they do about dead letters, a step at a time, so that several are at it at once and each may stop
-//! between any two steps. What they decide and send is what [`crate::operator`] decides and sends.
+//! between any two steps. The records and messages that they write are those of [`crate::operator`]; in which order, how many at a time and
+//! how often is theirs here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,8 @@ pub(super) struct Operators {
     /// The redrives that the broker has taken, by the dead letter and the number.
     sent: BTreeSet<(Id, u32)>,
     discarded: BTreeSet<Id>,
+    /// How often one stopped in the middle.
+    interruptions: u32,
 }
 
 /// A dead letter as an operator has read it, however long ago, and what is to be done about it.
@@ -99,6 +102,11 @@ impl Sim {
         &self.operators.discarded
     }
 
+    /// How often an operator stopped before or after a step that had begun.
+    pub fn interruptions(&self) -> u32 {
+        self.operators.interruptions
+    }
+
     /// Lets an operator whom nothing interrupts redrive, two minutes later, all dead letters of a service, and go on with every redrive and edit that
     /// was interrupted. Says whether there was any redrive to be done.
     ///
@@ -134,6 +142,7 @@ impl Sim {
         let what =
             format!("operator {who}: {:?} of {} as of {}", task.deed, task.letter.id, task.letter.record_sequence);
         let ends = self.random.per_mille(150);
+        self.operators.interruptions += u32::from(ends);
         // The process ends before the step, or after it before the broker has answered.
         if ends && self.random.below(2) == 0 {
             return self.tell(&format!("{what} is interrupted"));

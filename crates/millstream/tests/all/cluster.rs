@@ -18,24 +18,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bank::*;
-
-/// Reads what the ledger says, and keeps how often it was told each thing.
-const READER: &str = "reader";
+use crate::lost_tails::{READER, Tell};
 
 /// How long a cluster may take for anything: it elects its leaders after four to nine seconds, and several of them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// When the reader was last told something, and the longest time in which it was not.
 #[derive(Clone)]
-struct Heard(Arc<Mutex<(Instant, Duration, usize)>>);
+struct Heard(Arc<Mutex<(Instant, Duration, [usize; 2])>>);
 
 impl Heard {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new((Instant::now(), Duration::ZERO, 0))))
+        Self(Arc::new(Mutex::new((Instant::now(), Duration::ZERO, [0; 2]))))
     }
 
-    fn count(&self) -> usize {
-        self.0.lock().unwrap().2
+    /// How much it was told of what came through a stream: what commands have done needs LEDGER only.
+    fn count(&self, stream: &Stream) -> usize {
+        let [commands, messages] = self.0.lock().unwrap().2;
+        if *stream == BANK { messages } else { commands + messages }
     }
 
     /// The longest silence since this was asked last.
@@ -46,14 +46,13 @@ impl Heard {
 
 impl Handler<Noted> for Heard {
     fn touches(&self, noted: &Received<Noted>) -> Keys {
-        Keys::one::<Account>(&noted.note)
+        Tell.touches(noted)
     }
     fn handle(&self, noted: &Received<Noted>, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        let told = unit.get::<Account>(&noted.note)?;
-        let told = told.unwrap_or_else(|| Account { id: noted.note.clone(), ..Account::default() });
-        unit.put(Account { balance: told.balance + 1, ..told });
+        Tell.handle(noted, unit)?;
         let mut heard = self.0.lock().unwrap();
-        *heard = (Instant::now(), heard.1.max(heard.0.elapsed()), heard.2 + 1);
+        *heard = (Instant::now(), heard.1.max(heard.0.elapsed()), heard.2);
+        heard.2[usize::from(noted.note.starts_with("message-"))] += 1;
         Ok(())
     }
 }
@@ -168,15 +167,15 @@ impl Trial {
         let trial =
             Self { bench, wires, replicas, reader, heard, stop, accepted, told: Mutex::default(), load, table: vec![] };
         trial.until_whole().await;
-        trial.until_more().await;
+        trial.until_more(&BANK).await;
         trial.heard.longest();
         trial
     }
 
     /// Waits until something is told that was not begun before.
-    async fn until_more(&self) {
-        let begun = self.heard.count();
-        eventually("more to be told", PATIENCE, async || self.heard.count() > begun + 50).await;
+    async fn until_more(&self, of: &Stream) {
+        let begun = self.heard.count(of);
+        eventually("more to be told", PATIENCE, async || self.heard.count(of) > begun + 50).await;
     }
 
     /// Waits until all servers have all that the streams have.
@@ -191,7 +190,7 @@ impl Trial {
 
     /// Waits until all that was accepted is told, and notes what a fault did.
     async fn note(&mut self, fault: &str) {
-        self.until_more().await;
+        self.until_more(&BANK).await;
         self.until_whole().await;
         let accepted = self.accepted.lock().unwrap().clone();
         let told = async || self.untold(&accepted).await == 0;
@@ -238,7 +237,7 @@ impl Trial {
     /// Kills the server that leads a stream, and starts it again once the others go on without it.
     async fn kill_the_leader(&mut self, stream: &Stream) {
         self.bench.leader(stream).await.kill();
-        self.until_more().await;
+        self.until_more(stream).await;
         for server in self.servers() {
             if !server.is_running() {
                 server.restart().await;
@@ -383,7 +382,7 @@ async fn a_cluster_whose_servers_are_killed_frozen_cut_off_and_restarted_under_l
     }
     for stream in [&LEDGER, &BANK] {
         trial.bench.leader(stream).await.pause();
-        trial.until_more().await;
+        trial.until_more(stream).await;
         trial.servers().for_each(|server| server.resume());
         trial.note(&format!("the leader of {} stands still and goes on", stream.name)).await;
     }

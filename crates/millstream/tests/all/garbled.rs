@@ -24,12 +24,13 @@ const INFO: &[u8] = b"INFO {\"server_id\":\"A\",\"server_name\":\"a\",\"version\
 
 /// Whether the client, at its end of a connection, reads a message with this block of headers, and what it reads.
 async fn client_reads(block: &[u8]) -> Option<HeaderMap> {
-    // One of its own: a client that gives its connection up comes back.
     let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", broker.local_addr().unwrap());
     let connecting = async_nats::ConnectOptions::new().max_reconnects(1).connect(url);
     let (client, stream) = tokio::join!(connecting, async {
         let (mut stream, _) = broker.accept().await.unwrap();
+        // A client that gives its connection up keeps it until it has another, or none is to be had.
+        drop(broker);
         stream.write_all(INFO).await.unwrap();
         said(&mut stream, b"PING\r\n").await;
         stream.write_all(b"PONG\r\n").await.unwrap();

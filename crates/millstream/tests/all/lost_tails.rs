@@ -15,9 +15,9 @@ use crate::bank::*;
 use crate::positions::copy;
 
 /// Reads what the ledger says, and keeps how often it was told each thing.
-const READER: &str = "reader";
+pub(crate) const READER: &str = "reader";
 
-struct Tell;
+pub(crate) struct Tell;
 
 impl Handler<Noted> for Tell {
     fn touches(&self, noted: &Received<Noted>) -> Keys {

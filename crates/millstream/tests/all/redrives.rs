@@ -404,7 +404,8 @@ async fn nothing_is_claimed_or_sent_that_the_audit_has_not_taken() {
     let full = stream::Config {
         name: "AUDIT".into(),
         subjects: vec!["audit.>".into()],
-        max_message_size: 10,
+        // Nobody can change that.
+        storage: stream::StorageType::Memory,
         allow_direct: true,
         ..Default::default()
     };

@@ -96,16 +96,22 @@ pub(super) struct Durable {
 /// A part that could not be read, and why.
 pub(super) type Unseen = (&'static str, String);
 
+/// Who asks: only the orders service is to learn its key.
+pub(super) struct Clients {
+    pub(super) orders: reqwest::Client,
+    pub(super) others: reqwest::Client,
+}
+
 impl Snapshot {
     /// Reads everything. The orders come last, so that what the others tell of an order is never newer than the order itself:
     /// whatever has an effect somewhere is in the list.
-    pub(super) async fn take(options: &Options, http: &reqwest::Client) -> Result<Self, Vec<Unseen>> {
+    pub(super) async fn take(options: &Options, clients: &Clients) -> Result<Self, Vec<Unseen>> {
         let before = Timestamp::system() - options.older_than;
         let mut unseen = vec![];
         let mut note = |part, error: anyhow::Error| unseen.push((part, format!("{error:#}")));
-        let api = |url: &Option<String>, port| Api::new(http, &options.service(url.as_ref(), port));
+        let api = |url: &Option<String>, port| Api::new(&clients.others, &options.service(url.as_ref(), port));
 
-        let orders = api(&options.orders_url, 1);
+        let orders = Api::new(&clients.orders, &options.service(options.orders_url.as_ref(), 1));
         let inventory = api(&options.inventory_url, 2);
         let payments = api(&options.payments_url, 3);
         let notifications = api(&options.notifications_url, 4);
