@@ -37,10 +37,12 @@ async fn a_deleted_stream_of_dead_letters_is_made_again_and_all_events_go_out_me
     service.stop().await;
 }
 
-/// Has the service wait for a dead letter whose stream is there and takes none; gives the stream's settings.
+/// Has the service wait for a dead letter whose stream is there and takes none, by a limit of a newer release, which is not
+/// this one's to lift; gives the stream's settings.
 async fn refuses_a_letter(bench: &Bench, service: &TestService) -> Config {
     let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
     letters.max_message_size = 10;
+    letters.metadata.insert("millstream.release".into(), "99.0.0".into());
     bench.jetstream().update_stream(letters.clone()).await.unwrap();
     publish(bench, "a", "bad", Act::Reject).await;
     service.until_waits_for("the broker refuses dlq.ledger.bank-moved.").await;
@@ -59,6 +61,19 @@ async fn a_subject_that_the_broker_goes_on_refusing_is_named_and_holds_up_nothin
     assert!(bench.dead_letters(SERVICE).await.is_empty());
     letters.max_message_size = -1;
     bench.jetstream().update_stream(letters).await.unwrap();
+    assert_eq!(bench.expect_dead_letters(SERVICE, 1).await.len(), 1);
+    service.until_ready().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_this_release_does_not_declare_is_lifted_and_the_dead_letter_goes_out() {
+    let bench = bench().await;
+    let service = bench.run(ledger(&World::default()), short()).await;
+    let mut letters = bench.jetstream().get_stream("DLQ_LEDGER").await.unwrap().cached_info().config.clone();
+    letters.max_message_size = 10;
+    bench.jetstream().update_stream(letters).await.unwrap();
+    publish(&bench, "a", "bad", Act::Reject).await;
     assert_eq!(bench.expect_dead_letters(SERVICE, 1).await.len(), 1);
     service.until_ready().await;
     service.stop().await;
