@@ -111,7 +111,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// The modules of the toolkit from the ground up, and what each may know beside the core: only what stands before it.
-const MODULES: [(&str, &[&str]); 41] = [
+const MODULES: [(&str, &[&str]); 42] = [
     // Leaves.
     ("accepted", &[]),
     ("api_keys", &[]),
@@ -146,7 +146,8 @@ const MODULES: [(&str, &[&str]); 41] = [
     ("commands", &["accepted", "engine", "store", "watchers"]),
     ("watch", &["commands", "store", "watchers"]),
     ("http", &["api_keys", "commands", "engine", "progress", "store", "telemetry", "watch"]),
-    ("answers", &["commands", "engine", "protocol", "store"]),
+    ("rehearse", &["commands", "protocol", "store"]),
+    ("answers", &["commands", "engine", "protocol", "rehearse", "store"]),
     ("discovery", &["answers", "broker", "engine", "http", "protocol", "release", "telemetry"]),
     // A service, and running it.
     ("service", &["api_keys", "commands", "config", "durable", "release", "store", "supervisor", "telemetry"]),
@@ -168,6 +169,7 @@ const MODULES: [(&str, &[&str]); 41] = [
             "progress",
             "raw",
             "rebuild",
+            "rehearse",
             "release",
             "retry",
             "service",

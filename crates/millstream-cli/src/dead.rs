@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use millstream::operator::dead::{DeadFilter, DeadLetter, Fate, Letters, Outcome, Progress, Redrive, Report};
+use millstream::operator::dead::{
+    DeadFilter, DeadLetter, DryEnd, DryRun, Fate, Letters, Outcome, Progress, Redrive, Report,
+};
 use millstream::operator::exact::Exact;
 use millstream::operator::personal::{MASK, is_personal};
 use millstream::operator::{By, Operator, OperatorError};
@@ -80,7 +82,7 @@ pub(crate) enum Dead {
 /// How many to act on, who acts, and why.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Many {
-    /// Show what would be done, and change nothing
+    /// Show what would be done, and change nothing. For redrive, the services run their handlers and commit nothing
     #[arg(long)]
     dry_run: bool,
     /// Maximum number
@@ -341,18 +343,71 @@ fn tell(report: &Report, done: &str, json: bool) -> Result<ExitCode> {
                 output::line(&format!("{} {words}", count(outcome)))?;
             }
         }
-        let mut table = output::table(["SERVICE", "ID", "EVENT", "WHY"]);
-        for fate in stayed.iter().take(NAMED) {
-            let why = fate.why.clone().unwrap_or_default();
-            table.add_row([fate.service.clone(), fate.id.to_string(), fate.event.clone(), why]);
-        }
-        if !stayed.is_empty() {
-            output::line(&table.to_string())?;
-        }
-        if stayed.len() > NAMED {
-            output::line(&format!("and {} more", stayed.len() - NAMED))?;
-        }
+        list_fates("WHY", stayed.iter().map(|fate| (*fate, fate.why.clone().unwrap_or_default())))?;
+        tell_dry_runs(report)?;
     }
-    let all = stayed.is_empty() && !report.fates.is_empty();
+    let handled = report.dry_ends().keys().all(|end| matches!(end, DryEnd::Handled | DryEnd::Duplicate));
+    let all = stayed.is_empty() && handled && !report.fates.is_empty();
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(NOT_ALL) })
+}
+
+fn list_fates<'a>(last: &str, fates: impl ExactSizeIterator<Item = (&'a Fate, String)>) -> Result<()> {
+    let number = fates.len();
+    let mut table = output::table(["SERVICE", "ID", "EVENT", last]);
+    for (fate, words) in fates.take(NAMED) {
+        table.add_row([fate.service.clone(), fate.id.to_string(), fate.event.clone(), words]);
+    }
+    if number > 0 {
+        output::line(&table.to_string())?;
+    }
+    if number > NAMED {
+        output::line(&format!("and {} more", number - NAMED))?;
+    }
+    Ok(())
+}
+
+/// What the services' handlers have done in a dry run, the failures first.
+fn tell_dry_runs(report: &Report) -> Result<()> {
+    for (end, number) in report.dry_ends() {
+        output::line(&format!("  {number} {}", would(end)))?;
+    }
+    let mut dry: Vec<(&Fate, &DryRun)> =
+        report.fates.iter().filter_map(|fate| Some((fate, fate.dry_run.as_ref()?))).collect();
+    dry.sort_by_key(|(_, dry_run)| std::cmp::Reverse(dry_run.end));
+    list_fates("DRY RUN", dry.into_iter().map(|(fate, dry_run)| (fate, words(dry_run))))
+}
+
+fn would(end: DryEnd) -> &'static str {
+    match end {
+        DryEnd::Handled => "would be handled",
+        DryEnd::Duplicate => "would be skipped: handled already",
+        DryEnd::Retried => "would fail and be retried",
+        DryEnd::Waits => "would wait for a newer release",
+        DryEnd::Parked => "would be parked again",
+        DryEnd::Unknown => "could not be tried",
+    }
+}
+
+/// What would become of one, and what would change.
+fn words(dry_run: &DryRun) -> String {
+    let mut words = would(dry_run.end).to_owned();
+    if let Some(error) = &dry_run.error {
+        words += &format!(": {error}");
+    }
+    for change in &dry_run.changes {
+        let wake = match change.wake.as_deref() {
+            None => String::new(),
+            Some("") => "; no wake any more".into(),
+            Some(kind) => format!("; wake `{kind}`"),
+        };
+        let (verb, fields) = (if change.created { "creates" } else { "changes" }, change.fields.join(", "));
+        words += &format!("\n{verb} {}/{}: {fields}{wake}", change.collection, change.document);
+    }
+    if dry_run.changed > dry_run.changes.len() {
+        words += &format!("\nand {} more documents", dry_run.changed - dry_run.changes.len());
+    }
+    if !dry_run.events.is_empty() {
+        words += &format!("\npublishes {}", dry_run.events.join(", "));
+    }
+    words
 }

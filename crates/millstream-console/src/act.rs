@@ -1,5 +1,6 @@
 //! The page's actions. Each is one call of the operator's library, which writes to the audit log before it acts.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use futures_util::stream;
 use millstream::dead_letter::stream_name;
 use millstream::http::{Body, NoBody, Problem};
 use millstream::operator::audit::AuditEntry;
-use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
+use millstream::operator::dead::{DeadFilter, Edited, Fate, Outcome, Progress, Redrive, Report};
 use millstream::operator::personal::MASK;
 use millstream::operator::read::ReadFrom;
 use millstream::operator::wakes::{PendingWake, WakeAct};
@@ -146,9 +147,12 @@ fn line(value: &Value) -> Result<Bytes, std::convert::Infallible> {
 fn last_line(ended: Option<Result<Report, OperatorError>>) -> Value {
     match ended {
         Some(Ok(report)) => {
-            let odd = report.fates.iter().filter(|fate| !matches!(fate.outcome, Outcome::Done | Outcome::WouldGo));
-            let odd: Vec<_> = odd.take(NAMED).collect();
-            json!({ "report": { "counts": report.counts, "fates": odd } })
+            let dry_end = |fate: &&Fate| fate.dry_run.as_ref().map(|dry_run| dry_run.end);
+            let mut named: Vec<&Fate> = report.fates.iter().filter(|fate| fate.outcome != Outcome::Done).collect();
+            // Of a dry run the failures come first.
+            named.sort_by_key(|fate| Reverse(dry_end(fate)));
+            named.truncate(NAMED);
+            json!({ "report": { "counts": report.counts, "dryEnds": report.dry_ends(), "fates": named } })
         }
         Some(Err(error)) => json!({ "error": error.to_string() }),
         None => json!({ "error": "interrupted: see the console's log, and try again" }),

@@ -5,6 +5,7 @@
 //! | `millstream.journal.<service>` | [`JournalQuestion`] | [`JournalAnswer`]: what it wrote of these ids |
 //! | `millstream.wakes.<service>` | [`WakesQuestion`] | [`PendingWake`]s, the earliest first |
 //! | `millstream.act.<service>` | [`ActQuestion`] | the [`PendingWake`] as it is now |
+//! | `millstream.dry-run.<service>` | [`DryRunQuestion`] | a [`DryRun`] for each redrive |
 //!
 //! Any replica answers. Reads are bounded and go to the store beside the loop; an act goes through the loop as a command does, so
 //! it meets a change of its document as a conflict and is in the journal.
@@ -17,9 +18,10 @@ use crate::commands::{Caller, CommandError, Context};
 use crate::handler::{Fault, Key, Keys, Wake};
 use crate::ids::{Id, Timestamp};
 use crate::protocol::{
-    ActQuestion, Asked, JournalAnswer, JournalQuestion, Journalled, MOST_IDS, MOST_WAKES, PendingWake, WakeAct,
-    WakesQuestion, subject,
+    ActQuestion, Asked, DryRun, DryRunQuestion, JournalAnswer, JournalQuestion, Journalled, MOST_IDS, MOST_REDRIVES,
+    MOST_WAKES, PendingWake, WakeAct, WakesQuestion, subject,
 };
+use crate::rehearse::Rehearser;
 use crate::store::{Entry, State, StoreError, StoredDoc, Wanted};
 use crate::unit::{Unit, WakeChange, Work};
 use millstream_core::planner::Kinds;
@@ -37,7 +39,7 @@ pub(crate) struct Problem {
 /// Answers for one service.
 pub(crate) struct Answers {
     pub(crate) context: Context,
-    pub(crate) kinds: Kinds,
+    pub(crate) rehearser: Rehearser,
 }
 
 impl Answers {
@@ -47,6 +49,7 @@ impl Answers {
             Asked::Journal => json(&self.journal(self.read(endpoint, question, JOURNAL_FORM)?).await?),
             Asked::Wakes => json(&self.wakes(self.read(endpoint, question, WAKES_FORM)?).await?),
             Asked::Act => self.act(self.read(endpoint, question, ACT_FORM)?).await,
+            Asked::DryRun => json(&self.dry_run(self.read(endpoint, question, DRY_RUN_FORM)?).await?),
         }
     }
 
@@ -65,6 +68,18 @@ impl Answers {
         self.context.0.service
     }
 
+    fn kinds(&self) -> &Kinds {
+        &self.rehearser.planner.kinds
+    }
+
+    async fn dry_run(&self, question: DryRunQuestion) -> Result<Vec<DryRun>, Problem> {
+        let asked = question.redrives.len();
+        if asked > MOST_REDRIVES {
+            return Err(wrong(format!("at most {MOST_REDRIVES} redrives at once, not {asked}")));
+        }
+        Ok(self.rehearser.dry_run(&self.context, question.redrives).await?)
+    }
+
     async fn journal(&self, question: JournalQuestion) -> Result<JournalAnswer, Problem> {
         if question.ids.len() > MOST_IDS {
             return Err(wrong(format!("at most {MOST_IDS} ids at once, not {}", question.ids.len())));
@@ -78,10 +93,10 @@ impl Answers {
         let store = &self.context.0.store;
         let limit = question.limit.unwrap_or(MOST_WAKES).min(MOST_WAKES);
         let is_wanted = |kind: &str| question.kind.as_ref().is_none_or(|wanted| wanted == kind);
-        let kinds: Vec<&'static str> = self.kinds.names().filter(|kind| is_wanted(kind)).collect();
+        let kinds: Vec<&'static str> = self.kinds().names().filter(|kind| is_wanted(kind)).collect();
         let found: Vec<StoredDoc> = match &question.document {
             Some(id) => {
-                let mut collections: Vec<_> = kinds.iter().filter_map(|kind| self.kinds.collection(kind)).collect();
+                let mut collections: Vec<_> = kinds.iter().filter_map(|kind| self.kinds().collection(kind)).collect();
                 collections.sort_unstable();
                 collections.dedup();
                 let mut found = vec![];
@@ -95,7 +110,7 @@ impl Answers {
         };
         let waits = found.into_iter().filter_map(|doc| Some((doc.key, doc.wake?)));
         let waits = waits.filter(|(_, wake)| is_wanted(&wake.kind));
-        let mut waits: Vec<_> = waits.map(|(key, wake)| pending(self.service(), &self.kinds, &key, &wake)).collect();
+        let mut waits: Vec<_> = waits.map(|(key, wake)| pending(self.service(), self.kinds(), &key, &wake)).collect();
         waits.sort_by_key(|wake| wake.at);
         waits.truncate(limit);
         Ok(waits)
@@ -106,8 +121,8 @@ impl Answers {
         if who.trim().is_empty() || why.trim().is_empty() {
             return Err(wrong(format!("`who` and `why` are to be said; this service takes {ACT_FORM}")));
         }
-        let Some(known) = self.kinds.collection(kind).filter(|known| known == collection) else {
-            let kinds: Vec<&str> = self.kinds.names().collect();
+        let Some(known) = self.kinds().collection(kind).filter(|known| known == collection) else {
+            let kinds: Vec<&str> = self.kinds().names().collect();
             let service = self.service();
             let text = format!("`{service}` has no wakes of kind `{kind}` in `{collection}`; its kinds are {kinds:?}");
             return Err(Problem { code: 404, text });
@@ -119,7 +134,7 @@ impl Answers {
         let stored = self.context.in_time(self.context.0.store.get(key.clone())).await?;
         let correlation = stored.and_then(|doc| doc.wake).map_or_else(|| id.to_string(), |wake| wake.correlation);
         let caller = Caller { correlation: correlation.clone(), ..Caller::default() };
-        let work = ActOnWake { service: self.service(), kinds: self.kinds.clone(), key, question };
+        let work = ActOnWake { service: self.service(), kinds: self.kinds().clone(), key, question };
         let accepted = self.context.submit_work(&caller, id, Box::new(work), None).await.map_err(|error| {
             let code = match &error {
                 CommandError::Rejected(reject) => usize::from(reject.status),
@@ -137,6 +152,7 @@ impl Answers {
     }
 }
 
+const DRY_RUN_FORM: &str = r#"{"redrives": [{"subject": "…", "headers": [["…", "…"]], "payload": "<base64>"}, …]}"#;
 const JOURNAL_FORM: &str = r#"{"ids": ["<uuid>", …]}"#;
 const WAKES_FORM: &str = r#"{"kind": "…", "document": "…", "limit": 100}, each of which may be left out"#;
 const ACT_FORM: &str = r#"{"collection": "…", "document": "…", "kind": "…", "generation": 1, "attempt": 0, "act": {"action": "move", "to": "<RFC 3339 time>"} or {"action": "fire"} or {"action": "cancel"}, "who": "…", "why": "…"}"#;

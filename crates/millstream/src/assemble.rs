@@ -37,6 +37,7 @@ use crate::owned::Owned;
 use crate::progress::Progress;
 use crate::raw;
 use crate::rebuild;
+use crate::rehearse::Rehearser;
 use crate::release::Release;
 use crate::retry::{forever, once_per_text};
 use crate::service::{Reading, Rebuild};
@@ -46,6 +47,7 @@ use crate::supervisor::Supervisor;
 use crate::trim::Trimmer;
 use crate::unit::Rules;
 use crate::unreadable::Unreadable;
+use crate::work::AnyHandler;
 use millstream_core::hash::{HashMap, HashSet};
 
 /// What a service is put together from.
@@ -158,6 +160,12 @@ impl Parts {
         let keeping = owned.clone().keep(broker.clone(), missing.clone(), status.clone(), timing.gate_retry);
         supervisor.spawn(&mut tasks.helpers, "streams", keeping);
 
+        let (handlers, ignored) = redriven(&self.reads);
+        let (stream, consumer) = (dead_letter::REDRIVE, basis.service);
+        let rehearser = Rehearser {
+            planner: Planner { rules: self.rules.clone(), kinds: basis.kinds.clone(), timing: timing.clone() },
+            decoder: Decoder { stream, consumer, handlers, ignored, redrives: true },
+        };
         let discovery = Discovery {
             service: basis.service,
             release: basis.release.clone(),
@@ -165,7 +173,7 @@ impl Parts {
             broker: broker.clone(),
             probe: self.probe,
             meters: meters.clone(),
-            answers: Arc::new(Answers { context: self.context, kinds: basis.kinds.clone() }),
+            answers: Arc::new(Answers { context: self.context, rehearser }),
             timing: timing.clone(),
         };
         supervisor.spawn(&mut tasks.helpers, "discovery", discovery.run());
@@ -336,8 +344,18 @@ struct Reads<'a> {
     open: watch::Receiver<bool>,
 }
 
+/// The handlers of events by their type, and the types that are only acked.
+type Handled = (HashMap<&'static str, Arc<dyn AnyHandler>>, HashSet<&'static str>);
+
+/// What the queue of redrives is read with: a redriven message may be of any stream.
+fn redriven(reads: &[Reading]) -> Handled {
+    let handlers = reads.iter().flat_map(|reading| &reading.handlers);
+    let ignored = reads.iter().flat_map(|reading| &reading.ignored);
+    (handlers.map(|handler| (handler.event_type(), handler.clone())).collect(), ignored.copied().collect())
+}
+
 /// A durable, the handlers of its events, and the events that are only acked.
-type Feed = (Declared, HashMap<&'static str, Arc<dyn crate::work::AnyHandler>>, HashSet<&'static str>);
+type Feed = (Declared, HashMap<&'static str, Arc<dyn AnyHandler>>, HashSet<&'static str>);
 
 impl Reads<'_> {
     /// Starts a consumer for each stream that is read, and one for redrives.
@@ -399,7 +417,7 @@ impl Reads<'_> {
 
     fn feeds(&self, basis: &Basis, reads: Vec<Reading>) -> Vec<Feed> {
         let Basis { service, release, timing, store, .. } = basis;
-        let (mut all_handlers, mut all_ignored) = (HashMap::default(), HashSet::default());
+        let (all_handlers, all_ignored) = redriven(&reads);
         let mut feeds = Vec::new();
         for reading in reads {
             let filters = reading.events().map(|event| format!("{event}.*")).collect();
@@ -422,12 +440,8 @@ impl Reads<'_> {
             };
             let handlers: HashMap<_, _> =
                 reading.handlers.into_iter().map(|handler| (handler.event_type(), handler)).collect();
-            let ignored: HashSet<_> = reading.ignored.into_iter().collect();
-            all_handlers.extend(handlers.iter().map(|(event, handler)| (*event, handler.clone())));
-            all_ignored.extend(ignored.iter().copied());
-            feeds.push((declared, handlers, ignored));
+            feeds.push((declared, handlers, reading.ignored.into_iter().collect()));
         }
-        // A redriven message may be of any stream.
         let redrives = Declared::redrives(service, release.clone(), store.clone(), timing.clone());
         feeds.push((redrives, all_handlers, all_ignored));
         feeds

@@ -150,6 +150,8 @@ mod rebuild;
 #[cfg(feature = "service")]
 mod refusals;
 #[cfg(feature = "service")]
+mod rehearse;
+#[cfg(feature = "service")]
 mod release;
 #[cfg(feature = "service")]
 pub mod retry;

@@ -8,6 +8,10 @@ use crate::ids::{Id, Timestamp};
 pub(crate) const MOST_IDS: usize = 256;
 /// The most wakes in one answer.
 pub(crate) const MOST_WAKES: usize = 1000;
+/// The most redrives in one question.
+pub(crate) const MOST_REDRIVES: usize = 100;
+/// The most documents, fields of a document and events that a dry run names.
+pub(crate) const MOST_NAMED: usize = 8;
 
 /// Where an instance of a service answers: how it is (`status`), and what [`Asked`] names. Not below the service's own domain,
 /// which is a stream's.
@@ -21,16 +25,18 @@ pub(crate) enum Asked {
     Journal,
     Wakes,
     Act,
+    DryRun,
 }
 
 impl Asked {
-    pub(crate) const ALL: [Self; 3] = [Self::Journal, Self::Wakes, Self::Act];
+    pub(crate) const ALL: [Self; 4] = [Self::Journal, Self::Wakes, Self::Act, Self::DryRun];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Journal => "journal",
             Self::Wakes => "wakes",
             Self::Act => "act",
+            Self::DryRun => "dry-run",
         }
     }
 }
@@ -90,6 +96,87 @@ pub(crate) struct ActQuestion {
     pub(crate) act: WakeAct,
     pub(crate) who: String,
     pub(crate) why: String,
+}
+
+/// What would become of these redrives, one after the other?
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DryRunQuestion {
+    pub(crate) redrives: Vec<RedriveMessage>,
+}
+
+/// A redrive as it would be sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedriveMessage {
+    pub(crate) subject: String,
+    /// As on the wire.
+    pub(crate) headers: Vec<(String, String)>,
+    /// In base64.
+    pub(crate) payload: String,
+}
+
+/// What would become of a dead letter if it were redriven now: its handler has run over the documents as they are, after those of the
+/// dead letters before it, and nothing was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    /// How it would end.
+    pub end: DryEnd,
+    /// Why it would fail, or why nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The documents that would change, eight at the most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<DryChange>,
+    /// How many documents would change.
+    #[serde(default)]
+    pub changed: usize,
+    /// The types of the events that would be published, eight at the most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+}
+
+/// How a dead letter would end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DryEnd {
+    /// It would be handled.
+    Handled,
+    /// It was handled already; nothing would be done.
+    Duplicate,
+    /// It would fail, and be tried again after a delay.
+    Retried,
+    /// It would wait for a newer release.
+    Waits,
+    /// It would be parked again.
+    Parked,
+    /// Nobody could say.
+    Unknown,
+}
+
+/// What would change in a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryChange {
+    /// Its collection.
+    pub collection: String,
+    /// Its id.
+    pub document: String,
+    /// Whether it would be created.
+    pub created: bool,
+    /// The names of the fields that would change, eight at the most.
+    pub fields: Vec<String>,
+    /// The wake that it would then carry, if that changes; an empty text for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<String>,
+}
+
+impl DryRun {
+    /// Nobody could say what would become of it.
+    pub(crate) fn unknown(why: impl Into<String>) -> Self {
+        Self { end: DryEnd::Unknown, error: Some(why.into()), changes: vec![], changed: 0, events: vec![] }
+    }
 }
 
 /// A wake that waits.

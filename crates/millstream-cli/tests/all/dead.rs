@@ -131,6 +131,7 @@ async fn acts_want_a_reason_are_audited_and_say_by_their_exit_code_whether_all_w
     assert_eq!(place.call(&["dead", "discard", "--why", "all of it"]).0, 2, "all at once is not discarded by mistake");
     let (code, said) = place.call(&["dead", "redrive", "--dry-run", "--limit", "1"]);
     assert!(code == 1 && said.contains("1 would be redriven") && said.contains("1 held back"), "{said}");
+    assert!(said.contains("1 could not be tried") && said.contains("`shipping` does not answer"), "{said}");
     assert!(place.call(&["audit"]).1.contains("no audit entries"));
 
     let (code, said) = place.call(&["dead", "redrive", "--id", &id, "--why", "mended", "--who", "bob"]);

@@ -139,6 +139,27 @@ export const askReveal = (personal, what, then) => confirm({
 
 const OUTCOMES = { done: 'done', wouldGo: 'eligible', held: 'held back', taken: 'changed by another operator', failed: 'could not be sent' };
 
+const DRY_ENDS = { handled: 'would be handled', duplicate: 'handled already', retried: 'would fail and be retried', waits: 'would wait for a newer release', parked: 'would be parked again', unknown: 'could not be tried' };
+
+/** What the services' handlers have done in a dry run, in numbers and for some of the dead letters. */
+function dryRuns(report) {
+	const ends = Object.entries(report.dryEnds || {});
+	const change = (each) => h('li', null, `${each.created ? 'creates' : 'changes'} ${each.collection}/${each.document}: ${each.fields.join(', ')}`,
+		each.wake !== undefined && (each.wake ? `; wake ${each.wake}` : '; no wake any more'));
+	const row = ({ id, event, dryRun }) => h('details', null,
+		h('summary', null, h('code', null, id.slice(0, 13)), ` ${event}: ${DRY_ENDS[dryRun.end] || dryRun.end}`),
+		h('ul', null,
+			dryRun.error && h('li', null, dryRun.error),
+			(dryRun.changes || []).map(change),
+			dryRun.changed > (dryRun.changes || []).length && h('li', null, `and ${count(dryRun.changed - dryRun.changes.length)} more documents`),
+			(dryRun.events || []).length > 0 && h('li', null, `publishes ${dryRun.events.join(', ')}`)));
+	return ends.length > 0 && [
+		h('p', null, 'Their handlers were run over the documents as they are now, and nothing was committed:'),
+		h('ul.counts', null, ends.map(([name, number]) => h('li', { class: name }, h('b', null, count(number)), ` ${DRY_ENDS[name] || name}`))),
+		report.fates.filter((fate) => fate.dryRun).slice(0, 20).map(row),
+	];
+}
+
 function outcome(report) {
 	const whys = new Map();
 	for (const fate of report.fates) if (fate.why) whys.set(fate.why, (whys.get(fate.why) || 0) + 1);
@@ -174,7 +195,7 @@ export function actOnMany(kind, filter, what) {
 		try {
 			const report = await last({ filter, dryRun: true, force: force.checked });
 			const goes = report.counts.wouldGo || 0;
-			put(dry, h('p', null, 'Dry run, nothing has been changed:'), outcome(report));
+			put(dry, h('p', null, 'Dry run, nothing has been changed:'), outcome(report), dryRuns(report));
 			if (!Object.keys(report.counts).length) put(dry, h('p', null, 'No dead letters left to act on.'));
 			forced.hidden = kind !== 'redrive' || !(force.checked || report.counts.held);
 			go.textContent = `${verb} ${count(goes)}`;

@@ -109,9 +109,13 @@ async fn a_dead_letter_is_redriven_from_the_page_after_a_dry_run_and_the_audit_s
     browser.until_shows("nobody is there").await;
     browser.click("Redrive…").await;
     browser.until_shows("1 eligible").await;
+    browser.until_shows("1 would be parked again").await;
+    browser.click("Cancel").await;
     assert_eq!(record(&console, id).await["letter"]["state"], "dead", "a dry run touches nothing");
 
     open.set();
+    browser.click("Redrive…").await;
+    browser.until_shows("1 would be handled").await;
     browser.fill("who", "ada").await;
     browser.fill("why", "somebody is there").await;
     browser.click("Redrive 1").await;

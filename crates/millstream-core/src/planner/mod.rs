@@ -16,6 +16,7 @@ mod input;
 mod journal;
 mod leases;
 mod message;
+mod rehearsal;
 mod slots;
 mod suspects;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use self::decision::{Aftermath, Claimed, CommandFailure, Decision, End, Fact
 pub use self::decode::{Decoder, Incoming, UNKNOWN_EVENT};
 pub use self::input::{CommandInput, Delivery, DueInput, Ended, Idempotency, Input, OutcomeInput, Wire};
 pub use self::leases::Leases;
+pub use self::rehearsal::{Change, Rehearsal, Rehearsed};
 pub use self::slots::Slots;
 pub use self::suspects::Suspects;
 use crate::event::{Emitted, Meta};

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::ids::{Id, Timestamp};
 
 pub use crate::operator::letters::{Letters, Moves};
+pub use crate::protocol::{DryChange, DryEnd, DryRun};
 
 /// What has become of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -186,7 +187,7 @@ pub struct Redrive {
     pub per_second: u32,
     /// Also those that have failed again as often as the limit says.
     pub force: bool,
-    /// Says what would go and what not, and touches nothing.
+    /// Says what would go and what not, has the services run their handlers for what would go, and changes nothing.
     pub dry_run: bool,
 }
 
@@ -215,6 +216,9 @@ pub struct Fate {
     pub outcome: Outcome,
     /// Why it did not go, if it did not.
     pub why: Option<String>,
+    /// In a dry run of a redrive: what would become of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<DryRun>,
 }
 
 /// What became of a dead letter that was to be acted on.
@@ -254,6 +258,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// How many of a dry run would end in which way.
+    pub fn dry_ends(&self) -> BTreeMap<DryEnd, u64> {
+        let mut ends = BTreeMap::new();
+        for dry_run in self.fates.iter().filter_map(|fate| fate.dry_run.as_ref()) {
+            *ends.entry(dry_run.end).or_default() += 1;
+        }
+        ends
+    }
+
     pub(crate) fn add(&mut self, fate: Fate) {
         *self.counts.entry(fate.outcome).or_default() += 1;
         self.fates.push(fate);

@@ -29,6 +29,7 @@ mod ask;
 pub mod audit;
 pub mod dead;
 pub mod declare;
+mod dry_run;
 pub(crate) mod edit;
 pub mod exact;
 pub mod invariants;

@@ -88,12 +88,16 @@ impl Operator {
                 None => going.push(letter),
             }
         }
-        if how.dry_run {
-            going.iter().for_each(|letter| report.add(fate(letter, number(letter), Outcome::WouldGo, None)));
-            return Ok(report);
-        }
         let total = going.len();
         progress(Progress { total, dealt_with: 0 });
+        if how.dry_run {
+            let dry_runs = self.dry_run(&going, |dealt_with| progress(Progress { total, dealt_with })).await;
+            for (letter, dry_run) in going.into_iter().zip(dry_runs) {
+                let fate = fate(letter, number(letter), Outcome::WouldGo, None);
+                report.add(Fate { dry_run: Some(dry_run), ..fate });
+            }
+            return Ok(report);
+        }
         if going.is_empty() {
             return Ok(report);
         }
@@ -351,7 +355,8 @@ pub(crate) fn number(letter: &DeadLetter) -> u32 {
 }
 
 fn fate(letter: &DeadLetter, redrive: u32, outcome: Outcome, why: Option<String>) -> Fate {
-    Fate { service: letter.service.clone(), event: letter.event.clone(), id: letter.id, redrive, outcome, why }
+    let (service, event) = (letter.service.clone(), letter.event.clone());
+    Fate { service, event, id: letter.id, redrive, outcome, why, dry_run: None }
 }
 
 pub(crate) fn entry(

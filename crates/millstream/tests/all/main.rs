@@ -9,6 +9,7 @@ mod commands;
 mod dead_letters;
 mod declared;
 mod discovery;
+mod dry_runs;
 mod effects;
 mod examples;
 mod expiry;

@@ -5,6 +5,7 @@ mod journal;
 mod leases;
 mod messages;
 mod misses;
+mod rehearsal;
 mod service;
 mod slots;
 mod suspects;
