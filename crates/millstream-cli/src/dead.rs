@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use millstream::operator::dead::{
-    DeadFilter, DeadLetter, DryEnd, DryRun, Fate, Letters, Outcome, Progress, Redrive, Report,
+    DeadFilter, DeadLetter, DryEnd, DryRun, Fate, Letters, MOST_TRIED, Outcome, Progress, Redrive, Report,
 };
 use millstream::operator::exact::Exact;
 use millstream::operator::personal::{MASK, is_personal};
@@ -55,6 +55,9 @@ pub(crate) enum Dead {
         /// Include those that have failed again three times
         #[arg(long)]
         force: bool,
+        /// Redrive 1, then 2, 5, 20, 100, …, each step once the services have handled the last one; stop at the first that fails again
+        #[arg(long)]
+        canary: bool,
     },
     /// Send an edited copy of a dead letter to its service. Opens $EDITOR unless --set or --payload is given
     Edit {
@@ -197,10 +200,10 @@ pub(crate) async fn run(operator: &Operator, json: bool, dead: Dead) -> Result<E
             reveal.audit(operator, "dead show", &letter.service, &letter.id.to_string()).await?;
             show(operator, letter, reveal.reveal, json).await
         }
-        Dead::Redrive { filter, many: Many { dry_run, limit, why, who }, rate, force } => {
+        Dead::Redrive { filter, many: Many { dry_run, limit, why, who }, rate, force, canary } => {
             known(operator, filter.service.as_deref()).await?;
             let by = By { who, why: why.unwrap_or_default() };
-            let how = Redrive { limit, per_second: rate, force, dry_run };
+            let how = Redrive { limit, per_second: rate, force, canary, dry_run };
             let bar = bar();
             let report = operator.redrive(&filter.at(now), &how, &by, |far| advance(&bar, far)).await;
             bar.finish_and_clear();
@@ -371,6 +374,9 @@ fn tell_dry_runs(report: &Report) -> Result<()> {
     for (end, number) in report.dry_ends() {
         output::line(&format!("  {number} {}", would(end)))?;
     }
+    if report.fates.len() > MOST_TRIED {
+        output::line(&format!("  (the first {MOST_TRIED} were tried)"))?;
+    }
     let mut dry: Vec<(&Fate, &DryRun)> =
         report.fates.iter().filter_map(|fate| Some((fate, fate.dry_run.as_ref()?))).collect();
     dry.sort_by_key(|(_, dry_run)| std::cmp::Reverse(dry_run.end));
@@ -397,17 +403,51 @@ fn words(dry_run: &DryRun) -> String {
     for change in &dry_run.changes {
         let wake = match change.wake.as_deref() {
             None => String::new(),
-            Some("") => "; no wake any more".into(),
-            Some(kind) => format!("; wake `{kind}`"),
+            Some("") => ", removes its wake".into(),
+            Some(kind) => format!(", sets its wake `{kind}`"),
         };
         let (verb, fields) = (if change.created { "creates" } else { "changes" }, change.fields.join(", "));
-        words += &format!("\n{verb} {}/{}: {fields}{wake}", change.collection, change.document);
+        words += &format!("; {verb} {}/{}: {fields}{wake}", change.collection, change.document);
     }
     if dry_run.changed > dry_run.changes.len() {
-        words += &format!("\nand {} more documents", dry_run.changed - dry_run.changes.len());
+        words += &format!("; and {} more", dry_run.changed - dry_run.changes.len());
     }
     if !dry_run.events.is_empty() {
-        words += &format!("\npublishes {}", dry_run.events.join(", "));
+        words += &format!("; publishes {}", dry_run.events.join(", "));
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream::operator::dead::DryChange;
+
+    use super::*;
+
+    #[test]
+    fn a_dry_run_is_told_in_one_line() {
+        let change = |created, wake: Option<&str>| DryChange {
+            collection: "orders".into(),
+            document: "o-1".into(),
+            created,
+            fields: vec!["status".into(), "total".into()],
+            wake: wake.map(str::to_owned),
+        };
+        let changes = vec![change(true, Some("charge")), change(false, Some("")), change(false, None)];
+        let events = vec!["orders.confirmed".into()];
+        let dry_run = DryRun { end: DryEnd::Handled, error: None, changes, changed: 4, events };
+        assert_eq!(
+            words(&dry_run),
+            "would be handled; creates orders/o-1: status, total, sets its wake `charge`; changes orders/o-1: status, total, \
+             removes its wake; changes orders/o-1: status, total; and 1 more; publishes orders.confirmed"
+        );
+        let parked = DryRun {
+            end: DryEnd::Parked,
+            error: Some("schema: no".into()),
+            changes: vec![],
+            changed: 0,
+            events: vec![],
+        };
+        assert_eq!(words(&parked), "would be parked again: schema: no");
+    }
 }

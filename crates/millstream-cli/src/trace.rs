@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use millstream::Timestamp;
+use millstream::operator::as_test;
 use millstream::operator::trace::{Handled, Look, Trace as Traced};
 use millstream::operator::{Operator, OperatorError};
 use millstream::signals::asked_to_stop;
@@ -29,6 +30,10 @@ pub(crate) struct Trace {
     /// How long after the first event to search for further events
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
     within: Duration,
+    /// Print a test of the service that parked an event of it: it fails until the service handles the event. Letters and digits of
+    /// personal fields are replaced
+    #[arg(long, conflicts_with_all = ["follow", "reveal"])]
+    as_test: bool,
     #[command(flatten)]
     reveal: Reveal,
 }
@@ -37,7 +42,16 @@ pub(crate) struct Trace {
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(operator: &Operator, json: bool, trace: Trace) -> Result<ExitCode> {
-    let Trace { id, follow, since, within, reveal } = trace;
+    let Trace { id, follow, since, within, as_test, reveal } = trace;
+    if as_test {
+        let traced = operator.trace(&id, Look { since, within }).await?;
+        if traced.dead.is_empty() {
+            bail!("no service has parked an event of {id}: a test is written of a dead letter");
+        }
+        let tests: Vec<_> = traced.dead.iter().map(|letter| as_test::as_test(&traced, letter)).collect();
+        output::raw(&tests.join("\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     reveal.audit(operator, "trace", "all", &id).await?;
     let mut stop = std::pin::pin!(asked_to_stop());
     let (mut shown, mut whole) = (String::new(), false);

@@ -16,7 +16,7 @@ use futures_util::stream;
 use millstream::dead_letter::stream_name;
 use millstream::http::{Body, NoBody, Problem};
 use millstream::operator::audit::AuditEntry;
-use millstream::operator::dead::{DeadFilter, Edited, Fate, Outcome, Progress, Redrive, Report};
+use millstream::operator::dead::{DeadFilter, Edited, Outcome, Progress, Redrive, Report};
 use millstream::operator::personal::MASK;
 use millstream::operator::read::ReadFrom;
 use millstream::operator::wakes::{PendingWake, WakeAct};
@@ -34,6 +34,8 @@ use crate::api::{letter, problem};
 const DEMO: Duration = Duration::from_secs(10);
 /// Maximum number of failed dead letters named in an answer.
 const NAMED: usize = 200;
+/// Maximum number of dead letters of a dry run named in an answer.
+const TRIED: usize = 20;
 /// Maximum length of a demo's answer that is shown.
 const ANSWER: usize = 2000;
 /// The longest name of an actor, and the longest reason.
@@ -75,6 +77,9 @@ struct Many {
     /// Include those that have failed again too often.
     #[serde(default)]
     force: bool,
+    /// Go step by step, and stop at the first that fails again.
+    #[serde(default)]
+    canary: bool,
     #[serde(default)]
     who: String,
     #[serde(default)]
@@ -90,7 +95,7 @@ impl Many {
 
 async fn redrive(State(console): State<Arc<Console>>, Body(many): Body<Many>) -> Result<Response, Problem> {
     let by = many.by()?;
-    let how = Redrive { force: many.force, dry_run: many.dry_run, ..Redrive::default() };
+    let how = Redrive { force: many.force, canary: many.canary, dry_run: many.dry_run, ..Redrive::default() };
     Ok(told_as_it_goes(async move |progress: watch::Sender<Progress>| {
         let tell = move |now| {
             progress.send_replace(now);
@@ -147,12 +152,15 @@ fn line(value: &Value) -> Result<Bytes, std::convert::Infallible> {
 fn last_line(ended: Option<Result<Report, OperatorError>>) -> Value {
     match ended {
         Some(Ok(report)) => {
-            let dry_end = |fate: &&Fate| fate.dry_run.as_ref().map(|dry_run| dry_run.end);
-            let mut named: Vec<&Fate> = report.fates.iter().filter(|fate| fate.outcome != Outcome::Done).collect();
-            // Of a dry run the failures come first.
-            named.sort_by_key(|fate| Reverse(dry_end(fate)));
-            named.truncate(NAMED);
-            json!({ "report": { "counts": report.counts, "dryEnds": report.dry_ends(), "fates": named } })
+            let odd = report.fates.iter().filter(|fate| !matches!(fate.outcome, Outcome::Done | Outcome::WouldGo));
+            let odd: Vec<_> = odd.take(NAMED).collect();
+            // The failures first.
+            let mut tried: Vec<_> = report.fates.iter().filter(|fate| fate.dry_run.is_some()).collect();
+            tried.sort_by_key(|fate| Reverse(fate.dry_run.as_ref().map(|dry_run| dry_run.end)));
+            let number = tried.len();
+            tried.truncate(TRIED);
+            let dry_runs = json!({ "ends": report.dry_ends(), "total": number, "fates": tried });
+            json!({ "report": { "counts": report.counts, "fates": odd, "dryRuns": dry_runs } })
         }
         Some(Err(error)) => json!({ "error": error.to_string() }),
         None => json!({ "error": "interrupted: see the console's log, and try again" }),

@@ -12,7 +12,6 @@ use millstream::operator::dead::{DeadFilter, DeadLetter};
 use millstream::operator::exact::Exact;
 use millstream::operator::personal::MASK;
 use millstream::operator::trace::{Look, Trace};
-use millstream::operator::wakes::WakeFilter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,10 +21,6 @@ use crate::Console;
 const PAGE: usize = 100;
 /// Maximum number of rows in an answer.
 const LARGEST_PAGE: usize = 10_000;
-/// Number of audit entries shown.
-const AUDITED: usize = 40;
-/// Number of wakes shown per service.
-const WAKES: usize = 100;
 
 pub(crate) fn routes() -> Router<Arc<Console>> {
     Router::new()
@@ -143,15 +138,9 @@ fn masked(letter: &DeadLetter) -> (String, bool) {
 }
 
 async fn system(State(console): State<Arc<Console>>) -> Json<Value> {
-    let operator = &console.operator;
-    let filter = WakeFilter::default();
-    let (status, wakes, audit) =
-        tokio::join!(operator.status(), operator.wakes(&filter, WAKES), operator.audited(AUDITED));
-    // Each part is shown even if the others fail.
-    let mut troubles = vec![];
-    let mut note = |what: &str, error: OperatorError| troubles.push(format!("{what}: {error}"));
-    let status = status.map_err(|error| note("streams, consumers, instances", error)).ok();
-    let (wakes, silent) = wakes.map_err(|error| note("wakes", error)).unwrap_or_default();
-    let audit = audit.map_err(|error| note("audit", error)).unwrap_or_default();
-    Json(json!({ "status": status, "wakes": wakes, "silent": silent, "audit": audit, "troubles": troubles }))
+    let (status, trouble) = match console.operator.status().await {
+        Ok(status) => (Some(status), None),
+        Err(error) => (None, Some(format!("streams, consumers, instances: {error}"))),
+    };
+    Json(json!({ "status": status, "troubles": trouble.as_slice() }))
 }

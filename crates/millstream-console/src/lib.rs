@@ -4,7 +4,7 @@
 //!
 //! * `page.rs` serves the page, which is compiled in and loads nothing from other hosts;
 //! * `live.rs` sends live updates to every open tab; `tab.rs` bounds the queue of each;
-//! * `api.rs` answers the page's queries, `act.rs` performs its actions;
+//! * `api.rs` and `browse.rs` answer the page's queries, `act.rs` performs its actions;
 //! * `guard.rs` protects both from other origins, and `lock.rs` the actions from whoever has not the key;
 //! * `observe.rs` polls the broker every second or two, for the tabs and for the metrics; `look.rs` turns the result into series, and
 //!   [`metrics`] is their table.
@@ -47,6 +47,7 @@ use crate::observe::Sees;
 
 mod act;
 mod api;
+mod browse;
 mod guard;
 mod live;
 mod lock;
@@ -165,6 +166,7 @@ pub async fn serve(
     let observed = observed.route("/api/verdict", get(observe::verdict));
     let routes = page::routes()
         .merge(api::routes())
+        .merge(browse::routes())
         .merge(act::routes())
         .merge(lock::routes())
         .merge(live::routes())

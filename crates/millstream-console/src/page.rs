@@ -25,6 +25,9 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/assets/score.js", JS, include_str!("page/score.js")),
     ("/assets/trace.js", JS, include_str!("page/trace.js")),
     ("/assets/dead.js", JS, include_str!("page/dead.js")),
+    ("/assets/wakes.js", JS, include_str!("page/wakes.js")),
+    ("/assets/messages.js", JS, include_str!("page/messages.js")),
+    ("/assets/audit.js", JS, include_str!("page/audit.js")),
     ("/assets/system.js", JS, include_str!("page/system.js")),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use millstream_core::planner::{Decoder, Kinds, Leases, Planner, Slots};
-use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -165,6 +165,7 @@ impl Parts {
         let rehearser = Rehearser {
             planner: Planner { rules: self.rules.clone(), kinds: basis.kinds.clone(), timing: timing.clone() },
             decoder: Decoder { stream, consumer, handlers, ignored, redrives: true },
+            turn: Semaphore::new(1),
         };
         let discovery = Discovery {
             service: basis.service,

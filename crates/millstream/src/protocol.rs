@@ -116,8 +116,9 @@ pub(crate) struct RedriveMessage {
     pub(crate) payload: String,
 }
 
-/// What would become of a dead letter if it were redriven now: its handler has run over the documents as they are, after those of the
-/// dead letters before it, and nothing was committed.
+/// What would become of a dead letter if it were redriven now: its handler has run over the documents as they are, and as the dead
+/// letters before it in the same question would have changed them, and nothing was committed. Effects, timers and other messages, which would run in
+/// between, are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DryRun {

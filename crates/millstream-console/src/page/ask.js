@@ -51,6 +51,7 @@ export async function* steps(path, body) {
 const quote = (text) => (/^[\w.:@/-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
 export const cli = {
 	trace: (id) => `millstream trace ${quote(id)}`,
+	test: (id) => `millstream trace ${quote(id)} --as-test`,
 	show: (service, id) => `millstream dead show ${quote(`${service}/${id}`)}`,
 	redrive: (filter) => `millstream dead redrive ${Object.entries(filter).map(([name, value]) => `--${name} ${quote(value)}`).join(' ')} --dry-run`,
 };
@@ -142,21 +143,20 @@ const OUTCOMES = { done: 'done', wouldGo: 'eligible', held: 'held back', taken: 
 const DRY_ENDS = { handled: 'would be handled', duplicate: 'handled already', retried: 'would fail and be retried', waits: 'would wait for a newer release', parked: 'would be parked again', unknown: 'could not be tried' };
 
 /** What the services' handlers have done in a dry run, in numbers and for some of the dead letters. */
-function dryRuns(report) {
-	const ends = Object.entries(report.dryEnds || {});
+function dryRuns({ dryRuns: { ends, total, fates }, counts }) {
 	const change = (each) => h('li', null, `${each.created ? 'creates' : 'changes'} ${each.collection}/${each.document}: ${each.fields.join(', ')}`,
-		each.wake !== undefined && (each.wake ? `; wake ${each.wake}` : '; no wake any more'));
+		each.wake !== undefined && (each.wake ? `, sets its wake ${each.wake}` : ', removes its wake'));
 	const row = ({ id, event, dryRun }) => h('details', null,
 		h('summary', null, h('code', null, id.slice(0, 13)), ` ${event}: ${DRY_ENDS[dryRun.end] || dryRun.end}`),
 		h('ul', null,
 			dryRun.error && h('li', null, dryRun.error),
 			(dryRun.changes || []).map(change),
-			dryRun.changed > (dryRun.changes || []).length && h('li', null, `and ${count(dryRun.changed - dryRun.changes.length)} more documents`),
+			dryRun.changed > (dryRun.changes || []).length && h('li', null, `and ${count(dryRun.changed - dryRun.changes.length)} more`),
 			(dryRun.events || []).length > 0 && h('li', null, `publishes ${dryRun.events.join(', ')}`)));
-	return ends.length > 0 && [
-		h('p', null, 'Their handlers were run over the documents as they are now, and nothing was committed:'),
-		h('ul.counts', null, ends.map(([name, number]) => h('li', { class: name }, h('b', null, count(number)), ` ${DRY_ENDS[name] || name}`))),
-		report.fates.filter((fate) => fate.dryRun).slice(0, 20).map(row),
+	return total > 0 && [
+		Object.keys(ends).some((end) => end !== 'unknown') && h('p', null, `The services ran their handlers over the documents as they are now, and committed nothing${total < counts.wouldGo ? `, for the first ${count(total)}` : ''}:`),
+		h('ul.counts', null, Object.entries(ends).map(([name, number]) => h('li', { class: name }, h('b', null, count(number)), ` ${DRY_ENDS[name] || name}`))),
+		fates.map(row),
 	];
 }
 
@@ -177,6 +177,8 @@ export function actOnMany(kind, filter, what) {
 	const dry = h('div.dry', { role: 'status' }, h('p.dim', null, 'Dry run…'));
 	const force = h('input', { type: 'checkbox', name: 'force', onchange: () => look() });
 	const forced = h('label.check', { hidden: true }, force, 'Include those that have failed again too often');
+	const canary = h('input', { type: 'checkbox', name: 'canary' });
+	const stepwise = kind === 'redrive' && h('label.check', null, canary, 'Canary: 1, 2, 5, 20, …; stop at the first that fails again');
 	const go = h(kind === 'redrive' ? 'button.primary' : 'button.danger', { type: 'submit', disabled: true }, verb);
 	const cancel = h('button', { onclick: () => box.close() }, 'Cancel');
 	let acted = false;
@@ -190,10 +192,17 @@ export function actOnMany(kind, filter, what) {
 		throw new Error('the response ended early');
 	}
 
+	let looks = 0;
 	async function look() {
+		const turn = ++looks;
 		go.disabled = true;
+		put(dry, h('p.dim', null, 'Dry run…'));
 		try {
-			const report = await last({ filter, dryRun: true, force: force.checked });
+			const report = await last({ filter, dryRun: true, force: force.checked }, ({ total, dealtWith }) => {
+				if (turn === looks) put(dry, h('p.dim', null, `Dry run… ${count(dealtWith)} of ${count(total)}`));
+			});
+			// The answer to an earlier choice is of no use any more.
+			if (turn !== looks) return;
 			const goes = report.counts.wouldGo || 0;
 			put(dry, h('p', null, 'Dry run, nothing has been changed:'), outcome(report), dryRuns(report));
 			if (!Object.keys(report.counts).length) put(dry, h('p', null, 'No dead letters left to act on.'));
@@ -201,7 +210,7 @@ export function actOnMany(kind, filter, what) {
 			go.textContent = `${verb} ${count(goes)}`;
 			go.disabled = goes === 0;
 		} catch (error) {
-			put(dry, failed(error));
+			if (turn === looks) put(dry, failed(error));
 		}
 	}
 
@@ -214,7 +223,7 @@ export function actOnMany(kind, filter, what) {
 		put(form, text, bar, h('p.dim', null, 'Continues if you close this dialog.'));
 		const began = performance.now();
 		try {
-			const report = await last({ filter, dryRun: false, force: force.checked, ...by }, (progress) => {
+			const report = await last({ filter, dryRun: false, force: force.checked, canary: canary.checked, ...by }, (progress) => {
 				bar.max = progress.total || 1;
 				bar.value = progress.dealtWith;
 				text.textContent = `${count(progress.dealtWith)} of ${many(progress.total, 'dead letter')}`;
@@ -227,7 +236,7 @@ export function actOnMany(kind, filter, what) {
 		const close = h('button.primary', { onclick: () => box.close() }, 'Close');
 		form.append(h('div.buttons', null, close));
 		close.focus();
-	} }, dry, forced, asked.fields, h('div.buttons', null, cancel, go));
+	} }, dry, forced, stepwise, asked.fields, h('div.buttons', null, cancel, go));
 	const box = dialog(`${verb} ${what}`, form);
 	box.addEventListener('close', () => { if (acted) tell('acted'); });
 	asked.first.focus();

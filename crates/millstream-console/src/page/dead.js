@@ -161,5 +161,5 @@ async function record(main, service, id, current) {
 					row('Attempts', count(letter.attempts)), row('Redrives', count(letter.redrives)), row('Record', h('span.mono', null, letter.record))),
 				h('h2', null, 'Audit'),
 				trouble ? h('p.wrong', null, trouble) : audit.length ? h('ol.audit', null, audit.map((entry) => h('li', null, h('b', null, entry.action), ' by ', entry.who, ' ', when(entry.at), h('q', null, entry.why)))) : h('p.empty', null, 'No actions yet.'),
-				copyable('As an HTTP request', curl(`/api/dead/${part(service)}/${part(id)}`)), copyable('On the command line', cli.show(service, id)))));
+				copyable('As an HTTP request', curl(`/api/dead/${part(service)}/${part(id)}`)), copyable('On the command line', cli.show(service, id)), copyable('As a test of the service', cli.test(letter.id)))));
 }

@@ -5,9 +5,12 @@ import { now, told, tell } from './ask.js';
 import * as live from './live.js';
 import * as trace from './trace.js';
 import * as dead from './dead.js';
+import * as wakes from './wakes.js';
+import * as messages from './messages.js';
+import * as audit from './audit.js';
 import * as system from './system.js';
 
-const pages = { live, trace, dead, system };
+const pages = { live, trace, dead, wakes, messages, audit, system };
 const main = $('main');
 let leave = null;
 let shown = '';

@@ -107,7 +107,7 @@ function handledBy(event) {
 		h('i', { mute: true }, MARK[one.state] || '?'), one.service, one.attempts > 0 && ` ×${count(one.attempts + (one.state === 'done' ? 1 : 0))}`, h('span.quiet', null, ` ${SAID[one.state] || one.state}`))]);
 }
 
-function recordOf(event) {
+export function recordOf(event) {
 	const json = typeof event.payload === 'string' ? event.payload : JSON.stringify(event.payload);
 	const body = h('pre', { tabindex: 0, 'aria-label': 'Body' }, pretty(json));
 	const personal = event.personal.length > 0;

@@ -105,17 +105,17 @@ impl Browser {
         let wanted = serde_json::to_string(text).unwrap();
         let click = format!(
             "(() => {{ const within = [...document.querySelectorAll('dialog[open]')].at(-1) || document; \
-             const found = [...within.querySelectorAll('a, button')].find((one) => one.innerText.trim() === {wanted} && !one.disabled); \
+             const found = [...within.querySelectorAll('a, button, summary, label.check')].find((one) => one.innerText.trim() === {wanted} && !one.disabled); \
              found?.click(); return !!found; }})()"
         );
         eventually(&format!("a button `{text}`"), SOON, async || self.value(&click).await == true).await;
     }
 
-    /// Types into the field of the open dialog that has this name.
+    /// Types into the field that has this name, of a dialog if one is open.
     pub(crate) async fn fill(&self, name: &str, text: &str) {
         let text = serde_json::to_string(text).unwrap();
         let fill = format!(
-            "(() => {{ const field = [...document.querySelectorAll('dialog[open] [name={name}]')].at(-1); field.value = {text}; \
+            "(() => {{ const field = [...document.querySelectorAll('[name={name}]')].at(-1); field.value = {text}; \
              field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
         );
         self.value(&fill).await;

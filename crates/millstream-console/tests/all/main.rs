@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 mod browser;
 mod guard;
+mod lists;
 mod observer;
 mod pages;
 mod redrive;

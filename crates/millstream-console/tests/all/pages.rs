@@ -67,6 +67,9 @@ async fn no_page_has_an_error_or_asks_elsewhere_or_is_wider_than_a_phone() {
         ("#/dead".to_owned(), "of 2 causes"),
         ("#/dead/shipping/0123456789ab".to_owned(), "Error"),
         ("#/dead/shipping/0190a5c2-7b1e-8000-a1b2-000000000001".to_owned(), "No actions yet"),
+        ("#/wakes".to_owned(), "No pending wakes"),
+        ("#/messages/BANK".to_owned(), "#1"),
+        ("#/audit".to_owned(), "No actions"),
         ("#/system".to_owned(), "DLQ_SHIPPING"),
     ];
     for width in [1280, 390] {
@@ -79,7 +82,7 @@ async fn no_page_has_an_error_or_asks_elsewhere_or_is_wider_than_a_phone() {
             browser.until_shows("live").await;
             let wide = browser.value("document.documentElement.scrollWidth").await;
             assert!(wide.as_u64().unwrap() <= u64::from(width), "{page} is {wide} wide on {width}");
-            let unnamed = "[...document.querySelectorAll('button, a, input')].filter((one) => \
+            let unnamed = "[...document.querySelectorAll('button, a, input, select')].filter((one) => \
                 !(one.innerText || one.ariaLabel || one.labels?.length || one.title)).map((one) => one.outerHTML)";
             assert_eq!(browser.value(unnamed).await, json!([]), "{page} has something without a name");
         }
@@ -124,6 +127,12 @@ async fn markup_in_what_strangers_send_stays_text() {
             json!([null, 0])
         );
     }
+    browser.open(&format!("{}/#/messages/BANK", console.url())).await;
+    browser.until_shows(MARKUP).await;
+    assert_eq!(
+        browser.value("[window.hit ?? null, document.querySelectorAll('main img').length]").await,
+        json!([null, 0])
+    );
     // It is the correlation id, too.
     browser.open(&format!("{}/#/trace/%3Cimg%20src=x%20onerror=window.hit=1%3E", console.url())).await;
     browser.until_shows("1 event in").await;

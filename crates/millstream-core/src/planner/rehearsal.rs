@@ -1,15 +1,15 @@
 //! Rehearsal: what inputs would come to if they came now, one after the other. Nothing of it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 use crate::event::Emitted;
-use crate::handler::Key;
+use crate::handler::{Key, Wake};
 use crate::hash::{HashMap, HashSet};
 use crate::ids::{Id, Timestamp};
 use crate::planner::{Decision, End, Facts, Input, Missed, Planner, Slots};
-use crate::record::{DocWrite, Entry, Loaded, StoredDoc, Wanted};
+use crate::record::{DocWrite, Entry, Loaded, State, StoredDoc, Wanted};
 
 /// What a rehearsal knows: what was loaded for it, overlaid with what its inputs would have written.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub struct Rehearsal {
 pub struct Rehearsed {
     /// Its end.
     pub end: End,
+    /// What the journal knew of it before.
+    pub known: Option<State>,
     /// The documents that it would change.
     pub changes: Vec<Change>,
     /// What it would publish.
@@ -40,7 +42,7 @@ pub struct Change {
     pub created: bool,
     /// The names of its fields that would differ, never their values.
     pub fields: Vec<String>,
-    /// The kind of the wake that it would carry, if that differs: `Some(None)` for none any more.
+    /// The kind of the wake that it would carry, if it is another one or due at another time: `Some(None)` if it is removed.
     pub wake: Option<Option<String>>,
 }
 
@@ -57,6 +59,11 @@ impl Rehearsal {
         self.docs.extend(asked.into_iter().map(|key| (key, None)));
         self.docs.extend(loaded.docs.into_iter().map(|doc| (doc.key.clone(), Some(doc))));
         self.journal.extend(loaded.journal.into_iter().map(|entry| (entry.id, entry)));
+    }
+
+    /// Whether a start of an input has no end: it is handled at this moment, or has ended the process.
+    pub fn is_started(&self, id: Id) -> bool {
+        self.journal.get(&id).is_some_and(|entry| entry.state == State::Open && entry.started > 0)
     }
 
     /// Decides one input, after those that were rehearsed before it.
@@ -76,10 +83,11 @@ impl Rehearsal {
         let Decision { write, mut after } =
             planner.decide(&[input], &facts, &HashSet::default(), &slots, now).inspect_err(|_| self.misses += 1)?;
         self.misses = 0;
+        let known = self.journal.get(&input.id()).map(|entry| entry.state);
         let changes = write.docs.into_iter().filter_map(|doc| self.overlay(doc)).collect();
         self.journal.extend(write.entries.into_iter().map(|entry| (entry.id, entry)));
         let end = after.ends.pop().unwrap_or(End::Due);
-        Ok(Rehearsed { end, changes, emitted: after.emitted })
+        Ok(Rehearsed { end, known, changes, emitted: after.emitted })
     }
 
     /// Lays a document over what was loaded, and says how it differs.
@@ -87,28 +95,25 @@ impl Rehearsal {
         let DocWrite { key, expected, write } = doc;
         let new = write?;
         let before = self.docs.get(&key).cloned().flatten();
-        let kind = |doc: &StoredDoc| doc.wake.as_ref().map(|wake| wake.kind.clone());
-        let wakes = (before.as_ref().and_then(kind), new.wake.as_ref().map(|wake| wake.kind.clone()));
+        let due = |wake: &Wake| (wake.kind.clone(), wake.at, wake.generation);
+        let wakes = (before.as_ref().and_then(|doc| doc.wake.as_ref()).map(due), new.wake.as_ref().map(due));
         let change = Change {
             key: key.clone(),
             created: before.is_none(),
             fields: differing(before.as_ref().map_or(&b"{}"[..], |doc| &doc.body), &new.body),
-            wake: (wakes.0 != wakes.1).then_some(wakes.1),
+            wake: (wakes.0 != wakes.1).then(|| new.wake.as_ref().map(|wake| wake.kind.clone())),
         };
         let version = expected.unwrap_or(0) + 1;
         let doc = StoredDoc { key: key.clone(), version, shape: new.shape, body: new.body, wake: new.wake };
         self.docs.insert(key, Some(doc));
-        Some(change)
+        (change.created || !change.fields.is_empty() || change.wake.is_some()).then_some(change)
     }
 }
 
 /// The names of the fields in which two JSON objects differ.
 fn differing(before: &[u8], after: &[u8]) -> Vec<String> {
-    let fields = |body| serde_json::from_slice::<BTreeMap<String, &RawValue>>(body).unwrap_or_default();
+    let fields = |body| serde_json::from_slice::<BTreeMap<String, Value>>(body).unwrap_or_default();
     let (before, after) = (fields(before), fields(after));
-    let value = |fields: &BTreeMap<String, &RawValue>, name: &str| fields.get(name).map(|value| value.get().to_owned());
-    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().filter(|name| value(&before, name) != value(&after, name)).cloned().collect()
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }

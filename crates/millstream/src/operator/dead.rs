@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::ids::{Id, Timestamp};
 
 pub use crate::operator::letters::{Letters, Moves};
+pub use crate::operator::redrive::MOST_TRIED;
 pub use crate::protocol::{DryChange, DryEnd, DryRun};
 
 /// What has become of a dead letter.
@@ -187,13 +188,16 @@ pub struct Redrive {
     pub per_second: u32,
     /// Also those that have failed again as often as the limit says.
     pub force: bool,
+    /// Sends 1, then 2, 5, 20, 100 and so on, each time only once the services have handled all of those before; stops at the first that
+    /// fails again, and leaves the rest as they are.
+    pub canary: bool,
     /// Says what would go and what not, has the services run their handlers for what would go, and changes nothing.
     pub dry_run: bool,
 }
 
 impl Default for Redrive {
     fn default() -> Self {
-        Self { limit: 10_000, per_second: 500, force: false, dry_run: false }
+        Self { limit: 10_000, per_second: 500, force: false, canary: false, dry_run: false }
     }
 }
 
@@ -216,7 +220,7 @@ pub struct Fate {
     pub outcome: Outcome,
     /// Why it did not go, if it did not.
     pub why: Option<String>,
-    /// In a dry run of a redrive: what would become of it.
+    /// In a dry run of a redrive, for the first [`MOST_TRIED`]: what would become of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<DryRun>,
 }

@@ -8,6 +8,8 @@ use crate::operator::dead::DeadLetter;
 use crate::operator::redrive::{number, redrive_of};
 use crate::protocol::{Asked, DryRun, DryRunQuestion, MOST_REDRIVES, RedriveMessage, subject};
 
+/// Questions without an answer, after which a service is not asked any more.
+const UNANSWERED: usize = 2;
 /// What a question has around its redrives, and each redrive around what it carries, at the most.
 const AROUND: usize = 512;
 
@@ -21,19 +23,19 @@ impl Operator {
         let mut found: Vec<Option<DryRun>> = vec![None; letters.len()];
         for service in services {
             let of: Vec<usize> = (0..letters.len()).filter(|at| letters[*at].service == service).collect();
-            let mut unanswered = None;
+            let mut unanswered = vec![];
             for question in self.questions(letters, &of) {
-                let answers = match &unanswered {
-                    None => self.dry_run_of(service, letters, &question).await,
-                    // Whoever did not answer is not asked again.
-                    Some(why) => Err(String::clone(why)),
+                let answers = match &unanswered[..] {
+                    whys if whys.len() >= UNANSWERED => Err(String::clone(&whys[0])),
+                    _ if size(letters[question[0]]) > self.most() => Err("it is too large for a dry run".into()),
+                    _ => self
+                        .dry_run_of(service, letters, &question)
+                        .await
+                        .inspect_err(|why| unanswered.push(why.clone())),
                 };
                 match answers {
                     Ok(answers) => question.iter().zip(answers).for_each(|(at, answer)| found[*at] = Some(answer)),
-                    Err(why) => {
-                        question.iter().for_each(|at| found[*at] = Some(DryRun::unknown(&*why)));
-                        unanswered = Some(why);
-                    }
+                    Err(why) => question.iter().for_each(|at| found[*at] = Some(DryRun::unknown(&*why))),
                 }
                 progress(found.iter().flatten().count());
             }
@@ -53,9 +55,13 @@ impl Operator {
         self.ask(service, asked, &DryRunQuestion { redrives }).await.map_err(|error| error.to_string())
     }
 
+    /// The most that the redrives of a question may take.
+    fn most(&self) -> usize {
+        self.client.max_payload().saturating_sub(AROUND)
+    }
+
     /// Divides what a service is to be asked into questions that the broker takes.
     fn questions(&self, letters: &[&DeadLetter], of: &[usize]) -> Vec<Vec<usize>> {
-        let most = self.client.max_payload().saturating_sub(AROUND);
         let mut questions: Vec<Vec<usize>> = vec![];
         let mut room = 0;
         for at in of {
@@ -64,7 +70,7 @@ impl Operator {
                 Some(question) => question.push(*at),
                 None => {
                     questions.push(vec![*at]);
-                    room = most;
+                    room = self.most();
                 }
             }
             room = room.saturating_sub(size);

@@ -116,6 +116,40 @@ impl Exact {
         any
     }
 
+    /// Replaces what members with these names hold, at any depth, and keeps its shape: letters become `x`, digits of a text and
+    /// numbers 0.
+    pub(crate) fn disguise(&mut self, names: &[String]) {
+        match self {
+            Self::Object(members) => {
+                for (name, value) in members {
+                    if names.contains(name) { value.disguise_all() } else { value.disguise(names) }
+                }
+            }
+            Self::Array(items) => items.iter_mut().for_each(|item| item.disguise(names)),
+            Self::Leaf(_) => {}
+        }
+    }
+
+    fn disguise_all(&mut self) {
+        match self {
+            Self::Object(members) => members.iter_mut().for_each(|(_, value)| value.disguise_all()),
+            Self::Array(items) => items.iter_mut().for_each(Self::disguise_all),
+            Self::Leaf(_) => match self.value() {
+                Value::String(text) if self.as_text().is_some() => {
+                    let like = |c: char| match c {
+                        c if c.is_uppercase() => 'X',
+                        c if c.is_alphabetic() => 'x',
+                        c if c.is_numeric() => '0',
+                        c => c,
+                    };
+                    *self = Self::text(&text.chars().map(like).collect::<String>());
+                }
+                Value::String(_) | Value::Number(_) => *self = Self::from(&Value::from(0)),
+                _ => {}
+            },
+        }
+    }
+
     /// As a `Value`; a number that would lose digits there is a text with all of them.
     pub fn value(&self) -> Value {
         match self {

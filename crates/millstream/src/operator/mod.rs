@@ -5,9 +5,11 @@
 //! | module | what is there |
 //! | --- | --- |
 //! | [`read`] | a stream's messages in order, from a sequence or a time |
+//! | [`browse`] | a stream of events page by page, the newest first |
 //! | [`dead`] | dead letters: list, show, redrive, edit, discard |
 //! | [`declare`] | the streams of a release, made before its services start |
 //! | [`exact`] | bodies as they were written, digit for digit |
+//! | [`as_test`] | a dead letter as a test of its service |
 //! | [`audit`] | who did what, when and why; written before it is done |
 //! | [`personal`] | what is masked where bodies are shown |
 //! | [`status`] | streams, consumers, instances |
@@ -25,8 +27,10 @@ use async_nats::jetstream::context::ContextBuilder;
 
 use crate::terminal::steers;
 
+pub mod as_test;
 mod ask;
 pub mod audit;
+pub mod browse;
 pub mod dead;
 pub mod declare;
 mod dry_run;

@@ -27,6 +27,15 @@ use crate::operator::{By, Operator, OperatorError, PATIENCE, WINDOW};
 /// How long what is on its way back is left to its service before it may be discarded.
 const ON_ITS_WAY: Duration = Duration::from_secs(600);
 
+/// How many a canary sends at once, until it goes on as usual.
+const CANARY: [usize; 5] = [1, 2, 5, 20, 100];
+/// How long a canary waits for what became of those that it has sent, and how often it looks.
+const OUTCOME: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How many of a dry run the services try.
+pub const MOST_TRIED: usize = 1000;
+
 /// A message to be stored: subject, headers, body.
 pub(crate) type Outgoing = (String, HeaderMap, Bytes);
 
@@ -80,7 +89,10 @@ impl Operator {
         let letters = self.letters().await?;
         let mut report = Report::default();
         let mut going: Vec<&DeadLetter> = vec![];
-        for letter in letters.list(&named(filter)) {
+        let mut chosen = letters.list(&named(filter));
+        // In the order of their streams, and not in that in which their retries happened to end.
+        chosen.sort_by_key(|letter| (&letter.service, &letter.stream, letter.sequence));
+        for letter in chosen {
             let held = self.holds_back(letter, by, how.force);
             let held = held.or_else(|| over(how.limit, going.len()));
             match held {
@@ -91,10 +103,11 @@ impl Operator {
         let total = going.len();
         progress(Progress { total, dealt_with: 0 });
         if how.dry_run {
-            let dry_runs = self.dry_run(&going, |dealt_with| progress(Progress { total, dealt_with })).await;
+            let tried = &going[..total.min(MOST_TRIED)];
+            let dry_runs = self.dry_run(tried, |dealt_with| progress(Progress { total, dealt_with })).await;
+            let dry_runs = dry_runs.into_iter().map(Some).chain(std::iter::repeat(None));
             for (letter, dry_run) in going.into_iter().zip(dry_runs) {
-                let fate = fate(letter, number(letter), Outcome::WouldGo, None);
-                report.add(Fate { dry_run: Some(dry_run), ..fate });
+                report.add(Fate { dry_run, ..fate(letter, number(letter), Outcome::WouldGo, None) });
             }
             return Ok(report);
         }
@@ -106,16 +119,50 @@ impl Operator {
         let started = Instant::now();
         let per_second = how.per_second.max(1);
         let mut dealt_with = 0;
-        for window in going.chunks(WINDOW.min(per_second as usize)) {
+        let mut steps = CANARY.into_iter().filter(|_| how.canary).chain(std::iter::repeat(WINDOW));
+        let mut rest = &going[..];
+        while let Some(step) = steps.next().filter(|_| !rest.is_empty()) {
             let due = Duration::from_secs_f64(dealt_with as f64 / f64::from(per_second));
             tokio::time::sleep_until(started + due).await;
+            let window;
+            (window, rest) = rest.split_at(rest.len().min(step).min(per_second as usize));
             for fate in self.redrive_window(window, by).await? {
                 report.add(fate);
             }
             dealt_with += window.len();
             progress(Progress { total, dealt_with });
+            if how.canary
+                && let Some(why) = self.failed_again(window).await?
+            {
+                rest.iter()
+                    .for_each(|letter| report.add(fate(letter, number(letter), Outcome::Held, Some(why.clone()))));
+                break;
+            }
         }
         Ok(report)
+    }
+
+    /// Waits until the services have said what became of these, and gives why to stop if one of them has failed again.
+    async fn failed_again(&self, window: &[&DeadLetter]) -> Result<Option<String>, OperatorError> {
+        let mut letters = Letters::default();
+        let until = Instant::now() + OUTCOME;
+        loop {
+            letters.update(self).await?;
+            let now = window.iter().filter_map(|letter| letters.get(&letter.service, letter.id));
+            let mut open = now.filter(|letter| matches!(letter.state, LetterState::Dead | LetterState::Redriving));
+            let Some(letter) = open.clone().find(|letter| letter.state == LetterState::Dead).or_else(|| open.next())
+            else {
+                return Ok(None);
+            };
+            let name = format!("{}/{}", letter.service, letter.id);
+            if letter.state == LetterState::Dead {
+                return Ok(Some(format!("stopped: {name} failed again ({}: {})", letter.reason, letter.error)));
+            }
+            if Instant::now() >= until {
+                return Ok(Some(format!("stopped: {name} is still on its way after {} s", OUTCOME.as_secs())));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn redrive_window(&self, window: &[&DeadLetter], by: &By) -> Result<Vec<Fate>, OperatorError> {

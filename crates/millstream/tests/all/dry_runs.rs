@@ -1,4 +1,4 @@
-//! A dry run of a redrive says what the redrive then does, and changes nothing.
+//! Redriving many with care: a dry run first, step by step, in their order.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,9 @@ use millstream::Id;
 use millstream::operator::dead::{DeadFilter, DryEnd, DryRun, LetterState, Outcome, Redrive};
 
 use crate::bank::*;
-use crate::redrives::{by, closed, counted, fast, impatient, last_in, only, open, operator, redrive, until_record};
+use crate::redrives::{
+    by, closed, counted, fast, impatient, last_in, only, open, operator, redrive, until_queue_is_empty, until_record,
+};
 
 #[tokio::test]
 async fn a_dry_run_says_what_would_go_and_what_not_and_changes_no_stream() {
@@ -79,5 +81,50 @@ async fn what_has_ended_the_process_is_not_run_for_a_dry_run() {
     let dry_run = report.fates[0].dry_run.as_ref().unwrap();
     assert_eq!(dry_run.end, DryEnd::Unknown, "{dry_run:?}");
     assert!(dry_run.error.as_ref().unwrap().contains("ended the process"), "{dry_run:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_goes_on_step_by_step_and_stops_at_the_first_that_fails_again() {
+    let (bench, world, service, metas) = closed(6).await;
+    let never = publish(&bench, "b", "never", Act::Reject).await;
+    bench.expect_dead_letters(SERVICE, 7).await;
+    let later = publish(&bench, "c", "later", Act::Reject).await;
+    bench.expect_dead_letters(SERVICE, 8).await;
+    let operator = operator(&bench).await;
+    let canary = Redrive { canary: true, ..fast() };
+    let shut = operator.redrive(&DeadFilter::default(), &canary, &by(), |_| ()).await.unwrap();
+    assert_eq!((counted(&shut, Outcome::Done), counted(&shut, Outcome::Held)), (1, 7), "{shut:?}");
+    assert!(shut.fates[1].why.as_ref().unwrap().contains("failed again (exhausted: the bank is closed)"), "{shut:?}");
+
+    open(&world);
+    let report = operator.redrive(&DeadFilter::default(), &canary, &by(), |_| ()).await.unwrap();
+    // One, two, and five: the last two of these fail, and would have stopped what came after them.
+    assert_eq!((counted(&report, Outcome::Done), counted(&report, Outcome::Held)), (8, 0), "{report:?}");
+    for meta in &metas {
+        let redrives = if meta.id == metas[0].id { 2 } else { 1 };
+        until_record(&operator, meta.id, LetterState::Resolved, redrives).await;
+    }
+    for meta in [never, later] {
+        until_record(&operator, meta.id, LetterState::Dead, 1).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_redriven_in_bulk_goes_in_the_order_of_its_stream() {
+    let (bench, world, service, metas) = closed(40).await;
+    open(&world);
+    let operator = operator(&bench).await;
+    let report = redrive(&operator, &DeadFilter::default()).await;
+    assert_eq!(
+        report.fates.iter().map(|fate| fate.id).collect::<Vec<_>>(),
+        metas.iter().map(|meta| meta.id).collect::<Vec<_>>()
+    );
+    until_queue_is_empty(&bench).await;
+    let log = async || service.get::<Account>("a").await.map_or(0, |account| account.log.len());
+    until("all to be handled", async || log().await == 40).await;
+    let account = service.get::<Account>("a").await.unwrap();
+    assert_eq!(account.log, (0..40).map(|at| format!("n{at}")).collect::<Vec<_>>());
     service.stop().await;
 }

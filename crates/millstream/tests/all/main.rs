@@ -14,6 +14,7 @@ mod effects;
 mod examples;
 mod expiry;
 mod garbled;
+mod incidents;
 mod intents;
 mod lost_tails;
 mod memory;

@@ -62,7 +62,7 @@ pub(crate) async fn until_record(operator: &Operator, id: Id, state: LetterState
 }
 
 /// Waits until nothing is left in the work queue.
-async fn until_queue_is_empty(bench: &Bench) {
+pub(crate) async fn until_queue_is_empty(bench: &Bench) {
     let empty = async || messages_in(bench, "REDRIVE").await == Some(0);
     until("the work queue to be empty", empty).await;
 }

@@ -66,21 +66,46 @@ fn a_rehearsal_says_of_each_input_what_it_then_comes_to() {
 }
 
 #[test]
-fn what_was_handled_since_is_said_to_be_a_duplicate_and_changes_nothing() {
+fn what_was_handled_since_is_said_to_be_a_duplicate_and_what_the_journal_does_not_know_is_not() {
     let mut world = World::new();
     let letter = dead(&mut world).remove(0);
     world.run([letter.clone().redrive(1).into()]);
-    let [again] = &rehearse(&world, &[letter.redrive(2).into()])[..] else { panic!("one") };
-    same(std::slice::from_ref(&again.end), &[duplicate()]);
-    assert_eq!(again.changes, []);
+    for (redrive, known) in [(letter.redrive(2), Some(State::Done)), (message(Does::Add).number(99).redrive(1), None)] {
+        let [again] = &rehearse(&world, &[redrive.into()])[..] else { panic!("one") };
+        same(std::slice::from_ref(&again.end), &[duplicate()]);
+        assert_eq!((again.known, &again.changes[..]), (known, &[][..]));
+        let record = if known.is_some() { "resolved 2" } else { "unknown 1" };
+        assert_eq!(records(&again.emitted), [record]);
+    }
 }
 
 #[test]
-fn no_effect_is_claimed_and_the_wake_that_would_be_set_is_named() {
+fn a_start_without_an_end_is_told_from_what_was_parked() {
+    let mut world = World::new();
+    let letter = dead(&mut world).remove(0);
+    let redrive = Input::from(letter.clone().redrive(1));
+    let is_started = |world: &World| {
+        let mut rehearsal = Rehearsal::default();
+        let wanted = rehearsal.wanted(&world.planner, &[&redrive]);
+        rehearsal.learn(wanted.docs.clone(), world.load(&wanted));
+        rehearsal.is_started(letter.id())
+    };
+    assert!(!is_started(&world));
+    // It is handled, and the process dies of it.
+    let facts = world.facts(&[&redrive]);
+    let starts = world.planner.suspects(&[&redrive], &facts, &HashSet::default(), world.now).write(world.now);
+    world.commit(starts);
+    assert!(is_started(&world));
+}
+
+#[test]
+fn no_effect_is_claimed_and_a_wake_that_would_be_set_or_moved_is_named() {
     let mut world = World::new();
     let letter = dead(&mut world).remove(6);
-    let [rehearsed] = &rehearse(&world, &[letter.redrive(1).into()])[..] else { panic!("one") };
-    let [change] = &rehearsed.changes[..] else { panic!("{rehearsed:?}") };
-    assert_eq!(change.wake, Some(Some("pay".into())));
+    let redrives =
+        [letter.redrive(1).into(), message(Does::Pay(5)).number(20).into(), message(Does::Calm).number(21).into()];
+    let rehearsed = rehearse(&world, &redrives);
+    let wakes: Vec<_> = rehearsed.iter().map(|one| one.changes[0].wake.clone()).collect();
+    assert_eq!(wakes, [Some(Some("pay".into())), Some(Some("pay".into())), Some(None)]);
     assert!(world.docs.is_empty());
 }
