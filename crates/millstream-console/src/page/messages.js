@@ -1,7 +1,7 @@
 // A stream of events page by page, the newest first.
 
-import { h, put, count, many, when, id as idLink, copyable, failure } from './dom.js';
-import { get, curl, now } from './ask.js';
+import { h, put, count, when, id as idLink, copyable, failure } from './dom.js';
+import { get, curl } from './ask.js';
 import { recordOf } from './trace.js';
 
 export const title = 'Messages';
@@ -61,7 +61,7 @@ export function show(main, [chosen], current) {
 		const body = h('tbody', null, page.messages.map(line));
 		let older = page.older;
 		const tell = () => {
-			put(said, `${stream.value} has ${many(page.last - page.first + 1, 'message')} at the most, #${count(page.first)} to #${count(page.last)}. Personal fields are masked.`);
+			put(said, page.last < page.first ? `${stream.value} is empty.` : `${stream.value} holds #${count(page.first)} to #${count(page.last)}. Personal fields are masked.`);
 			more.hidden = !older;
 			more.textContent = older ? `Older than #${count(older)}` : 'No older ones';
 		};
@@ -78,7 +78,7 @@ export function show(main, [chosen], current) {
 		tell();
 		put(out,
 			page.messages.length
-				? h('table', { 'aria-label': 'Messages' }, h('thead', null, h('tr', null, ['Message', 'Stored', 'Type', 'Key', 'Source'].map((name) => h('th', { scope: 'col' }, name)))), body)
+				? h('section', null, h('table', { 'aria-label': 'Messages' }, h('thead', null, h('tr', null, ['Message', 'Stored', 'Type', 'Key', 'Source'].map((name) => h('th', { scope: 'col' }, name)))), body))
 				: h('p.empty', null, page.older ? 'None among the last 10,000. Older ones have not been looked through yet.' : 'No such message.'),
 			h('div.buttons', null, more), copyable('As an HTTP request', curl(path())));
 	}

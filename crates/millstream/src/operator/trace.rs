@@ -257,13 +257,13 @@ impl Tracer<'_> {
             return vec![];
         }
         let correlations: BTreeSet<&String> = events.iter().filter_map(|event| event.correlation.as_ref()).collect();
-        let of = |correlation: &String| DeadFilter {
-            correlation: Some(correlation.clone()),
-            all: true,
-            ..DeadFilter::default()
+        let ids: BTreeSet<Id> = events.iter().filter_map(|event| event.id).collect();
+        // What comes from elsewhere may have no correlation id.
+        let is_of = |letter: &&DeadLetter| {
+            ids.contains(&letter.id) || letter.correlation.as_ref().is_some_and(|of| correlations.contains(of))
         };
-        let all = correlations.into_iter().flat_map(|correlation| letters.list(&of(correlation)));
-        all.cloned().collect()
+        let all = letters.list(&DeadFilter { all: true, ..DeadFilter::default() });
+        all.into_iter().filter(is_of).cloned().collect()
     }
 
     /// Says what is not handled.
