@@ -40,6 +40,7 @@ RUN for service in orders inventory payments notifications analytics; do \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /programs/ /usr/local/bin/
 COPY --from=build /declarations.json /etc/millstream/declarations.json
+COPY docs/runbooks.md /etc/millstream/runbook.md
 # A named volume mounted here gets the same owner.
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532

@@ -1,5 +1,6 @@
 //! Alerts on their way to people: a real Alertmanager with the configuration that its image has.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::containers::{read, root, variables};
-use crate::harness::SOON;
+use crate::harness::{SOON, TestApp};
 use crate::mail_server::MailServer;
 use crate::secured::parsed;
 
@@ -184,6 +185,24 @@ fn every_alert_goes_to_somebody_and_its_links_begin_with_what_compose_is_told() 
     for (receiver, to) in [(0, ON_CALL), (1, TICKETS)] {
         assert_eq!(routes["receivers"][receiver]["email_configs"][0]["to"], to);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_serves_the_runbook_that_alerts_link_to_with_a_section_for_each() {
+    let app = TestApp::start().await;
+    let page = app.get(format!("{}/runbook", app.urls.console)).await;
+    let rules = read("deploy/prometheus/rules.yml");
+    let anchors = rules.lines().filter_map(|line| line.split_once("runbooks }}#"));
+    let anchors: BTreeSet<&str> = anchors.map(|(_, anchor)| anchor.trim_end_matches('"')).collect();
+    assert!(anchors.len() > 20, "{anchors:?}");
+    for anchor in anchors {
+        assert!(
+            page.text.contains(&format!("id=\"{anchor}\"")),
+            "{anchor} is no section of {}/runbook",
+            app.urls.console
+        );
+    }
+    app.stop().await;
 }
 
 #[test]

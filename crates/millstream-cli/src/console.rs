@@ -1,8 +1,9 @@
 //! `millstream console`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use millstream::api_keys::HashedKey;
@@ -36,6 +37,9 @@ pub(crate) struct Console {
     /// Host name of the console, besides localhost and IP addresses; separate several by commas
     #[arg(long, env = "CONSOLE_NAMES", value_name = "NAME", value_delimiter = ',')]
     name: Vec<String>,
+    /// Markdown file with the runbook, served at /runbook; its sections have the names of the alerts
+    #[arg(long, env = "RUNBOOK", value_name = "FILE")]
+    runbook: Option<PathBuf>,
     #[command(flatten)]
     logs: Logs,
 }
@@ -67,6 +71,11 @@ impl Console {
     pub(crate) async fn run(self, connection: &Connection) -> Result<()> {
         let key = hashed(self.key.as_ref());
         let key = key.unwrap_or_else(|wrong| clap::Error::raw(ErrorKind::ValueValidation, wrong).exit());
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {} (--runbook, RUNBOOK)", file.display()))
+        };
+        let runbook = self.runbook.as_ref().filter(|file| !file.as_os_str().is_empty()).map(read).transpose()?;
         init_logs(&self.logs)?;
         let (servers, connect) = connection.options().await?;
         if let Some(warning) = servers.demo_warning() {
@@ -84,6 +93,7 @@ impl Console {
             key,
             names: self.name,
             demo: vec![],
+            runbook,
         };
         millstream_console::serve(settings, listener, asked_to_stop()).await
     }

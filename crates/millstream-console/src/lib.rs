@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `/` | the page |
 //! | `/api/…` | the page's queries and actions |
+//! | `/runbook` | the application's runbook, with an anchor at each heading |
 //! | `/api/verdict` | whether all is well, in one sentence, and everything that is wrong |
 //! | `/metrics` | the result of the last poll; no series of the broker while it is unavailable |
 //! | `/dead-letters?service=&event=&reason=` | matching unresolved dead letters as JSON, oldest first |
@@ -55,6 +56,7 @@ mod look;
 pub mod metrics;
 mod observe;
 mod page;
+mod runbook;
 mod tab;
 
 /// Name of the console, to the broker and in logs.
@@ -76,6 +78,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Demo actions that the page offers.
     pub demo: Vec<DemoAction>,
+    /// The application's runbook in Markdown, served at `/runbook`. The sections have the names of alerts.
+    pub runbook: Option<String>,
 }
 
 impl Settings {
@@ -85,7 +89,7 @@ impl Settings {
     /// When the credentials cannot be read.
     pub async fn of(config: &Config) -> io::Result<Self> {
         let (servers, connect) = (config.nats_url.clone(), config.connect_options().await?);
-        Ok(Self { servers, connect, actions: Actions::No, key: None, names: vec![], demo: vec![] })
+        Ok(Self { servers, connect, actions: Actions::No, key: None, names: vec![], demo: vec![], runbook: None })
     }
 }
 
@@ -126,6 +130,7 @@ struct Console {
     acting: Acting,
     names: Vec<String>,
     demo: Vec<DemoAction>,
+    runbook: Option<String>,
     /// For the demo's actions.
     http: reqwest::Client,
 }
@@ -159,6 +164,7 @@ pub async fn serve(
         acting,
         names: settings.names,
         demo: settings.demo,
+        runbook: settings.runbook,
         http: direct()?,
     });
     let answers = Arc::new(AtomicBool::new(false));
@@ -167,6 +173,7 @@ pub async fn serve(
     let routes = page::routes()
         .merge(api::routes())
         .merge(browse::routes())
+        .merge(runbook::routes())
         .merge(act::routes())
         .merge(lock::routes())
         .merge(live::routes())

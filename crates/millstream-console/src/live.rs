@@ -332,6 +332,7 @@ async fn live(State(console): State<Arc<Console>>) -> Response {
         "allowActions": console.acting.refusal().is_none(),
         "readOnly": console.acting.refusal(),
         "demo": demo,
+        "runbook": console.runbook.is_some(),
         "version": crate::page::version(),
         "now": Timestamp::system(),
     });

@@ -253,6 +253,7 @@ impl Shop {
             // Who may reach it from elsewhere may look.
             actions: if plan.demo && host.is_loopback() { Actions::Yes } else { Actions::No },
             demo: demo_actions.clone(),
+            runbook: Some(include_str!("../../../docs/runbooks.md").into()),
             ..millstream_console::Settings::of(&config).await?
         };
         console.spawn("the console", millstream_console::serve(settings, console_listener, console.stopped()));

@@ -4,7 +4,7 @@ import { h, put, count, many, span } from './dom.js';
 
 /** What the console has said of itself, and what passes; filled by main.js. */
 export const told = new EventTarget();
-export const now = { allowActions: false, demo: [], lanes: [], invariants: [], counts: {}, rate: 0, recent: [], online: false, offset: 0, verdict: null, judged: 0 };
+export const now = { allowActions: false, demo: [], runbook: false, lanes: [], invariants: [], counts: {}, rate: 0, recent: [], online: false, offset: 0, verdict: null, judged: 0 };
 
 export const tell = (name, detail) => told.dispatchEvent(new CustomEvent(name, { detail }));
 

@@ -76,15 +76,17 @@ function drawVerdict(box) {
 	const given = performance.now() - now.judged < OUTDATED && now.verdict;
 	const { state, sentence, causes } = given || { state: 'unknown', sentence: 'It is not known whether all is well: the console has not said so for a while.', causes: [] };
 	box.className = `verdict ${state}`;
-	put(said, h('i', null, { well: '✓', unknown: '?', wrong: '✗' }[state]), ' ', sentence);
+	put(said, h('i', null, { well: '✓', unknown: '?', wrong: '✗' }[state]), ' ', sentence, ...(causes.length === 1 && now.runbook ? [' ', runbookOf(causes[0])] : []));
 	// Ages change with each poll: only another verdict is read out.
 	const kinds = JSON.stringify([state, causes.map(({ kind }) => kind)]);
 	if (box.dataset.was !== kinds) { box.dataset.was = kinds; spoken.textContent = sentence; }
 	if (list.contains(document.activeElement)) return;
 	const open = list.querySelector('details')?.open;
 	put(list, causes.length > 1 && h('details', { open }, h('summary', null, `All ${count(causes.length)} problems`),
-		h('ul', null, causes.map((cause) => h('li', null, `${cause.sentence} `, h('span.dim', null, cause.runbook))))));
+		h('ul', null, causes.map((cause) => h('li', null, `${cause.sentence} `, runbookOf(cause))))));
 }
+
+const runbookOf = ({ runbook }) => (now.runbook ? h('a', { href: `/runbook#${runbook.toLowerCase()}` }, runbook) : h('span.dim', null, runbook));
 
 function drawStrip(strip) {
 	const all = now.invariants.flatMap(({ source, since, nextWithin, invariants }) => invariants.map(({ name, holds, detail }) => {

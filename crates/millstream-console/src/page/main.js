@@ -86,6 +86,7 @@ function connect() {
 		version = hello.version;
 		now.allowActions = hello.allowActions;
 		now.demo = hello.demo;
+		now.runbook = hello.runbook;
 		now.offset = Date.parse(hello.now) - Date.now();
 		$('read-only').hidden = hello.allowActions;
 		$('read-only').textContent = hello.readOnly ? `Read-only: ${hello.readOnly}.` : '';
