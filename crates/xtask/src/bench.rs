@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::{cargo, has, obtain, target};
 
 /// Call stacks that can be walked, and a file whose symbols perf can place: of what lld links, perf 6.1 takes the wrong addresses.
-const PROFILED: &str = "-Cforce-frame-pointers=yes -Clinker-features=-lld";
+const PROFILED: [(&str, &str); 2] =
+    [("RUSTFLAGS", "-Cforce-frame-pointers=yes -Clinker-features=-lld"), ("CFLAGS", "-fno-omit-frame-pointer")];
 
 pub(crate) fn run(mut flags: Vec<OsString>) -> Result<ExitCode> {
     let measures = !["--from", "--help", "-h"].iter().any(|flag| has(&flags, flag));
@@ -27,7 +28,7 @@ pub(crate) fn run(mut flags: Vec<OsString>) -> Result<ExitCode> {
     let programs = target()?.join("dist");
     if builds_shop && profiles {
         let mut build = cargo();
-        build.args(["build", "--profile", "profiling", "--package", "shop"]).env("RUSTFLAGS", PROFILED);
+        build.args(["build", "--profile", "profiling", "--package", "shop"]).envs(PROFILED);
         if !build.status().context("cannot run cargo")?.success() {
             bail!("building the shop for the profile failed");
         }

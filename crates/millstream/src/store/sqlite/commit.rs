@@ -1,4 +1,5 @@
-//! A batch as one transaction. Every guard is a condition of the statement that writes.
+//! A batch as one transaction. Every guard is a condition of the statement that writes. The parts are not inlined, so that a profile
+//! can name them.
 
 use std::borrow::Cow;
 
@@ -10,6 +11,7 @@ use crate::handler::Wake;
 use crate::ids::Timestamp;
 use crate::store::{Batch, CommitError, DocWrite, Entry, IdempotencyKey, State};
 
+#[inline(never)]
 pub(super) fn commit(conn: &mut Connection, batch: &Batch) -> Result<(), Failure> {
     write(conn, |tx| {
         let mut statements = Statements { tx, taken: vec![] };
@@ -83,12 +85,14 @@ fn held(changed: usize, otherwise: CommitError) -> Result<(), Failure> {
     if changed == 1 { Ok(()) } else { Err(Failure::Refused(otherwise)) }
 }
 
+#[inline(never)]
 fn raise_instance(tx: &Transaction<'_>, batch: &Batch) -> Result<(), Failure> {
     let mut raise =
         tx.prepare_cached("UPDATE instances SET version = version + 1, published = max(published, ?2) WHERE id = ?1")?;
     held(raise.execute(params![batch.instance.bytes(), int(batch.published_through)])?, CommitError::Fenced)
 }
 
+#[inline(never)]
 fn document<'b>(statements: &mut Statements<'_, 'b>, doc: &'b DocWrite) -> Result<(), Failure> {
     let (table, id) = (doc.key.collection, &doc.key.id);
     let Some(new) = &doc.write else {
@@ -112,6 +116,7 @@ fn wake_json(wake: &Wake) -> rusqlite::Result<String> {
     serde_json::to_string(wake).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
+#[inline(never)]
 fn journal(statements: &mut Statements<'_, '_>, entry: &Entry) -> Result<(), Failure> {
     let (kind, otherwise) =
         if entry.version == 1 { (Kind::NewEntry, CommitError::Duplicate) } else { (Kind::Entry, CommitError::Version) };
@@ -146,6 +151,7 @@ pub(super) fn code(state: State) -> i64 {
     }
 }
 
+#[inline(never)]
 fn idempotency_key(tx: &Transaction<'_>, key: &IdempotencyKey, now: Timestamp) -> Result<(), Failure> {
     let mut put = tx.prepare_cached(
         "INSERT INTO keys (hash, command, fingerprint, expires) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (hash) DO UPDATE \

@@ -1,4 +1,4 @@
-//! What is read: by key, by field, by due time, by batch.
+//! What is read: by key, by field, by due time, by batch. What the loop calls is not inlined, so that a profile can name it.
 
 use std::collections::HashMap;
 
@@ -24,6 +24,7 @@ const ENTRY: &str = "id, version, state, at, instance, batch, stream, seq, attem
 pub(super) const COUNT_UNPUBLISHED: &str = "SELECT count(*) FROM instances i CROSS JOIN journal j \
     WHERE j.instance = i.id AND j.batch > i.published AND j.emitted IS NOT NULL";
 
+#[inline(never)]
 pub(super) fn load(conn: &mut Connection, wanted: &Wanted) -> Result<Loaded, Failure> {
     // One read transaction: all of it is of one moment, and the locks are taken once.
     let tx = conn.transaction()?;
@@ -83,6 +84,7 @@ pub(super) fn find(conn: &mut Connection, query: &Selection) -> Result<Vec<Store
 }
 
 /// The earliest of every collection and kind, merged: an index gives each of them in order.
+#[inline(never)]
 pub(super) fn due_wakes(
     conn: &mut Connection,
     collections: &[Collection],
