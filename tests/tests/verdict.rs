@@ -129,7 +129,7 @@ async fn an_incident_is_named_with_its_cause_first_by_the_console_and_the_comman
     eventually("inventory to have run for a while", SOON, runs).await;
     stream.delete_consumer("inventory").await.unwrap();
     let said = watched.names(Kind::ConsumerRemade, "inventory").await;
-    assert!(said.contains("its consumer on ORDERS was made anew "), "{said}");
+    assert!(said.contains("its consumer on ORDERS was recreated "), "{said}");
     watched.well("the deletion").await;
 
     let file = watched.shop.database("payments");

@@ -183,7 +183,7 @@ pub fn all() -> Vec<Alert> {
         Alert::new("StoreDown", format!("max by (job) (1 - {})", last(STORE_UP.name, "5m")), "> 0", "30s", Page)
             .says("service", "The store of {{ $labels.job }} does not answer", "An instance has been without its store for half a minute (down: {{ $value }}): commands get 503, and events wait."),
         Alert::new("ReplicaMissing", format!("max by (job) ({})", last(REPLICAS_MISSED.name, "5m")), "> 0", "15s", Page)
-            .says("service", "A replica of {{ $labels.job }} is gone", "{{ $value }} ended without stopping in order, and none has come instead; the others do the work."),
+            .says("service", "A replica of {{ $labels.job }} is gone", "{{ $value }} ended without a clean stop, and no other has replaced it; the others do the work."),
         burn("OrdersLateFast", ORDERS_END, ["1h", "5m"], "30m", 14.4, "1m")
             .says("shop", "Orders are completed too late: the monthly error budget will be spent in two days", late),
         burn("OrdersLateSteady", ORDERS_END, ["6h", "30m"], "3h", 6.0, "5m")
@@ -227,7 +227,7 @@ pub fn all() -> Vec<Alert> {
         Alert::new("Redelivered", format!(r#"sum by (job, event) (rate({REDELIVERIES}{{cause="unacked"}}[5m]))"#), "> 0", "10m", Ticket)
             .says("events", "{{ $labels.event }} is redelivered repeatedly to {{ $labels.job }}", "{{ $value }} per second are redelivered because no ack arrived in time."),
         Alert::new("OutsideUnanswered", format!("max by (job, kind) ({})", last(EFFECTS_UNANSWERED.name, "5m")), "> 10", "15s", Page)
-            .says("service", "{{ $labels.job }} gets no answer to {{ $labels.kind }}", "The external system has not answered for {{ $value | humanizeDuration }}; what waits goes on by itself once it does."),
+            .says("service", "{{ $labels.job }} gets no answer to {{ $labels.kind }}", "The external system has not answered for {{ $value | humanizeDuration }}; pending work resumes by itself once it does."),
         Alert::new("WakesOverdue", format!("max by (job, kind) ({})", last(WAKE_OVERDUE.name, "5m")), "> 60", "1m", Page)
             .says("service", "{{ $labels.kind }} of {{ $labels.job }} is overdue", "The oldest has been due for {{ $value | humanizeDuration }}: the external system does not answer, or too slowly."),
     ]);

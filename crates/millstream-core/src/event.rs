@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ids::{Id, Timestamp};
 
-/// A stream of the broker: one a domain, declared by the service that owns it.
+/// A stream of the broker: one per domain, declared by the service that owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// The stream's name, `ORDERS`.
@@ -46,10 +46,10 @@ pub fn partition(key: &str, partitions: u32) -> u32 {
     hash % partitions.max(1)
 }
 
-/// Something that has happened, as the services tell each other.
+/// Something that has happened, published by one service for others.
 ///
 /// A breaking change of the body is a new `VERSION`; an added field is not, for readers ignore fields they do not know. What is
-/// still in a stream of the old version is raised to the new one, if the new one says how:
+/// still in a stream in the old version is converted to the new one, if the new one says how:
 ///
 /// ```
 /// # use millstream_core::{Event, Stream, event::Older};

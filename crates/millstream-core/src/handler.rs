@@ -27,7 +27,7 @@ use crate::unit::Unit;
 pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// The collection's name: lower-case letters, digits and `_`.
     const COLLECTION: &'static str;
-    /// The form of the document.
+    /// The version of the document's JSON shape; raise it when an older release must not overwrite the document.
     const SHAPE: u32 = 1;
     /// JSON fields that queries filter by, as in `maker` or `maker.city`; each is indexed.
     const INDEXED: &'static [&'static str] = &[];
@@ -61,14 +61,14 @@ impl Keys {
         Self::none().and::<D>(id)
     }
 
-    /// And one more.
+    /// Adds one document.
     #[must_use]
     pub fn and<D: Document>(mut self, id: impl Into<String>) -> Self {
         self.0.push(Key { collection: D::COLLECTION, id: id.into() });
         self
     }
 
-    /// And these of one collection.
+    /// Adds documents of one collection.
     #[must_use]
     pub fn and_all<D: Document>(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.0.extend(ids.into_iter().map(|id| Key { collection: D::COLLECTION, id: id.into() }));
@@ -86,7 +86,7 @@ pub trait Handler<E: Event>: Send + Sync + 'static {
         Keys::none()
     }
 
-    /// Decides: reads and stages documents, emits events. What it staged is dropped when it fails.
+    /// Handles the event: reads and stages documents, emits events. What it staged is dropped when it fails.
     ///
     /// # Errors
     /// [`Fault::Retry`] to be tried again later, [`Fault::Reject`] to be parked as a dead letter.
@@ -106,10 +106,10 @@ pub trait Command: Serialize + Send + Sync + 'static {
         Keys::none()
     }
 
-    /// Decides.
+    /// Handles the command.
     ///
     /// # Errors
-    /// [`Fault::Reject`] is the caller's fault (4xx), [`Fault::Retry`] a passing one (503).
+    /// [`Fault::Reject`] is an error of the caller (4xx), [`Fault::Retry`] a temporary failure (503).
     fn handle(&self, id: Id, unit: &mut Unit<'_>) -> Result<Self::Reply, Fault>;
 }
 
@@ -127,7 +127,7 @@ pub trait CommandHandler<C>: Send + Sync + 'static {
         Keys::none()
     }
 
-    /// Decides.
+    /// Handles the command.
     ///
     /// # Errors
     /// As [`Command::handle`].
@@ -201,18 +201,18 @@ impl<D> fmt::Display for Kind<D> {
     }
 }
 
-/// A document's due time without anything outside: an order's deadline.
+/// A due time on a document at which a plain function runs and no external system is called: an order's deadline.
 pub trait Timer: Send + Sync + 'static {
     /// The document that carries the wake.
     type Document: Document;
     /// The wake's kind, unique within the service.
     const KIND: Kind<Self::Document>;
 
-    /// The time has come. The wake is cleared unless a new one is set; the document is stored as it is left.
+    /// Called when the wake is due. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn fire(&self, document: &mut Self::Document, unit: &mut Unit<'_>);
 
-    /// A gauge without labels, among the service's metrics, that shows how many documents' times passed longer ago than this
-    /// tolerance without the timer having fired. All replicas show the same.
+    /// A gauge without labels, among the service's metrics, for the number of documents whose wake is overdue by more than this
+    /// tolerance. All replicas show the same.
     fn overdue(&self) -> Option<(&'static Metric, Duration)> {
         None
     }
@@ -222,24 +222,24 @@ pub trait Timer: Send + Sync + 'static {
         let _ = (document, unit);
     }
 
-    /// Whether an operator may take it away. Only where the document is in a sound state without it: an order without a deadline
+    /// Whether an operator may cancel it. Only where the document is in a valid state without it: an order without a deadline
     /// waits for as long as it takes.
     fn cancellable(&self) -> bool {
         false
     }
 }
 
-/// An effect on the outside: committed as an intent first, run after, settled by its outcome. It runs when its wake is due: at
-/// once, or later if that is in the future.
+/// A call to an external system: committed as an intent first, run after, settled by its outcome. It runs when its wake is due,
+/// which may be immediately.
 pub trait Effect: Send + Sync + 'static {
     /// The document that carries the intent.
     type Document: Document;
-    /// What the outside answered, definite: a declined card is an outcome.
+    /// The definite answer of the external system: a declined card is an outcome.
     type Outcome: Clone + Send + Sync + 'static;
     /// The wake's kind, unique within the service.
     const KIND: Kind<Self::Document>;
 
-    /// Does it, under a key derived from the document so that doing it twice is doing it once. An implementation may say
+    /// Performs the effect, under a key derived from the document so that a repeat has no further effect. An implementation may say
     /// `async fn run`.
     ///
     /// It has ten seconds (`Timing::effect_timeout`); one that takes longer counts as an outage.
@@ -250,7 +250,7 @@ pub trait Effect: Send + Sync + 'static {
     fn run(&self, document: &Self::Document, wake: &Wake)
     -> impl Future<Output = Result<Self::Outcome, Outage>> + Send;
 
-    /// Decides what the outcome means. It is given the document as it stands now, which others may have changed since
+    /// Applies the outcome to the document. It is given the document as it stands now, which others may have changed since
     /// [`Effect::run`] saw it. The wake is cleared unless a new one is set; the document is stored as it is left.
     fn settle(&self, document: &mut Self::Document, outcome: Self::Outcome, unit: &mut Unit<'_>);
 
@@ -259,14 +259,14 @@ pub trait Effect: Send + Sync + 'static {
         let _ = (document, unit);
     }
 
-    /// Whether an operator may take it away before it was tried for the first time. Only where the document is in a sound state
+    /// Whether an operator may cancel it before its first attempt. Only where the document is in a valid state
     /// without its outcome: never a charge that others wait for.
     fn cancellable(&self) -> bool {
         false
     }
 }
 
-/// Nobody knows what became of an effect: a time-out, a broken connection, a 5xx.
+/// The outcome of an effect is unknown: a time-out, a broken connection, a 5xx.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct Outage {

@@ -142,13 +142,13 @@ impl fmt::Display for Note {
                 "the stream ends with message {last}, and {handled} were handled before: it was restored from a backup, and all \
                  of it is read again"
             ),
-            Self::MadeAnew => f.write_str("the stream was deleted and made again: it is read from its beginning"),
+            Self::MadeAnew => f.write_str("the stream was deleted and recreated: it is read from its beginning"),
             Self::Gone { from, to } => write!(
                 f,
                 "messages {from} to {to} are no longer in the stream, and this database has not recorded them as handled"
             ),
             Self::Grown => {
-                f.write_str("the durable is asked for more types of events: it reads again what came before it was")
+                f.write_str("the durable was extended to further types of events: it reads again what came before")
             }
         }
     }

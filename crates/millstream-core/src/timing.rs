@@ -8,15 +8,15 @@ use crate::retry::Retry;
 /// The engine's times and bounds. The defaults are for production; tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Inputs in a batch at most.
+    /// Maximum number of inputs in a batch.
     pub batch_inputs: usize,
-    /// Bytes of message bodies in a batch at most.
+    /// Maximum size of the message bodies in a batch, in bytes.
     pub batch_bytes: usize,
     /// Entries of the service that may wait to be published before pulling pauses and commands get 503.
     pub unpublished_limit: u64,
     /// How long a command waits for its commit before it is answered 503.
     pub command_timeout: Duration,
-    /// Commands that may queue.
+    /// Maximum number of queued commands.
     pub command_queue: usize,
     /// How long the broker waits for an ack before it delivers again.
     pub ack_wait: Duration,
@@ -28,21 +28,21 @@ pub struct Timing {
     pub pull_expires: Duration,
     /// How long the replica that reads for a single writer may not pull before another takes over.
     pub pin_timeout: Duration,
-    /// How a message that asks to be tried again comes back.
+    /// Delays and attempts of a message whose handler requests a retry.
     pub message_retry: Retry,
-    /// How often a message comes back that only a newer release would know.
+    /// How often a message is redelivered that only a newer release understands.
     pub ahead_every: Duration,
-    /// How long it does, before it is parked as `ahead`: what a rolling upgrade may take.
+    /// How long such a message is retried before it is parked as `ahead`; longer than a rolling upgrade takes.
     pub ahead_patience: Duration,
-    /// How an effect with an unknown outcome comes back; it never gives up.
+    /// Delays of an effect whose outcome is unknown; it is retried without limit.
     pub effect_retry: Retry,
-    /// How long a claimed effect is left alone, at the least.
+    /// Minimum time before a claimed effect may be claimed again.
     pub lease: Duration,
     /// How long one run of an effect may take before its outcome counts as unknown.
     pub effect_timeout: Duration,
-    /// Effects that run at once.
+    /// Maximum number of effects that run concurrently.
     pub effect_slots: usize,
-    /// Outages on different documents in a row after which a kind of effect is closed but for probes.
+    /// Consecutive outages, on different documents, that open the circuit breaker of a kind of effect.
     pub effect_gate: usize,
     /// How often due wakes are looked for; a sixth as often while none comes due.
     pub wake_sweep: Duration,
@@ -52,7 +52,7 @@ pub struct Timing {
     pub distrust: Duration,
     /// After a (re)connect, how long deadlines wait at most for the durables to be drained.
     pub deadline_patience: Duration,
-    /// Idle time after which a risen watermark is written by itself.
+    /// Idle time after which an advanced watermark is written without a batch.
     pub watermark_idle: Duration,
     /// How often the instance row is written at the least.
     pub heartbeat: Duration,
@@ -70,9 +70,9 @@ pub struct Timing {
     pub expiry_every: Duration,
     /// How often the owner of a stream looks whether it is full, and trims it.
     pub trim_every: Duration,
-    /// What all readers of a stream have handled is kept for so long at the least, while there is room.
+    /// Minimum time for which messages that all readers have handled are kept, while there is space.
     pub trim_older_than: Duration,
-    /// The share of a stream's size limit above which what all readers have handled goes, however young.
+    /// The share of a stream's size limit above which messages that all readers have handled are removed, whatever their age.
     pub trim_above: f64,
     /// The share of a stream's size limit from which on commands get 503, so that there is room for what is under way.
     pub admit_below: f64,
@@ -82,7 +82,7 @@ pub struct Timing {
     pub watch_every: Duration,
     /// How many watches there may be at once.
     pub watch_limit: usize,
-    /// How long a dependency that is away is left alone between two tries.
+    /// Delay between two attempts to reach a dependency that is unavailable.
     pub gate_retry: Retry,
     /// On shutdown, how long running effects get.
     pub effect_grace: Duration,
@@ -140,7 +140,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// Times for tests: the same order of things, in seconds instead of minutes.
+    /// Times for tests: in the same proportion to each other, but seconds instead of minutes.
     pub fn short() -> Self {
         let ms = Duration::from_millis;
         Self {

@@ -14,7 +14,7 @@ use crate::ids::{Id, Timestamp};
 use crate::metric::Metric;
 use crate::view::{Slot, View, new_wake};
 
-/// What an input decides with: documents to read, and a place to stage changes, events, wakes and counts.
+/// What a handler works with: documents to read, and a place to stage changes, events, wakes and counts.
 ///
 /// Everything staged becomes durable with one commit, or not at all.
 pub struct Unit<'a> {
@@ -80,7 +80,7 @@ pub struct Staged {
     refused: Option<Refusal>,
 }
 
-/// Something staged that must not be: the handling fails as a whole.
+/// Something was staged that is not allowed: the handling fails as a whole.
 enum Refusal {
     TooLarge(String),
     Ahead(String),

@@ -6,8 +6,8 @@
 //! curl http://127.0.0.1:8080/greetings/Ada
 //! ```
 //!
-//! It brings its own broker, if there is a `nats-server` on PATH and `NATS_URL` is not set. A program of one's own says
-//! `millstream::run(service()).await` where this one says `local::run`.
+//! It starts its own broker if `NATS_URL` is not set, with the `nats-server` on PATH or the one that `cargo xtask` has
+//! downloaded. Your own program calls `millstream::run(service()).await` instead of `local::run`.
 
 use std::process::ExitCode;
 

@@ -229,11 +229,14 @@ impl Work for ActOnWake {
         let ActQuestion { collection, document, kind, generation, attempt, act, .. } = &self.question;
         let name = format!("the `{kind}` of {collection}/{document}");
         let Some(wake) = unit.standing_wake(&self.key).cloned() else {
-            return Err(Fault::not_found(format!("{name} does not wait any more: nothing of this document does")));
+            return Err(Fault::not_found(format!("{name} is no longer pending: the document has no wake")));
         };
         let now = unit.now();
         if wake.kind != *kind {
-            return Err(Fault::conflict(format!("{name} does not wait any more: a `{}` does", wake.kind)));
+            return Err(Fault::conflict(format!(
+                "{name} is no longer pending: the document now waits for a `{}`",
+                wake.kind
+            )));
         }
         if wake.generation != *generation {
             let (opened, at) = (wake.opened, wake.at);
@@ -243,7 +246,7 @@ impl Work for ActOnWake {
         }
         if let Some(until) = wake.lease.filter(|until| *until > now) {
             return Err(Fault::conflict(format!(
-                "{name} runs at this moment (attempt {}): an instance has it until {until} at most",
+                "{name} is running now (attempt {}): an instance holds it until {until} at the latest",
                 wake.attempt
             )));
         }
@@ -260,7 +263,7 @@ impl Work for ActOnWake {
             WakeAct::Fire => Some(now),
             WakeAct::Cancel if !self.kinds.cancellable(kind) => {
                 return Err(Fault::conflict(format!(
-                    "a `{kind}` cannot be cancelled: what it is of is not in a sound state without it"
+                    "a `{kind}` cannot be cancelled: its document would not be in a valid state without it"
                 )));
             }
             WakeAct::Cancel if wake.attempt > 0 => {

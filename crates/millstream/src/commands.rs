@@ -134,7 +134,7 @@ impl Context {
     /// Reads one document.
     ///
     /// # Errors
-    /// When the store is away, or the document does not parse.
+    /// When the store is unavailable, or the document does not parse.
     pub async fn get<D: Document>(&self, id: &str) -> Result<Option<D>, StoreError> {
         let key = Key { collection: D::COLLECTION, id: id.into() };
         self.in_time(self.0.store.get(key)).await?.as_ref().map(read).transpose()
@@ -143,7 +143,7 @@ impl Context {
     /// Finds documents, sorted by id.
     ///
     /// # Errors
-    /// When the store is away, or a document does not parse.
+    /// When the store is unavailable, or a document does not parse.
     pub async fn find<D: Document>(&self, query: Query<D>) -> Result<Vec<D>, StoreError> {
         self.in_time(self.0.store.find(query.selection)).await?.iter().map(read).collect()
     }

@@ -16,7 +16,7 @@ use crate::flag::Checked;
 pub use crate::store::StoreUrl;
 pub use crate::telemetry::Logs;
 
-/// What every service can be told. Printing it shows no secret.
+/// The settings that every service has. Printing them shows no secret.
 ///
 /// A program reads it from its command line and environment, flattened into a struct of its own that derives `clap::Parser`; what
 /// runs a service otherwise begins with [`Config::new`]. A bound that is `None` is the one of
@@ -36,8 +36,8 @@ pub struct Config {
     #[arg(long, env = "NATS_CREDS", value_name = "FILE", value_parser = Checked(read_path))]
     pub nats_creds: Option<PathBuf>,
 
-    /// Wait for streams as `millstream declare` makes them, instead of making and changing them: for a user of the broker that may
-    /// not. The service's own durables are its own matter all the same.
+    /// Wait for the streams that `millstream declare` makes, instead of making and changing them: for a broker user without that
+    /// permission. The service still makes its own durables.
     #[arg(
         long, env = "AWAIT_DECLARED", value_name = "BOOL", num_args = 0..=1, default_value = "false",
         default_missing_value = "true", value_parser = Checked(read_bool),
@@ -53,7 +53,7 @@ pub struct Config {
     #[arg(long)]
     pub declare: bool,
 
-    /// The certificates, in PEM, of whoever may vouch for the broker, instead of those that the system trusts; for `tls://`.
+    /// CA certificates (PEM) that sign the broker's certificate, instead of the system's trust store; for `tls://`.
     #[arg(long, env = "NATS_CA", value_name = "FILE", value_parser = Checked(read_certificates))]
     pub nats_ca: Option<PathBuf>,
 
@@ -63,12 +63,11 @@ pub struct Config {
     #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true, value_parser = Checked(StoreUrl::read))]
     pub store_url: Option<StoreUrl>,
 
-    /// The certificates, in PEM, of whoever may vouch for a MongoDB, instead of those that the system trusts. It is spoken to by
-    /// TLS then.
+    /// CA certificates (PEM) that sign MongoDB's certificate, instead of the system's trust store. With this option TLS is used.
     #[arg(long, env = "STORE_CA", value_name = "FILE", value_parser = Checked(read_certificates))]
     pub store_ca: Option<PathBuf>,
 
-    /// The address to serve HTTP on; 0.0.0.0 serves every network the machine is in.
+    /// The address to serve HTTP on; 0.0.0.0 listens on all interfaces.
     #[arg(long, env = "HTTP_HOST", value_name = "IP", default_value = "127.0.0.1", value_parser = Checked(read_ip))]
     pub host: IpAddr,
 
@@ -80,19 +79,19 @@ pub struct Config {
     #[command(flatten)]
     pub logs: Logs,
 
-    /// How many inputs may wait with events that the broker has not taken: from there on commands are answered with 503.
+    /// Maximum number of inputs whose events the broker has not accepted yet; at this limit commands are answered with 503.
     /// Default: 10000.
     #[arg(long, env = "UNPUBLISHED_LIMIT", value_name = "COUNT", value_parser = Checked(read_count))]
     pub unpublished_limit: Option<u64>,
 
-    /// How long the journal remembers what is done, and so recognizes a duplicate: `14days`, `36h`; at least a day, because a
+    /// How long the journal keeps what is done, and so recognizes a duplicate: `14days`, `36h`; at least a day, because a
     /// repeat under an Idempotency-Key is answered from it. Default: 14days.
     #[arg(long, env = "JOURNAL_RETENTION", value_name = "TIME", value_parser = Checked(read_duration))]
     pub journal_retention: Option<Duration>,
 }
 
 impl Config {
-    /// A broker and a store, and everything else by default.
+    /// Uses this broker and this store, and defaults for everything else.
     pub fn new(nats_url: NatsUrl, store_url: StoreUrl) -> Self {
         Self {
             nats_url,
@@ -126,7 +125,7 @@ impl Config {
         SocketAddr::new(self.host, self.port.unwrap_or(default_port))
     }
 
-    /// Connection options with what the broker is to know us by, and what we are to know it by.
+    /// Connection options with the client's credentials and the CA certificates that it trusts.
     ///
     /// # Errors
     /// When the credentials file cannot be read.
@@ -150,7 +149,7 @@ impl Config {
         broker.into_iter().chain(store).collect()
     }
 
-    /// Whom the broker knows us as, for messages.
+    /// The user that the client connects as, for messages.
     pub(crate) fn broker_user(&self) -> &str {
         match &self.nats_url.login {
             _ if self.nats_creds.is_some() => "of NATS_CREDS",
@@ -161,7 +160,7 @@ impl Config {
     }
 }
 
-/// Listens on `address`; `flag` is what moves it, for the error when the port is taken.
+/// Listens on `address`; `flag` is the option that changes it, named in the error when the port is taken.
 ///
 /// # Errors
 /// Names the address, and the flag if the port is taken.
@@ -175,7 +174,7 @@ pub async fn listen(address: SocketAddr, flag: &str) -> io::Result<tokio::net::T
     })
 }
 
-/// Where the broker is, and as whom we come. Printing it shows neither user nor password.
+/// The broker's addresses, and the login. Printing it shows neither user nor password.
 #[derive(Clone)]
 pub struct NatsUrl {
     servers: Vec<ServerAddr>,

@@ -1,4 +1,4 @@
-//! A command that comes in over HTTP, and an effect an hour later, whole:
+//! A complete example: a command that comes in over HTTP, and an effect an hour later:
 //!
 //! ```
 //! use std::time::Duration;

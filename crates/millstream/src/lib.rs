@@ -1,7 +1,7 @@
 //! Event-driven services on NATS JetStream: at-least-once delivery, effectively-once effects.
 //!
 //! A service is documents and plain functions from an event and documents to changed documents and events. Its program is
-//! [`run`]; `--help` tells its flags, `--nats-url` and `--store-url` first of all:
+//! [`run`]; `--help` lists its flags, of which `--nats-url` and `--store-url` are the most important:
 //!
 //! ```no_run
 //! # #[cfg(feature = "service")] mod program {
@@ -70,16 +70,16 @@
 //! | module | what is there |
 //! | --- | --- |
 //! | [`event`] | events, streams, and how they look on the wire |
-//! | [`handler`] | what a service is made of: documents, handlers, commands, timers, wakes |
+//! | [`handler`] | what a service is made of: documents, handlers, commands, effects, timers, wakes |
 //! | [`mod@unit`] | what one handling may read, and what it stages |
 //! | [`service`] | declaring a service, and running it |
-//! | [`commands`] | what routes work with |
+//! | [`commands`] | how HTTP routes submit commands and read documents |
 //! | [`engine`] | the loop; [`engine::timing::Timing`] has every time and bound |
 //! | [`store`] | the port to the database, and SQLite |
 //! | [`dead_letter`] | what becomes of messages that cannot be handled |
 //! | [`declaration`], [`rights`] | what a service needs of the broker, and what its user may do there |
-//! | [`operator`] | what an operator does to a running system |
-//! | [`http`], [`telemetry`], [`config`] | the chassis |
+//! | [`operator`] | operating a running system: status, traces, dead letters, wakes |
+//! | [`http`], [`telemetry`], [`config`] | HTTP, logs and metrics, and configuration |
 //! | `sim`, `workbench`, `testing` | for tests, with the feature `testing` |
 //!
 //! | feature | default | what it adds |
@@ -87,10 +87,10 @@
 //! | `service` | yes | the engine and everything around it; without it only events and their ids |
 //! | `sqlite` | yes | the store at `sqlite://` URLs |
 //! | `mongodb` | no | the store at `mongodb://` URLs |
-//! | `testing` | no | for tests: the simulator, the bench for handlers, a broker on a free port, the conformance suite for stores |
+//! | `testing` | no | for tests: the simulator, the workbench for handlers, a broker on a free port, the conformance suite for stores |
 //! | `failpoints` | no | named crash points, for tests that kill a process between two steps |
 //!
-//! It needs `panic = "unwind"`, Cargo's default: a handler that panics ends its message, not the process.
+//! It needs `panic = "unwind"`, Cargo's default: a handler that panics parks its message and does not end the process.
 #![warn(missing_docs)]
 
 #[cfg(all(feature = "service", panic = "abort"))]

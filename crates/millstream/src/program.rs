@@ -1,4 +1,4 @@
-//! A service as a program: what `main` is left with is one line.
+//! A service as a program, with a `main` of one line.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ const PORT: u16 = 8080;
 /// HTTP on port 8080 unless told otherwise, and stops in order at SIGTERM or SIGINT.
 ///
 /// An error is printed as text. The exit code is 0 after an orderly stop, 2 if the command line or the environment is wrong, 1
-/// if the service could not start, or not go on. A program that wants the parts in its own hands takes [`Service::run`].
+/// if the service could not start or continue. A program that needs more control uses [`Service::run`].
 ///
 /// ```no_run
 /// use std::process::ExitCode;

@@ -17,7 +17,7 @@ use crate::store::Store;
 /// Why a service cannot be rebuilt; `None` if it can.
 pub(crate) fn obstacle(service: &Service) -> Option<String> {
     if let Some(stream) = service.publishes.first() {
-        return Some(format!("it publishes {}, and what others have of it cannot be taken back", stream.name));
+        return Some(format!("it publishes {}, and what others have received cannot be taken back", stream.name));
     }
     let kinds =
         service.effects.iter().map(|effect| effect.kind()).chain(service.timers.iter().map(|timer| timer.kind()));
@@ -25,7 +25,10 @@ pub(crate) fn obstacle(service: &Service) -> Option<String> {
         return Some(format!("it has an effect or timer `{kind}`, and what that has done cannot be taken back"));
     }
     if let Some(reading) = service.reads.iter().find(|reading| reading.start == Start::Now) {
-        return Some(format!("it reads {} from where that stood at the first start", reading.stream.name));
+        return Some(format!(
+            "it does not read {} from its beginning, but from where it ended at the first start",
+            reading.stream.name
+        ));
     }
     service.reads.is_empty().then(|| "it reads no stream".into())
 }
@@ -132,7 +135,7 @@ mod tests {
         for (service, part) in [
             (reader().publishes(STREAM), "publishes S"),
             (reader().timer(Bell), "`bell`"),
-            (reader().reads(Stream::new("T", "t"), Start::Now), "T from where that stood"),
+            (reader().reads(Stream::new("T", "t"), Start::Now), "it does not read T from its beginning"),
             (Service::new("reader"), "no stream"),
         ] {
             let why = obstacle(&service).unwrap();

@@ -34,8 +34,8 @@ use millstream_core::planner::Kinds;
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Runs the service on `listener` until `shutdown`, then stops it in order: what is begun is finished, what is prefetched is
-    /// handed back, what is committed is published, within ten seconds.
+    /// Runs the service on `listener` until `shutdown`, then stops it in order: work in progress is finished, prefetched
+    /// messages are handed back, committed events are published, within ten seconds.
     ///
     /// It starts before its broker and other services, and waits for them unready.
     ///

@@ -90,7 +90,7 @@ impl Service {
         self.name
     }
 
-    /// The release of the service, a semantic version; the toolkit's own if it is not said. Streams and durables carry the release
+    /// The release of the service, a semantic version; by default the toolkit's own. Streams and durables carry the release
     /// that has declared them, and an older one does not change them.
     ///
     /// # Panics
@@ -98,13 +98,14 @@ impl Service {
     #[must_use]
     pub fn release(mut self, version: &str) -> Self {
         let read = Release::read(version);
-        self.release = read.unwrap_or_else(|error| panic!("the release `{version}` is no semantic version: {error}"));
+        self.release =
+            read.unwrap_or_else(|error| panic!("the release `{version}` is not a semantic version: {error}"));
         self
     }
 
     /// Lets one replica at a time read: the others stand by, and one of them takes over within seconds. For a service whose
-    /// messages meet in few documents, where replicas would only be in each other's way. It is no exclusion, for two may read
-    /// for a moment: what keeps them from harm is the guard on every document, as always. Commands go to any replica.
+    /// messages concern few documents, so that replicas would only conflict with each other. It is not mutual exclusion: two may
+    /// read for a moment, and the guard on every document keeps them from harm, as always. Commands go to any replica.
     #[must_use]
     pub fn single_writer(mut self) -> Self {
         self.single_writer = true;
@@ -165,8 +166,8 @@ impl Service {
         self
     }
 
-    /// Reads the stream last named by [`Service::reads`] as far as it is there: what this service has not read yet does not keep
-    /// the stream's owner from trimming it.
+    /// Reads of the stream last named by [`Service::reads`] whatever is still there: its owner may trim messages that this
+    /// service has not read yet.
     ///
     /// # Panics
     /// When no stream was named.
@@ -248,7 +249,7 @@ impl Service {
         self
     }
 
-    /// Begins series of a metric at 0 whose label values are known only at run time, so that their first increase is seen as one.
+    /// Presets series of a metric at 0 whose label values are known only at run time, so that their first increase is seen as one.
     ///
     /// # Panics
     /// When a series has more or fewer values than the metric has labels.
@@ -309,7 +310,7 @@ impl Service {
     }
 }
 
-/// What a service runs with beside its configuration: for tests mostly.
+/// Settings of a service besides its configuration, mostly for tests.
 #[derive(Clone, Default)]
 pub struct Options {
     /// Times and bounds; one that the configuration names as well (`Config::unpublished_limit`, `Config::journal_retention`)
@@ -319,15 +320,16 @@ pub struct Options {
     pub clock: Clock,
     /// A store that is open already, in place of the configured one.
     pub store: Option<Arc<dyn Store>>,
-    /// Forgets everything that the service has at its start, its durables too, and reads its streams from their beginning. Only for a service that all comes from its streams and that nobody has heard of: one that publishes
-    /// nothing, has no wakes or timers, and reads from [`Start::Beginning`]. What came in by commands does not come back.
+    /// Discards all data of the service at its start, its durables too, and reads its streams from their beginning. Only for a
+    /// service whose data all comes from its streams: one that publishes nothing, has no wakes or timers, and reads from
+    /// [`Start::Beginning`]. What came in by commands does not come back.
     ///
-    /// Killed in the midst of it and started without it, the service either goes on reading from the beginning, or says that
-    /// this is to be repeated. Each start with it begins anew. No other instance may run.
+    /// If it is killed during the rebuild and started without this option, the service either continues to read from the
+    /// beginning, or says that the rebuild must be repeated. Each start with it begins again. No other instance may run.
     pub rebuild: Option<Rebuild>,
 }
 
-/// How a service is rebuilt whose streams have lost their beginning.
+/// Whether a service may be rebuilt although a stream has lost its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rebuild {
     /// Not at all: what was made of the messages that are gone would not come back.
@@ -350,7 +352,7 @@ impl fmt::Debug for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// It is to be rebuilt and cannot be; nothing was touched.
+    /// The rebuild was refused; nothing was changed.
     #[error("`{service}` cannot be rebuilt: {why}")]
     Rebuild {
         /// The service.
@@ -358,7 +360,7 @@ pub enum RunError {
         /// Why.
         why: String,
     },
-    /// Two settings do not fit together; nothing was touched.
+    /// Two settings contradict each other; nothing was changed.
     #[error("`{service}` cannot start: {why}")]
     Settings {
         /// The service.
@@ -366,7 +368,7 @@ pub enum RunError {
         /// Which two, and what would be right.
         why: String,
     },
-    /// The store cannot be opened, or will not do.
+    /// The store cannot be opened, or is unsuitable.
     #[error("the store of `{service}` cannot be opened: {error}")]
     Store {
         /// The service.

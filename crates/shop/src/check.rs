@@ -77,7 +77,7 @@ pub struct Options {
     /// down, orders wait, and none is lost.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
-    /// Also hold the shop against what this file says was promised; `shop load --ledger` writes it. May be given several times.
+    /// Also compare the shop with the accepted orders in this file; `shop load --ledger` writes it. May be given several times.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "watch")]
     pub ledger: Vec<PathBuf>,
     /// Check continuously and publish the results on the subject `millstream.invariants`, for the console. Pauses for

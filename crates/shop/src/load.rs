@@ -72,7 +72,7 @@ pub struct Options {
     /// How long to wait after the last submission until every order is finished.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     pub wait: Duration,
-    /// Append to this file what became of each order, a line of JSON each, for `shop check --ledger`.
+    /// Append the result of each order to this file, one line of JSON each, for `shop check --ledger`.
     #[arg(long, value_name = "FILE.jsonl")]
     pub ledger: Option<PathBuf>,
     /// Print JSON instead of tables.

@@ -32,9 +32,9 @@ cargo xtask <task>
                               run the shop as many processes under load, with faults of every kind, and check every
                               invariant at the end
   bench [--quick | --profile | --growth N] [--json FILE] [--write PAGE.md]
-                              measure the shop beside the floor on this machine, in ten minutes or two, after a build of
-                              everything optimized; or profile an order, or what stored orders cost (`--help` tells
-                              all flags)
+                              compare the shop with the least that its saga can cost on this machine, in ten minutes
+                              (--quick: two) after an optimized build; or profile an order, or measure what stored
+                              orders cost (`--help` lists all flags)
   budget [--write]            count the instructions that an order costs each service, and compare them with the budget
   new-service NAME [--path DIR]
                               write a package with a service of your own into DIR/NAME

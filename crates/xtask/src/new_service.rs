@@ -21,7 +21,7 @@ const FILES: [(&str, &str); 4] = [
 pub(crate) fn parse(args: &[OsString]) -> Result<(String, PathBuf)> {
     const USAGE: &str = "usage: cargo xtask new-service NAME [--path DIR]";
     let text =
-        |arg: &OsString| arg.to_str().map(str::to_owned).with_context(|| format!("{} is no UTF-8", arg.display()));
+        |arg: &OsString| arg.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", arg.display()));
     let (name, parent) = match args {
         [name] => (text(name)?, PathBuf::from(".")),
         [name, flag, folder] | [flag, folder, name] if flag == "--path" => (text(name)?, folder.into()),

@@ -120,7 +120,7 @@ fn outside() -> Vec<Panel> {
             format!("histogram_quantile(0.99, sum by (le, kind) (rate({EFFECT_DURATION}_bucket{{{CHOSEN}}}[{RATE}])))"), "{{kind}}")
             .says("99th percentile of the duration of effects.", "The response time of the external system.", "Near 7.5 s: requests time out.", "wakesoverdue"),
         Panel::lines("Unanswered for", Unit::Seconds, format!("max by (job, kind) ({EFFECTS_UNANSWERED}{{{CHOSEN}}})"), "{{kind}} of {{job}}")
-            .says("How long the external system has not answered.", "0, or a moment.", "Rises: it is unavailable; what waits goes on by itself.", "outsideunanswered"),
+            .says("How long the external system has not answered.", "0, or a moment.", "Rises: it is unavailable; pending work resumes by itself once it answers.", "outsideunanswered"),
         Panel::lines("Wakes due", Unit::Count, format!("max by (job, kind) ({WAKES_DUE}{{{CHOSEN}}})"), "{{kind}} of {{job}}")
             .says("Wakes that are due and not yet claimed.", "0.", "Rises while the external system is unavailable, and recovers by itself.", "wakesoverdue"),
         Panel::lines("Outgoing requests", Unit::PerSecond,

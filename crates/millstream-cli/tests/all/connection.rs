@@ -19,13 +19,13 @@ async fn a_context_of_the_nats_command_line_names_the_broker_and_what_is_wrong_w
     // What is set beats the context.
     let nowhere = "nats://127.0.0.1:1";
     let (code, said) = call(nowhere, &["status", "--context", "mill", "--server", &broker.url()], &config);
-    assert_eq!((code, said.contains("! services: none has been seen")), (3, true), "nothing runs there: {said}");
+    assert_eq!((code, said.contains("! services: none was found")), (3, true), "nothing runs there: {said}");
     let path = contexts.join("mill.json");
     for context in ["mill", path.to_str().unwrap()] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_millstream"));
         command.args(["status", "--context", context]).env_remove("NATS_URL").envs(config);
         let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
-        assert!(said.contains("none has been seen"), "{said}");
+        assert!(said.contains("none was found"), "{said}");
     }
     let (code, said) = call(nowhere, &["status", "--context", "broken"], &config);
     assert_eq!((code, said.contains("broken.json is not a valid context file: line 2")), (3, true), "{said}");

@@ -79,7 +79,11 @@ impl Plan<'_> {
         let over = since.is_some_and(|since| self.now.since(since) >= self.planner.timing.ahead_patience);
         if over || delivery.crowded {
             let attempts = entry.map_or(0, |entry| entry.attempts);
-            let error = if over { error } else { format!("{error}, and too many others wait for that too") };
+            let error = if over {
+                error
+            } else {
+                format!("{error}, and too many other messages already wait for a newer release")
+            };
             return Err(Failure { reason: Reason::Ahead, error, attempts });
         }
         if since.is_none() || entry.is_some_and(|entry| entry.started > 0) {

@@ -208,7 +208,8 @@ impl Plan<'_> {
             Ran::Handled { staged, .. } => self.view.apply(staged, &cx),
             Ran::Missed(key) if !self.alone || self.facts.misses < MISSES => self.missed.push(key.clone()),
             Ran::Missed(key) => {
-                let error = format!("it goes on reading documents that `touches` does not name, at last {key:?}");
+                let error =
+                    format!("each run reads another document that `touches` does not name, the last one {key:?}");
                 return Ran::Misused(error);
             }
             _ => {}

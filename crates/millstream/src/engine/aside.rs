@@ -55,14 +55,14 @@ impl Engine {
         let id = arrival.input.id();
         let times = self.aside.count(id);
         let delay = self.planner.timing.message_retry.delay(times);
-        tracing::error!(input = %id, conflicts = CONFLICTS, times, ?delay, "an input conflicts again and again; put aside");
+        tracing::error!(input = %id, conflicts = CONFLICTS, times, ?delay, "an input keeps conflicting; put aside");
         let Arrival { input, receipt } = arrival;
         match receipt {
             Receipt::Message(message) => {
                 self.acker.send(message.ack(AckKind::Nak(Some(delay))).into_iter().collect());
             }
             Receipt::Command { answer, .. } => {
-                let why = "it conflicts again and again with what the store has";
+                let why = "it keeps conflicting with other writes to the store";
                 drop(answer.send(Err(CommandError::Unavailable(why.into()))));
             }
             receipt => self.aside.waiting.push((Instant::now() + delay, Arrival { input, receipt })),

@@ -315,7 +315,11 @@ impl Publisher {
         let id = message.header(header::MSG_ID).unwrap_or_default();
         let went_back = self.shared.acked(&ack.stream, |acked| acked.note(ack.seq, &id, ack.duplicate));
         if went_back {
-            tracing::warn!(stream = ack.stream, sequence = ack.seq, "the stream gives sequences again");
+            tracing::warn!(
+                stream = ack.stream,
+                sequence = ack.seq,
+                "the stream assigned a sequence number a second time"
+            );
         }
         if let Some(stored) = again.filter(|_| !ack.duplicate) {
             stored.fetch_add(1, Ordering::Relaxed);

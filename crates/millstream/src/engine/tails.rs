@@ -68,14 +68,14 @@ impl Tail {
                             look_at = Instant::now() + self.timing.tail_check;
                         }
                         if std::mem::take(&mut told) {
-                            tracing::info!(stream = self.stream, "the end of the stream is known again");
+                            tracing::info!(stream = self.stream, "the stream can be checked for lost messages again");
                         }
                     }
                     Err(error) if !std::mem::replace(&mut told, true) => {
                         tracing::warn!(
                             stream = self.stream,
                             error,
-                            "whether the broker has lost anything of the stream is unknown; retrying"
+                            "cannot check whether the broker has lost messages of the stream; retrying"
                         );
                     }
                     Err(_) => {}

@@ -139,7 +139,7 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
     let mut body = Vec::with_capacity(announced.unwrap_or_default().min(BODY_LIMIT));
     let mut length = 0;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Problem::bad_request("the body broke off before its end"))?;
+        let chunk = chunk.map_err(|_| Problem::bad_request("the body ended before it was complete"))?;
         length += chunk.len();
         if length <= BODY_LIMIT {
             body.extend_from_slice(&chunk);
@@ -164,7 +164,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         // Serde would take an array for an object, its fields by position.
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| unreadable("", &error))?;
         return Err(
-            Problem::bad_request("the body is JSON, but no object: send `{...}`").at("body", "expected an object")
+            Problem::bad_request("the body is JSON, but not an object: send `{...}`").at("body", "expected an object")
         );
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);

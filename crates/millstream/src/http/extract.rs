@@ -96,7 +96,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
             let quoted = named.iter().find_map(|start| text.strip_prefix(start)?.split_once('`'));
             let field = quoted.map(|(field, _)| field).or_else(|| text.split_once(": ").map(|(field, _)| field));
             let field = field.unwrap_or("query");
-            Problem::bad_request(format!("the query string does not fit: {text}")).at(field, text)
+            Problem::bad_request(format!("the query string is invalid: {text}")).at(field, text)
         })
     }
 }

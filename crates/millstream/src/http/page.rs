@@ -78,7 +78,7 @@ impl List {
         if errors.is_empty() {
             return Ok(query);
         }
-        Err(Problem::bad_request("the query is wrong").with_errors(errors))
+        Err(Problem::bad_request("the query is invalid: see `errors`").with_errors(errors))
     }
 }
 

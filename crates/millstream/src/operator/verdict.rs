@@ -200,7 +200,8 @@ impl Verdict {
     /// The verdict when nothing can be seen because the broker, or JetStream on it, does not answer.
     pub fn blind(why: &str) -> Self {
         let sentence = format!(
-            "broker: {why}; nothing is passed on until it answers, commands are taken up to a bound, and nothing that was accepted is lost"
+            "broker: {why}; until it answers no events are published or delivered, commands are accepted up to a bound, \
+             and nothing that was accepted is lost"
         );
         let cause = Cause { kind: Kind::BrokerDown, sentence, since: None, runbook: "BrokerDown".into() };
         let sentence = format!("{}. See the runbook \"BrokerDown\".", cause.sentence);
@@ -209,7 +210,7 @@ impl Verdict {
 
     /// The verdict when nobody has looked for so long.
     pub fn outdated(age: Duration) -> Self {
-        let sentence = format!("state: nobody has been able to look for {}, so nothing is known", rough(age));
+        let sentence = format!("state: nothing is known, because the system could not be observed for {}", rough(age));
         let cause = Cause { kind: Kind::Unknown, sentence, since: None, runbook: "NotKnown".into() };
         let sentence = format!("{}. See the runbook \"NotKnown\".", cause.sentence);
         Self { state: State::Unknown, sentence, causes: vec![cause] }

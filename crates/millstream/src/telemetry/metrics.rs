@@ -66,7 +66,7 @@ pub static HTTP_ACTIVE: Metric =
 /// Requests turned away.
 pub static HTTP_SHED: Metric = Metric::counter(
     "millstream_http_shed_total",
-    "Requests answered with 503: too many at once, a dependency away, or the service stopping.",
+    "Requests answered with 503: too many at once, a dependency unavailable, or the service stopping.",
     &["reason"],
 )
 .with_series(&[&["overload"], &["unavailable"], &["draining"]]);
@@ -180,7 +180,7 @@ pub static EFFECTS_UNANSWERED: Metric = Metric::gauge(
 );
 /// Wakes that wait to be claimed.
 pub static WAKES_DUE: Metric =
-    Metric::gauge("millstream_wakes_due", "Wakes whose time has come and that nobody has claimed yet.", &["kind"]);
+    Metric::gauge("millstream_wakes_due", "Wakes that are due and not yet claimed.", &["kind"]);
 /// How late the latest wake is.
 pub static WAKE_OVERDUE: Metric = Metric::gauge(
     "millstream_wake_oldest_overdue_seconds",

@@ -272,7 +272,7 @@ async fn an_onlooker_reads_a_stream_that_was_made_anew_from_its_beginning_and_on
     add(&bench, 5..8).await;
     until_balance(&service, 11).await;
     let notes = service.notes();
-    assert!(notes[0].contains("BANK: the stream was deleted and made again"), "{notes:?}");
+    assert!(notes[0].contains("BANK: the stream was deleted and recreated"), "{notes:?}");
     service.stop().await;
 }
 

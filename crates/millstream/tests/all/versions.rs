@@ -342,7 +342,10 @@ async fn more_messages_than_may_be_unacked_that_wait_for_a_newer_release_do_not_
     let letters = bench.expect_dead_letters(SERVICE, 450 - 256).await;
     for letter in &letters {
         assert_eq!(letter.header("Millstream-Reason").unwrap(), "ahead");
-        assert!(letter.header("Millstream-Error").unwrap().contains("too many others wait"), "{letter:?}");
+        assert!(
+            letter.header("Millstream-Error").unwrap().contains("too many other messages already wait"),
+            "{letter:?}"
+        );
     }
     let waiting = async || bench.durable(&BANK, SERVICE).await.unwrap().num_ack_pending;
     until("at most half of what may be unacked to wait", async || waiting().await <= 128).await;

@@ -114,7 +114,7 @@ async fn a_deadline_is_moved_fired_and_cancelled_and_the_journal_knows() {
         assert_eq!(log(&service, account).await, ["d"]);
     }
     let refused = act(&client, &fired, WakeAct::Fire).await.unwrap_err();
-    assert!(refused.starts_with("404 the `deadline` of accounts/fired does not wait any more"), "{refused}");
+    assert!(refused.starts_with("404 the `deadline` of accounts/fired is no longer pending"), "{refused}");
     service.stop().await;
 }
 
@@ -167,8 +167,8 @@ async fn an_effect_is_not_touched_while_it_runs_tried_at_once_when_fired_and_nev
     let until_then = running.lease.unwrap();
     for what in [WakeAct::Fire, WakeAct::Move { to: Timestamp::system() }, WakeAct::Cancel] {
         let refused = act(&client, &running, what).await.unwrap_err();
-        let said = "409 the `charge` of accounts/a runs at this moment (attempt 1): an instance has it until ";
-        assert_eq!(refused, format!("{said}{until_then} at most"));
+        let said = "409 the `charge` of accounts/a is running now (attempt 1): an instance holds it until ";
+        assert_eq!(refused, format!("{said}{until_then} at the latest"));
     }
     world.answer("a", [Answer::Paid]);
     world.outside().otherwise = Some(Answer::Down);
@@ -196,7 +196,7 @@ async fn an_act_stands_in_the_audit_also_one_that_is_refused() {
     assert_eq!(operator.act_on(&seen, WakeAct::Move { to }, &by).await.unwrap().at, to);
     operator.act_on(&seen, WakeAct::Cancel, &by).await.unwrap();
     let refused = operator.act_on(&seen, WakeAct::Fire, &by).await.unwrap_err();
-    assert!(matches!(&refused, OperatorError::NotFound(why) if why.contains("does not wait any more")), "{refused}");
+    assert!(matches!(&refused, OperatorError::NotFound(why) if why.contains("is no longer pending")), "{refused}");
     let audited = operator.audited(10).await.unwrap();
     assert_eq!(audited.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>(), ["fire", "cancel", "move"]);
     let AuditEntry { who, why, service: of, what, details, .. } = &audited[2];

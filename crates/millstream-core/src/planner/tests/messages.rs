@@ -177,8 +177,10 @@ fn what_a_newer_release_would_know_is_parked_at_once_while_too_many_wait_for_it(
     let newer = message(Does::Newer);
     world.run([newer.clone().into()]);
     let after = world.run(inputs([newer.clone().crowded(), newer.number(2).crowded()]));
-    let parked =
-        || End::Parked { reason: Reason::Ahead, error: "of shape 2, and too many others wait for that too".into() };
+    let parked = || End::Parked {
+        reason: Reason::Ahead,
+        error: "of shape 2, and too many other messages already wait for a newer release".into(),
+    };
     same(&after.ends, &[parked(), parked()]);
     same(&[world.end(message(Does::Add).number(3).crowded())], &[handled()]);
 }

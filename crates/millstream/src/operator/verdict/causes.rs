@@ -113,7 +113,7 @@ pub(super) fn of(seen: &Seen, now: Timestamp) -> Vec<Cause> {
         causes.add(
             Kind::Unknown,
             None,
-            "services: none has been seen: none has started yet, or not in this account".into(),
+            "services: none was found: none has started yet, or they are in another account of the broker".into(),
         );
     }
     for name in &names {
@@ -206,7 +206,7 @@ impl Causes {
         {
             let (replicas, ago) = (many(missed.replicas, "replica"), age(self.now, missed.since));
             let sentence = format!(
-                "{name}: {replicas} ended without stopping in order, last heard of {ago} ago, and none has come instead; the others do the work"
+                "{name}: {replicas} ended without a clean stop, last seen {ago} ago, and no other has replaced it; the others do the work"
             );
             self.add(Kind::ReplicaMissing, Some(missed.since), sentence);
         }
@@ -295,7 +295,8 @@ impl Causes {
             } else if self.is_remade(service, consumer, status) {
                 let ago = age(self.now, consumer.created);
                 let sentence = format!(
-                    "{name}: its consumer on {stream} was made anew {ago} ago, because it was missing or had to begin elsewhere; nothing is lost or handled twice"
+                    "{name}: its consumer on {stream} was recreated {ago} ago, because it was missing or had to start elsewhere; \
+                     nothing is lost or handled twice"
                 );
                 self.add(Kind::ConsumerRemade, Some(consumer.created), sentence);
             }

@@ -212,7 +212,7 @@ fn what_fills_is_late_or_missing_is_told_with_figures() {
 
     let missed = json!({ "replicas": 1, "since": ago(40) });
     let all = seen(vec![with("ledger", "missed", missed)], vec![consumer("ledger")]);
-    let sentence = "ledger: 1 replica ended without stopping in order, last heard of 40 s ago, and none has come instead; the others do the work";
+    let sentence = "ledger: 1 replica ended without a clean stop, last seen 40 s ago, and no other has replaced it; the others do the work";
     only(&all, Kind::ReplicaMissing, sentence);
 
     let mut letters = seen(vec![up("ledger")], vec![consumer("ledger")]);

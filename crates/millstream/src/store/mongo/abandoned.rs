@@ -31,7 +31,7 @@ pub(super) async fn abort(link: &Link) -> Result<(), Trouble> {
     let sessions: Vec<Bson> =
         all(idle).await?.into_iter().filter_map(session).map(|id| doc! { "id": id }.into()).collect();
     if !sessions.is_empty() {
-        tracing::warn!(count = sessions.len(), "transactions that were abandoned are aborted");
+        tracing::warn!(count = sessions.len(), "aborting abandoned transactions");
         answer(admin.run_command(doc! { "killSessions": sessions })).await?;
     }
     Ok(())
