@@ -166,7 +166,7 @@ async fn a_broker_that_is_away_is_named_alone_and_a_replica_that_vanishes_is_mis
         tokio::time::sleep(watched.shop.timing.instance_sweep / 2).await;
     }
     let said = watched.names(Kind::ReplicaMissing, "inventory").await;
-    assert!(said.contains("1 replica ended without stopping in order"), "{said}");
+    assert!(said.contains("1 replica ended without a clean stop"), "{said}");
     drop(sql);
     watched.shop.start("inventory-2").await;
     watched.well("another replica").await;

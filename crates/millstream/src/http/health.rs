@@ -57,7 +57,7 @@ pub struct Health {
     pub waiting_since: Option<Timestamp>,
     /// The wakes that are due, by kind.
     pub due: Vec<Due>,
-    /// Replicas that it saw alive, that ended without stopping in order, and that none has replaced.
+    /// Replicas that it saw alive, that ended without a clean stop, and that none has replaced.
     pub missed: Option<Missed>,
 }
 

@@ -150,7 +150,7 @@ async fn a_body_that_cannot_be_read_names_the_field_the_place_and_what_would_be_
         ("hello", "body", &["not JSON", "line 1, column 1"]),
         (r#"{"userId":"u","items":[]"#, "body", &["not JSON", "EOF", "column 24"]),
         (r#"{"userId":"u","items":[]} x"#, "body", &["trailing characters", "column 27"]),
-        (r#" ["u",[]]"#, "body", &["no object"]),
+        (r#" ["u",[]]"#, "body", &["not an object"]),
         ("[1", "body", &["not JSON"]),
         (r#"{"items":[]}"#, "userId", &["missing field"]),
         (r#"{"userId":7,"items":[]}"#, "userId", &["integer `7`", "expected a string"]),

@@ -83,7 +83,7 @@ pub enum Kind {
     NotReady,
     /// A stream is nearly full.
     StreamFull,
-    /// A replica ended without stopping in order.
+    /// A replica ended without a clean stop.
     ReplicaMissing,
     /// Messages were given up.
     DeadLetters,

@@ -243,7 +243,7 @@ pub static STORE_UP: Metric = Metric::gauge("millstream_store_up", "1 while the 
 /// Replicas that have gone without a goodbye.
 pub static REPLICAS_MISSED: Metric = Metric::gauge(
     "millstream_replicas_missed",
-    "Replicas of this service that this one saw alive, that ended without stopping in order, and that none has replaced.",
+    "Replicas of this service that this one saw alive, that ended without a clean stop, and that none has replaced.",
     &[],
 );
 /// Which build runs.
