@@ -15,7 +15,7 @@ pub enum Start {
     /// With the stream's first message: for participants of a saga.
     Beginning,
     /// After the stream's last message: for onlookers with effects, who must not mail last week's customers. A stream that this
-    /// service has read before and that was made anew is read from its beginning.
+    /// service has read before and that was recreated is read from its beginning.
     Now,
 }
 
@@ -106,7 +106,7 @@ pub enum Note {
         /// Where it ends.
         last: u64,
     },
-    /// The stream was deleted and made again.
+    /// The stream was deleted and recreated.
     MadeAnew,
     /// Messages were trimmed, or deleted, before this database recorded them as handled.
     Gone {
@@ -115,7 +115,7 @@ pub enum Note {
         /// The last of them.
         to: u64,
     },
-    /// The durable was asked for more types of events than before, and reads again for the sake of these.
+    /// The durable was extended to further types of events, and reads again what came before for the sake of these.
     Grown,
 }
 

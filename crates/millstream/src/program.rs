@@ -81,7 +81,7 @@ enum Failure {
     Asked(clap::Error),
     /// What was asked for cannot be done.
     Wrong(String),
-    /// It could not start, or not go on.
+    /// It could not start or continue.
     Ended(String),
 }
 

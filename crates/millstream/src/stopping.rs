@@ -1,4 +1,4 @@
-//! Stopping in order: what is begun is finished, what is prefetched handed back, what is committed published.
+//! Stopping in order: work in progress is finished, prefetched messages are handed back, committed events are published.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -120,7 +120,7 @@ pub struct Analytics {
 /// Runs one service until `shutdown`, or prints what it needs of the broker.
 ///
 /// # Errors
-/// When it cannot start, or not go on.
+/// When it cannot start or continue.
 pub async fn run(which: Which, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     let ports = Ports::default();
     let mut options = Options::default();

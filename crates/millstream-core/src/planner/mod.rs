@@ -93,7 +93,7 @@ impl Kinds {
         }
     }
 
-    /// Whether an operator may take away wakes of a kind.
+    /// Whether an operator may cancel wakes of a kind.
     pub fn cancellable(&self, kind: &str) -> bool {
         self.effects.get(kind).is_some_and(|wake| wake.cancellable())
             || self.timers.get(kind).is_some_and(|timer| timer.cancellable())

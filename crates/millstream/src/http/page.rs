@@ -86,7 +86,7 @@ impl Context {
     /// Finds a page of documents.
     ///
     /// # Errors
-    /// When the store is away, or a document does not parse.
+    /// When the store is unavailable, or a document does not parse.
     pub async fn page<D: Document>(&self, mut query: Query<D>) -> Result<Page<D>, StoreError> {
         let limit = query.selection.limit;
         // One more than asked for tells whether there is a next page.

@@ -1,4 +1,4 @@
-//! Where a MongoDB is, and as whom we come.
+//! The addresses of a MongoDB, and the login.
 
 use std::fmt;
 use std::path::PathBuf;
