@@ -82,7 +82,7 @@ async fn wakes(State(console): State<Arc<Console>>, Query(filter): Query<WakeFil
     more.dedup();
     more.sort_unstable();
     more.dedup();
-    more.retain(|service| full(&service));
+    more.retain(|service| full(service));
     let listed = &wakes[..wakes.len().min(LISTED)];
     let sums = sums(&wakes, Timestamp::system());
     Ok(Json(json!({ "sums": sums, "wakes": listed, "total": wakes.len(), "more": more, "silent": silent })))
